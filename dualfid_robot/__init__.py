@@ -1,0 +1,3 @@
+"""Robot policies trained in two simulators at once."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,5 @@
+"""Errors that a user can mend: they are printed as one line, and the program exits with status 2."""
+
+
+class ConfigError(ValueError):
+    """A setting, file or combination that cannot work; the message names the key, the value and what is allowed."""

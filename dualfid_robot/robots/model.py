@@ -1,0 +1,155 @@
+"""One MJCF file is the single description of a robot and its scene; every engine is built from it.
+
+Joint order, limits, gears, masses and frames agree between engines because each reads them, by name, from the model
+that MuJoCo compiles here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import mujoco
+import numpy as np
+
+from dualfid_robot.errors import ConfigError
+
+CONTACTS = ("full", "feet")
+Contacts = Literal["full", "feet"]
+
+# Components of MuJoCo's contact sensor that a contact wrench needs, in the order in which MuJoCo writes them.
+_CONTACT_FIELDS = (
+    mujoco.mjtConDataField.mjCONDATA_FORCE,
+    mujoco.mjtConDataField.mjCONDATA_TORQUE,
+    mujoco.mjtConDataField.mjCONDATA_POS,
+)
+_NETFORCE = 3
+
+
+@dataclass(frozen=True)
+class RobotModel:
+    """A robot and its scene, read from one MJCF file.
+
+    Attributes:
+        path: the MJCF file.
+        feet: names of the bodies that keep their contacts in a reduced-contact variant.
+        model: the compiled model at the file's own options; the reference for names, sizes and limits.
+    """
+
+    path: Path
+    feet: tuple[str, ...] = ()
+    model: mujoco.MjModel = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Compile the file.
+
+        Raises:
+            ConfigError: the file is missing or is not a model that MuJoCo accepts, or a foot is not one of its bodies.
+        """
+        object.__setattr__(self, "model", self._spec().compile())
+        self._check_bodies("feet", self.feet)
+
+    def _spec(self) -> mujoco.MjSpec:
+        if not self.path.is_file():
+            raise ConfigError(f"asset file {self.path} does not exist")
+        try:
+            return mujoco.MjSpec.from_file(str(self.path))
+        except ValueError as error:
+            raise ConfigError(f"asset file {self.path} is not a valid MJCF: {' '.join(str(error).split())}") from error
+
+    def _check_bodies(self, key: str, bodies: Sequence[str]) -> None:
+        unknown = sorted(set(bodies) - set(self.body_names))
+        if unknown:
+            raise ConfigError(f"{key}={unknown}: no such body in {self.path.name}; it has {list(self.body_names)}")
+
+    @property
+    def body_names(self) -> tuple[str, ...]:
+        """Bodies without the world, in MuJoCo's order (parents first)."""
+        return tuple(self.model.body(i).name for i in range(1, self.model.nbody))
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """Hinge and slide joints in MuJoCo's order: the order of joint positions in qpos and qvel."""
+        free = mujoco.mjtJoint.mjJNT_FREE
+        return tuple(self.model.joint(i).name for i in range(self.model.njnt) if self.model.jnt_type[i] != free)
+
+    @property
+    def actuator_names(self) -> tuple[str, ...]:
+        """Actuators in MuJoCo's order: the columns of a control tensor."""
+        return tuple(self.model.actuator(i).name for i in range(self.model.nu))
+
+    @property
+    def floating_base(self) -> bool:
+        """Whether the first joint is a free joint, so that qpos begins with position (3) and quaternion w, x, y, z."""
+        return self.model.njnt > 0 and self.model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
+
+    @property
+    def joint_limits(self) -> np.ndarray:
+        """Lower and upper limit of each joint of `joint_names`, (n, 2), rad or m; unlimited ones are infinite."""
+        rows = [self.model.joint(name).id for name in self.joint_names]
+        limits = np.where(self.model.jnt_limited[rows, None].astype(bool), self.model.jnt_range[rows], np.inf)
+        limits[np.isinf(limits[:, 0]), 0] = -np.inf
+        return limits
+
+    def compile(
+        self,
+        timestep: float,
+        integrator: str = "implicitfast",
+        cone: str = "elliptic",
+        iterations: int | None = None,
+        contacts: Contacts = "full",
+        contact_bodies: Sequence[str] = (),
+    ) -> mujoco.MjModel:
+        """Compile a variant of the model for a MuJoCo engine.
+
+        Args:
+            timestep: physics time step, s.
+            integrator: MuJoCo's name: Euler, RK4, implicit or implicitfast.
+            cone: friction cone, elliptic or pyramidal.
+            iterations: bound on the constraint solver's iterations; None keeps the file's.
+            contacts: "full", or "feet": only geoms of the bodies in `feet` touch anything.
+            contact_bodies: bodies whose net contact wrench is measured; each adds 9 numbers to `sensordata`,
+                behind the file's own sensors: force (3), torque about the contact point (3), contact point (3),
+                in the world frame, with the sign of the force that the body exerts.
+
+        Raises:
+            ConfigError: an unknown integrator, cone or body, or contacts="feet" for a robot without feet.
+        """
+        self._check_bodies("contact_bodies", contact_bodies)
+        spec = self._spec()
+        spec.option.timestep = timestep
+        spec.option.integrator = _named(mujoco.mjtIntegrator, "mjINT_", "integrator", integrator)
+        spec.option.cone = _named(mujoco.mjtCone, "mjCONE_", "cone", cone)
+        if iterations is not None:
+            spec.option.iterations = iterations
+        # A non-finite world must stay visible instead of being put back to its initial state without a word.
+        spec.option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        if contacts == "feet":
+            self._keep_contacts_of_feet(spec)
+        for body in contact_bodies:
+            spec.add_sensor(
+                name=f"contact_wrench/{body}",
+                type=mujoco.mjtSensor.mjSENS_CONTACT,
+                objtype=mujoco.mjtObj.mjOBJ_BODY,
+                objname=body,
+                intprm=[sum(1 << int(f) for f in _CONTACT_FIELDS), _NETFORCE, 1],
+            )
+        return spec.compile()
+
+    def _keep_contacts_of_feet(self, spec: mujoco.MjSpec) -> None:
+        if not self.feet:
+            raise ConfigError(f"contacts=feet: {self.path.name} has no feet; name them in the task's asset.feet")
+        for body in spec.bodies:
+            if body.name != "world" and body.name not in self.feet:
+                for geom in body.geoms:
+                    geom.contype = geom.conaffinity = 0
+
+
+def _named(enum: type, prefix: str, key: str, value: str) -> int:
+    """The member of a MuJoCo enumeration whose name ends in `value`, whatever its case."""
+    members = {name.removeprefix(prefix).lower(): member for name, member in enum.__members__.items()}  # type: ignore[attr-defined]
+    if value.lower() not in members:
+        raise ConfigError(f"{key}={value}: allowed are {sorted(members)}")
+    return int(members[value.lower()])

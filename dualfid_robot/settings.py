@@ -1,0 +1,55 @@
+"""Settings: a mapping, as a YAML file or the command line gives it, becomes a typed dataclass or one clear error."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dualfid_robot.errors import ConfigError
+
+
+def parse_settings(cls: type, settings: Mapping[str, Any], where: str) -> Any:
+    """Build the dataclass `cls` from a mapping, refusing unknown keys, missing ones and values of another type.
+
+    Raises:
+        ConfigError: names the key, the value and what is allowed.
+    """
+    types_ = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    unknown = sorted(set(settings) - set(fields))
+    if unknown:
+        raise ConfigError(f"{where}.{unknown[0]}: no such setting; {where} has {sorted(fields)}")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in settings:
+            raise ConfigError(f"{where}.{name}: is required")
+    values = {key: _checked(value, types_[key], f"{where}.{key}") for key, value in settings.items()}
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.{error}") from error
+
+
+def _checked(value: Any, expected: Any, key: str) -> Any:
+    origin = typing.get_origin(expected)
+    if origin is typing.Literal:
+        if value not in typing.get_args(expected):
+            raise ConfigError(f"{key}={value}: allowed are {list(typing.get_args(expected))}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        options = typing.get_args(expected)
+        if value is None and type(None) in options:
+            return None
+        return _checked(value, next(option for option in options if option is not type(None)), key)
+    if origin is tuple:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise ConfigError(f"{key}={value}: a list is expected")
+        return tuple(_checked(item, typing.get_args(expected)[0], key) for item in value)
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+        raise ConfigError(f"{key}={value}: {expected.__name__} is expected")
+    return value

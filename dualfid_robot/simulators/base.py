@@ -1,0 +1,120 @@
+"""The contract that every physics engine fulfils: worlds of one robot, stepped in a batch.
+
+State is in MuJoCo's generalized coordinates, whatever the engine: qpos is joint positions, preceded for a floating base
+by the root's position (world frame, m) and quaternion (w, x, y, z); qvel is joint velocities, preceded by the root's
+linear velocity (world frame, m/s) and angular velocity (body frame, rad/s).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualfid_robot.robots.model import RobotModel
+
+# A coordinate or velocity beyond this bound, or NaN, marks a world as failed. MuJoCo's own bound is 1e10; long before
+# that a float32 observation has lost its digits and one world would spoil the statistics of all.
+STATE_BOUND = 1e6
+
+
+class Simulator(ABC):
+    """N worlds of one robot in one engine.
+
+    Attributes:
+        robot: the robot and its scene.
+        num_worlds: N, fixed for the simulator's life.
+        control_dt: control period, s; one step advances it by all its substeps.
+        device: the device of all tensors below.
+        contact_bodies: the bodies whose contact wrench is measured.
+        qpos: (N, nq) float32, current state.
+        qvel: (N, nv) float32, current state.
+        contact_wrench: (N, len(contact_bodies), 6) float32: net contact force on the body (N, world frame) and its
+            torque about the root body's origin (N m, world frame; about the world's origin for a fixed base), as they
+            acted during the last substep; zero after a reset.
+        failed: (N,) bool: worlds whose last step ended non-finite or was refused by the engine. They have already been
+            put back to the model's initial state, and they did not disturb the others.
+    """
+
+    def __init__(
+        self,
+        robot: RobotModel,
+        num_worlds: int,
+        control_dt: float,
+        contact_bodies: Sequence[str] = (),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        model = robot.model
+        self.robot = robot
+        self.num_worlds = num_worlds
+        self.control_dt = control_dt
+        self.device = torch.device(device)
+        self.contact_bodies = tuple(contact_bodies)
+        self.qpos = torch.from_numpy(model.qpos0).to(self.device, torch.float32).repeat(num_worlds, 1)
+        self.qvel = torch.zeros(num_worlds, model.nv, device=self.device)
+        self.contact_wrench = torch.zeros(num_worlds, len(contact_bodies), 6, device=self.device)
+        self.failed = torch.zeros(num_worlds, dtype=torch.bool, device=self.device)
+        self._initial_qpos = self.qpos[:1].clone()
+
+    def step(self, ctrl: Tensor, n: int) -> None:
+        """Advance the first n worlds by one control period; the others keep their state.
+
+        Args:
+            ctrl: (n, nu) float32 in actuator units.
+            n: number of worlds.
+        """
+        self.start_step(ctrl, n)
+        self.finish_step()
+
+    @abstractmethod
+    def start_step(self, ctrl: Tensor, n: int) -> None:
+        """Begin a step; an engine in other processes or on another device returns before it is done."""
+
+    @abstractmethod
+    def finish_step(self) -> None:
+        """Wait for the step that `start_step` began and refresh qpos, qvel, contact_wrench and failed of its worlds."""
+
+    @abstractmethod
+    def set_state(self, ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        """Put worlds into given states, at rest of contact memory (no warm start, no contact force).
+
+        Args:
+            ids: (k,) int64, distinct.
+            qpos: (k, nq); its quaternion is of unit length.
+            qvel: (k, nv).
+        """
+
+    @abstractmethod
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """All that the engine needs to go on from here, as arrays; its class says whether that is exact."""
+
+    @abstractmethod
+    def restore(self, snapshot: dict[str, np.ndarray]) -> None:
+        """Go back to a snapshot of a simulator of the same model and size."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release processes, memory and devices; called once."""
+
+    def _write_state(self, ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        """The tensors' part of `set_state`."""
+        self.qpos[ids] = qpos
+        self.qvel[ids] = qvel
+        self.contact_wrench[ids] = 0.0
+
+    def _reset_failed(self, n: int, refused: Tensor | None = None) -> None:
+        """Find the failed among the first n worlds and put them back to the model's initial state.
+
+        Args:
+            refused: (k,) int64, worlds that the engine itself refused to step.
+        """
+        largest = torch.maximum(self.qpos[:n].abs().amax(1), self.qvel[:n].abs().amax(1))
+        failed = torch.logical_not(largest < STATE_BOUND, out=self.failed[:n])
+        if refused is not None:
+            failed[refused] = True
+        if failed.any():
+            ids = failed.nonzero().squeeze(1)
+            self.set_state(ids, self._initial_qpos.expand(len(ids), -1), torch.zeros_like(self.qvel[ids]))

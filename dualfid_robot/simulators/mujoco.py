@@ -1,0 +1,130 @@
+"""MuJoCo's own batch of worlds on a C++ thread pool; full or reduced fidelity by its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import mujoco.batch
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.simulators.base import Simulator
+
+# The parts of MuJoCo's integration state that change in our use; restoring them restores a world to the bit.
+_STATE = ("time", "qpos", "qvel", "act", "ctrl", "qacc_warmstart")
+
+
+class MujocoSimulator(Simulator):
+    """Worlds in `mujoco.batch.Batch`: bit-identical at any number of threads, and after `restore`."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Settings of the engine.
+
+        Attributes:
+            substeps: physics steps in a control period.
+            integrator, cone: MuJoCo's names.
+            iterations: bound on the constraint solver's iterations; None keeps the asset's.
+            contacts: "full", or "feet" for the reduced-contact variant.
+            threads: worker threads; 0 takes all CPUs.
+        """
+
+        substeps: int = 8
+        integrator: Literal["Euler", "RK4", "implicit", "implicitfast"] = "implicitfast"
+        cone: Literal["pyramidal", "elliptic"] = "elliptic"
+        iterations: int | None = None
+        contacts: Literal["full", "feet"] = "full"
+        threads: int = 0
+
+        def __post_init__(self) -> None:
+            for key, least in (("substeps", 1), ("iterations", 1), ("threads", 0)):
+                value = getattr(self, key)
+                if value is not None and value < least:
+                    raise ConfigError(f"{key}={value}: must be at least {least}")
+
+    def __init__(
+        self,
+        config: Config,
+        robot: RobotModel,
+        num_worlds: int,
+        control_dt: float,
+        contact_bodies: Sequence[str] = (),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
+        if self.device.type != "cpu":
+            raise ConfigError(f"sim_device={device}: engine mujoco runs on the CPU; allowed is cpu")
+        self.config = config
+        self.model = robot.compile(
+            control_dt / config.substeps,
+            config.integrator,
+            config.cone,
+            config.iterations,
+            config.contacts,
+            contact_bodies,
+        )
+        self._batch = mujoco.batch.Batch(self.model, num_worlds, config.threads)
+        self._rows = np.arange(num_worlds)
+        self._views = {name: self._batch.bind(name) for name in _STATE}
+        self._tensors = {name: torch.from_numpy(view) for name, view in self._views.items()}
+        if contact_bodies:
+            start = int(self.model.sensor_adr[self.model.nsensor - len(contact_bodies)])
+            self._measured = self._batch.bind("sensordata")[:, start:]
+            self._contacts = torch.zeros(num_worlds, len(contact_bodies), 3, 3)
+
+    def start_step(self, ctrl: Tensor, n: int) -> None:
+        self._n = n
+        self._refused: Tensor | None = None
+        self._tensors["ctrl"][:n] = ctrl
+        try:
+            self._batch.step(self._rows[:n], self.config.substeps)
+        except mujoco.batch.SimulationError as error:
+            self._refused = torch.from_numpy(np.asarray(error.ids))
+
+    def finish_step(self) -> None:
+        n = self._n
+        self.qpos[:n] = self._tensors["qpos"][:n]
+        self.qvel[:n] = self._tensors["qvel"][:n]
+        if self.contact_bodies:
+            self._read_contact_wrench(n)
+        self._reset_failed(n, self._refused)
+
+    def _read_contact_wrench(self, n: int) -> None:
+        contacts = self._contacts[:n]
+        np.copyto(contacts.view(n, -1).numpy(), self._measured[:n])
+        # MuJoCo reports the force that the body exerts, and its torque about the contact point.
+        force, torque, arm = contacts.unbind(2)
+        if self.robot.floating_base:
+            arm -= self.qpos[:n, None, :3]
+        wrench = self.contact_wrench[:n]
+        torch.neg(force, out=wrench[..., :3])
+        torch.linalg.cross(wrench[..., :3], arm, out=wrench[..., 3:]).add_(torque).neg_()
+
+    def set_state(self, ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        self._write_state(ids, qpos, qvel)
+        self._tensors["qpos"][ids] = qpos.double()
+        self._tensors["qvel"][ids] = qvel.double()
+        for name in ("time", "act", "ctrl", "qacc_warmstart"):
+            self._tensors[name][ids] = 0.0
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        state = {name: view.copy() for name, view in self._views.items()}
+        return state | {"contact_wrench": self.contact_wrench.numpy().copy()}
+
+    def restore(self, snapshot: dict[str, np.ndarray]) -> None:
+        for name, view in self._views.items():
+            view[:] = snapshot[name]
+        self.qpos.copy_(self._tensors["qpos"])
+        self.qvel.copy_(self._tensors["qvel"])
+        self.contact_wrench.copy_(torch.from_numpy(snapshot["contact_wrench"]))
+
+    def close(self) -> None:
+        del self._batch, self._views, self._tensors
+
+
+ENGINE = MujocoSimulator

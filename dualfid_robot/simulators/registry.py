@@ -1,0 +1,48 @@
+"""Engines are found by name: the module `dualfid_robot.simulators.<engine>` and its `ENGINE`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+import dualfid_robot.simulators as package
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.settings import parse_settings
+from dualfid_robot.simulators.base import Simulator
+
+_NOT_ENGINES = {"base", "registry"}
+
+
+def engine_names() -> list[str]:
+    """Names of the engines, installed or not."""
+    modules = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(name for name in modules if name not in _NOT_ENGINES and not name.startswith("_"))
+
+
+def make_simulator(
+    config: Mapping[str, Any],
+    robot: RobotModel,
+    num_worlds: int,
+    control_dt: float,
+    contact_bodies: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+) -> Simulator:
+    """Build the engine that `config["engine"]` names; the other keys are that engine's own settings.
+
+    An engine module exposes `ENGINE`, a Simulator class whose `Config` is a dataclass of its settings and whose
+    constructor takes (config, robot, num_worlds, control_dt, contact_bodies, device).
+
+    Raises:
+        ConfigError: unknown engine, an engine that is not installed, or a setting that the engine does not have.
+    """
+    settings = dict(config)
+    name = settings.pop("engine", None)
+    if name not in engine_names():
+        raise ConfigError(f"engine={name}: allowed are {engine_names()}")
+    engine = importlib.import_module(f"dualfid_robot.simulators.{name}").ENGINE
+    return engine(parse_settings(engine.Config, settings, name), robot, num_worlds, control_dt, contact_bodies, device)
