@@ -40,16 +40,32 @@ def _checked(value: Any, expected: Any, key: str) -> Any:
             raise ConfigError(f"{key}={value}: allowed are {list(typing.get_args(expected))}")
         return value
     if origin in (typing.Union, types.UnionType):
-        options = typing.get_args(expected)
-        if value is None and type(None) in options:
-            return None
-        return _checked(value, next(option for option in options if option is not type(None)), key)
+        return _checked_union(value, typing.get_args(expected), key)
     if origin is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise ConfigError(f"{key}={value}: a list is expected")
         return tuple(_checked(item, typing.get_args(expected)[0], key) for item in value)
+    if dataclasses.is_dataclass(expected):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{key}={value}: a mapping is expected")
+        return parse_settings(typing.cast(type, expected), value, key)
+    if origin is dict:
+        expected = dict
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise ConfigError(f"{key}={value}: {expected.__name__} is expected")
     return value
+
+
+def _checked_union(value: Any, options: tuple[Any, ...], key: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    errors = []
+    for option in options:
+        if option is not type(None):
+            try:
+                return _checked(value, option, key)
+            except ConfigError as error:
+                errors.append(str(error))
+    raise ConfigError("; or ".join([errors[0], *(text.removeprefix(f"{key}={value}: ") for text in errors[1:])]))

@@ -115,7 +115,7 @@ class RobotModel:
                 in the world frame, with the sign of the force that the body exerts.
 
         Raises:
-            ConfigError: an unknown integrator, cone or body, or contacts="feet" for a robot without feet.
+            ConfigError: an unknown integrator, cone or body.
         """
         self._check_bodies("contact_bodies", contact_bodies)
         spec = self._spec()
@@ -139,8 +139,6 @@ class RobotModel:
         return spec.compile()
 
     def _keep_contacts_of_feet(self, spec: mujoco.MjSpec) -> None:
-        if not self.feet:
-            raise ConfigError(f"contacts=feet: {self.path.name} has no feet; name them in the task's asset.feet")
         for body in spec.bodies:
             if body.name != "world" and body.name not in self.feet:
                 for geom in body.geoms:

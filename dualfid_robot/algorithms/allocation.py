@@ -1,0 +1,143 @@
+"""How many of the N environments the next iteration gives to each fidelity.
+
+The rule (``rules``) turns the divergence D into a low share ρ; the guards here keep the loop
+D → ρ → data → adapter → D stable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dualfid_robot.algorithms.checks import from_mapping, require, require_integer, require_number
+from dualfid_robot.algorithms.rules import make_rule
+from dualfid_robot.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class AllocationConfig:
+    """The rule and its guards.
+
+    Attributes:
+        rule: ``name`` of the rule and its settings.
+        rho_min, rho_max: bounds of ρ. Both ends are traps: at ρ = 1 the adapter gets no data, D stays 0 and ρ stays
+            1; at ρ = 0 there is no low state to measure D on.
+        warmup_iterations, warmup_rho: the first iterations have this ρ: the adapter starts at zero, D says nothing yet.
+        smoothing: D ← smoothing · D + (1 − smoothing) · D_measured; 0 is no smoothing.
+        rate_limit: greatest change of ρ from one iteration to the next.
+        block_size: N_low is a multiple of it, so that small changes of ρ move no environment; at most a tenth of N.
+    """
+
+    rule: Mapping[str, Any] = field(default_factory=lambda: {"name": "exponential"})
+    rho_min: float = 0.1
+    rho_max: float = 0.9
+    warmup_iterations: int = 10
+    warmup_rho: float = 0.5
+    smoothing: float = 0.9
+    rate_limit: float = 0.05
+    block_size: int = 32
+
+    def __post_init__(self) -> None:
+        require_number("allocation.rho_min", self.rho_min, 0.0, 1.0)
+        require_number("allocation.rho_max", self.rho_max, self.rho_min, 1.0)
+        require_integer("allocation.warmup_iterations", self.warmup_iterations, 0)
+        if self.warmup_iterations > 0:
+            require_number("allocation.warmup_rho", self.warmup_rho, self.rho_min, self.rho_max)
+        require_number("allocation.smoothing", self.smoothing, 0.0, 1.0)
+        require(self.smoothing < 1.0, "allocation.smoothing", self.smoothing, "less than 1, or D never changes")
+        require_number("allocation.rate_limit", self.rate_limit, 0.0, 1.0, open_low=True)
+        require_integer("allocation.block_size", self.block_size, 1)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> AllocationConfig:
+        """From the ``allocation`` section of a configuration; ConfigError for a key that is not a setting."""
+        return from_mapping(cls, mapping, "allocation")
+
+
+class Allocator:
+    """Splits N environments between the fidelities; ``n_low + n_high == N`` always.
+
+    N_low is the multiple of the block size nearest to ρ N, so the bounds hold to within half a block. Unless the bounds
+    themselves are 0 or 1, both sides keep at least one block.
+
+    Raises:
+        ConfigError: for a setting out of range, an unknown rule, or too few environments for two fidelities.
+    """
+
+    def __init__(self, num_envs: int, config: AllocationConfig) -> None:
+        require_integer("num_envs", num_envs, 1)
+        self.num_envs, self.config = num_envs, config
+        self.rule = make_rule(config.rule)
+        self.block_size = max(1, min(config.block_size, num_envs // 10))
+        if num_envs < 2 and config.rho_min < 1.0 and config.rho_max > 0.0:
+            raise ConfigError("num_envs = 1: must be at least 2, one environment for each fidelity")
+        self.min_n_low, self.max_n_low = self._nearest(config.rho_min), self._nearest(config.rho_max)
+        if config.rho_min > 0.0:
+            self.min_n_low = max(self.min_n_low, self.block_size)
+            self.max_n_low = max(self.max_n_low, self.block_size)
+        if config.rho_max < 1.0:
+            most = (num_envs // self.block_size - 1) * self.block_size
+            self.min_n_low, self.max_n_low = min(self.min_n_low, most), min(self.max_n_low, most)
+        self.iteration = 0
+        self.divergence: float | None = None
+        self.rho = config.warmup_rho if config.warmup_iterations > 0 else self._target()
+        self.n_low = self._quantise(self.rho)
+
+    @property
+    def n_high(self) -> int:
+        return self.num_envs - self.n_low
+
+    @property
+    def max_n_high(self) -> int:
+        """The most high environments that can ever occur; with ``max_n_low`` the capacities of the two pools."""
+        return self.num_envs - self.min_n_low
+
+    def update(self, divergence: float | None) -> int:
+        """Take in the divergence of the finished iteration and return N_low of the next.
+
+        Args:
+            divergence: D ≥ 0, or None where the iteration had no low state to measure it on: the last D then stands.
+        """
+        if divergence is not None:
+            divergence = float(divergence)
+            if not math.isfinite(divergence):
+                raise FloatingPointError(f"the policies' divergence is {divergence}: the policy itself is not finite")
+            keep = self.config.smoothing if self.divergence is not None else 0.0
+            self.divergence = keep * (self.divergence or 0.0) + (1.0 - keep) * divergence
+        self.iteration += 1
+        if self.iteration >= self.config.warmup_iterations:
+            step = self._target() - self.rho
+            self.rho += min(max(step, -self.config.rate_limit), self.config.rate_limit)
+        self.n_low = self._quantise(self.rho)
+        return self.n_low
+
+    def metrics(self) -> dict[str, float]:
+        """What to log of the current state."""
+        return {
+            "allocation/rho": self.rho,
+            "allocation/rho_target": self._target(),
+            "allocation/n_low": float(self.n_low),
+            "allocation/n_high": float(self.n_high),
+            "allocation/divergence_smoothed": self.divergence if self.divergence is not None else math.nan,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"iteration": self.iteration, "divergence": self.divergence, "rho": self.rho, "n_low": self.n_low}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.iteration, self.divergence = state["iteration"], state["divergence"]
+        self.rho, self.n_low = state["rho"], state["n_low"]
+
+    def _target(self) -> float:
+        """The rule's ρ within the bounds; before any measurement the policies are equal, D = 0."""
+        rho = self.rule(self.divergence if self.divergence is not None else 0.0, self.iteration)
+        return min(max(rho, self.config.rho_min), self.config.rho_max)
+
+    def _quantise(self, rho: float) -> int:
+        return min(max(self._nearest(rho), self.min_n_low), self.max_n_low)
+
+    def _nearest(self, rho: float) -> int:
+        """The multiple of the block size nearest to ρ N; all N at ρ = 1."""
+        return self.num_envs if rho == 1.0 else round(rho * self.num_envs / self.block_size) * self.block_size

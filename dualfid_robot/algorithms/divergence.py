@@ -1,0 +1,47 @@
+"""How far the base and the adapted policy have drifted apart: a KL divergence in closed form."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dualfid_robot.policies.actor_critic import DualActorCritic
+
+
+def gaussian_kl(mean_p: Tensor, log_std_p: Tensor, mean_q: Tensor, log_std_q: Tensor) -> Tensor:
+    """KL(p ‖ q) of two diagonal Gaussians, in nats: (..., d) -> (...).
+
+    Σ_i [ log(σ_q / σ_p) + (σ_p² + (μ_p − μ_q)²) / (2 σ_q²) − ½ ]
+    """
+    log_ratio = log_std_p - log_std_q
+    scaled_difference = (mean_p - mean_q) * torch.exp(-log_std_q)
+    return 0.5 * (torch.expm1(2.0 * log_ratio) - 2.0 * log_ratio + scaled_difference.square()).sum(-1)
+
+
+@torch.no_grad()
+def policy_divergence(
+    policy: DualActorCritic, low_obs: Tensor, per_dimension: bool = True, max_states: int = 4096
+) -> Tensor | None:
+    """D = mean over states visited in E_low of KL(π_θ(·|s) ‖ π_{θ,φ}(·|s)), one batched pass.
+
+    Args:
+        policy: both policies; they share σ, so the general form reduces to ½ Σ ((μ_θ − μ_{θ,φ}) / σ)².
+        low_obs: raw observations of the low rows, (T, n_low, num_obs) or (M, num_obs), as ``storage.low_observations``.
+        per_dimension: divide by the number of actions, so that D is comparable between robots.
+        max_states: at most so many states, evenly strided over all of them. The standard error of the mean over 4096
+            states is 1.6 % of one state's deviation, while all states of an iteration would cost a fifth of an update's
+            forward passes.
+
+    Returns:
+        A scalar tensor on the policy's device, or None where there is no low state to measure on.
+    """
+    low_obs = low_obs if low_obs.dim() == 3 else low_obs.unsqueeze(0)
+    horizon, n_low, _ = low_obs.shape
+    total = horizon * n_low
+    if total == 0:
+        return None
+    chosen = torch.arange(0, total, -(-total // max_states), device=low_obs.device)
+    states = low_obs[chosen // n_low, chosen % n_low]
+    base, adapted = policy.both_means(states)
+    divergence = gaussian_kl(base, policy.log_std, adapted, policy.log_std).mean()
+    return divergence / policy.num_actions if per_dimension else divergence

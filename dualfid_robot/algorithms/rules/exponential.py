@@ -1,0 +1,26 @@
+"""ρ = exp(−α D)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dualfid_robot.algorithms.checks import require_number
+from dualfid_robot.algorithms.rules import rule
+
+
+@rule("exponential")
+@dataclass(frozen=True)
+class Exponential:
+    """ρ = exp(−α D): 1 at D = 0, one half at D = ln 2 / α.
+
+    The default α = 4 belongs to D per action dimension; it is one half for the sum over the eight actions of Ant.
+    """
+
+    alpha: float = 4.0
+
+    def __post_init__(self) -> None:
+        require_number("allocation.rule.alpha", self.alpha, 0.0, math.inf, open_low=True)
+
+    def __call__(self, divergence: float, iteration: int) -> float:
+        return math.exp(-self.alpha * divergence)

@@ -1,0 +1,22 @@
+"""ρ = const."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dualfid_robot.algorithms.checks import require_number
+from dualfid_robot.algorithms.rules import rule
+
+
+@rule("fixed")
+@dataclass(frozen=True)
+class Fixed:
+    """The same low share ρ in every iteration; 0 and 1 are the single-fidelity baselines."""
+
+    rho: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_number("allocation.rule.rho", self.rho, 0.0, 1.0)
+
+    def __call__(self, divergence: float, iteration: int) -> float:
+        return self.rho

@@ -1,0 +1,31 @@
+"""ρ = k / (k + exp(α D))."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dualfid_robot.algorithms.checks import require_number
+from dualfid_robot.algorithms.rules import rule
+
+
+@rule("inverse_sigmoid")
+@dataclass(frozen=True)
+class InverseSigmoid:
+    """ρ = k / (k + exp(α D)), the inverse sigmoid decay of scheduled sampling (Bengio et al., arXiv 1506.03099), in D.
+
+    k / (k + 1) at D = 0 and one half at D = ln k / α: flat while the policies agree, then steep. The defaults put the
+    half where the exponential rule's default has it, D ≈ 0.17.
+    """
+
+    alpha: float = 17.0
+    k: float = 20.0
+
+    def __post_init__(self) -> None:
+        require_number("allocation.rule.alpha", self.alpha, 0.0, math.inf, open_low=True)
+        require_number("allocation.rule.k", self.k, 1.0, math.inf)
+
+    def __call__(self, divergence: float, iteration: int) -> float:
+        # exp(−x) instead of exp(x): a large divergence underflows to ρ = 0 instead of overflowing
+        decay = self.k * math.exp(-self.alpha * divergence)
+        return decay / (decay + 1.0)

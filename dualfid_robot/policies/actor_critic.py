@@ -1,0 +1,227 @@
+"""Actor and critic of both policies: the base policy π_θ for low rows, the adapted policy π_{θ,φ} for high rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dualfid_robot.policies.dual_linear import DualLinear, DualWeights, dual_affine
+from dualfid_robot.policies.normalizer import ObservationNormalizer, ReturnNormalizer
+
+PolicyName = Literal["base", "adapted"]
+HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+class DualMLP(nn.Module):
+    """A stack of ``DualLinear`` layers. Hidden layers may run in a narrow type; the output layer always runs in
+    float32, so that means and values are not rounded to it."""
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str,
+        rank: int,
+        alpha: float,
+        output_gain: float,
+        generator: torch.Generator | None,
+    ) -> None:
+        super().__init__()
+        last = len(sizes) - 2
+        self.layers = nn.ModuleList(
+            DualLinear(sizes[i], sizes[i + 1], rank, alpha, "identity" if i == last else activation, generator)
+            for i in range(last + 1)
+        )
+        with torch.no_grad():
+            for i, layer in enumerate(self.dual_layers()):
+                layer.weight.mul_(output_gain if i == last else math.sqrt(2.0))
+
+    def dual_layers(self) -> Iterator[DualLinear]:
+        for layer in self.layers:
+            assert isinstance(layer, DualLinear)
+            yield layer
+
+    @property
+    def output_layer(self) -> DualLinear:
+        layer = self.layers[-1]
+        assert isinstance(layer, DualLinear)
+        return layer
+
+    def forward(self, x: Tensor, n_low: int, hidden_dtype: torch.dtype) -> Tensor:
+        for layer in self.dual_layers():
+            x = layer(x, n_low, layer.weight.dtype if layer is self.output_layer else hidden_dtype)
+        return x
+
+    def merged(self, hidden_dtype: torch.dtype) -> list[DualWeights]:
+        return [
+            layer.merged(layer.weight.dtype if layer is self.output_layer else hidden_dtype)
+            for layer in self.dual_layers()
+        ]
+
+    def forward_merged(self, x: Tensor, n_low: int, weights: Sequence[DualWeights]) -> Tensor:
+        """``forward`` without gradients, with weights from ``merged``."""
+        for layer, layer_weights in zip(self.dual_layers(), weights, strict=True):
+            x = dual_affine(x.to(layer_weights.weight_low.dtype), n_low, layer_weights, layer.activation)
+        return x
+
+
+class DualActorCritic(nn.Module):
+    """Gaussian actor and critic, each with a base and an adapted version of every layer.
+
+    Rows [0, n_low) of any batch belong to the low fidelity and use θ, the others use θ and the adapter φ. Observations
+    pass through one shared normaliser. The critic predicts returns in units of their own fidelity's mean and deviation.
+
+    log σ is one state-independent parameter shared by both policies: exploration noise is not part of what the
+    simulators disagree on, and KL(π_θ ‖ π_{θ,φ}) is then ½ Σ ((μ_θ − μ_{θ,φ}) / σ)², a distance between actions.
+
+    Hidden layers are orthogonal with gain √2, biases zero. The action head has gain 0.01, so that the first actions are
+    pure exploration noise around 0 in every state; of all initialisation choices this is the one that mattered to
+    Andrychowicz et al. (arXiv 2006.05990, §3.2). The value head has the same gain: it first predicts the mean return.
+
+    Args:
+        num_obs, num_actions: sizes of the observation and the action.
+        actor_hidden, critic_hidden: widths of the hidden layers.
+        activation: "elu", "tanh" or "relu".
+        rank, alpha: of the adapters, see ``DualLinear``.
+        init_log_std: initial log σ of every action.
+        obs_clip: bound of the normalised observations.
+        generator: source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        num_obs: int,
+        num_actions: int,
+        *,
+        actor_hidden: Sequence[int] = (256, 128, 64),
+        critic_hidden: Sequence[int] = (256, 128, 64),
+        activation: str = "elu",
+        rank: int = 8,
+        alpha: float = 8.0,
+        init_log_std: float = 0.0,
+        obs_clip: float = 5.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_obs, self.num_actions = num_obs, num_actions
+        self.normalizer = ObservationNormalizer(num_obs, obs_clip)
+        self.return_normalizer = ReturnNormalizer()
+        self.actor = DualMLP([num_obs, *actor_hidden, num_actions], activation, rank, alpha, 0.01, generator)
+        self.critic = DualMLP([num_obs, *critic_hidden, 1], activation, rank, alpha, 0.01, generator)
+        self.log_std = nn.Parameter(torch.full((num_actions,), float(init_log_std)))
+        self.hidden_dtype = torch.float32
+        """Type of the hidden layers' matrix products; the algorithm sets bfloat16 where that is fast."""
+        self._cache: tuple[object, list[DualWeights], list[DualWeights]] | None = None
+
+    # --- acting: no gradients, merged weights kept until a parameter changes -----------------------------------------
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, n_low: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Sample actions. obs (N, num_obs) -> actions (N, num_actions), log-probabilities (N,), values (N,).
+
+        Values are in units of the (scaled) reward's return.
+        """
+        actor, critic = self._merged()
+        x = self.normalizer(obs).to(self.hidden_dtype)
+        mean = self.actor.forward_merged(x, n_low, actor)
+        values = self.critic.forward_merged(x, n_low, critic).squeeze(-1)
+        noise = torch.randn(mean.shape, device=mean.device, generator=generator)
+        actions = torch.addcmul(mean, noise, self.log_std.exp())
+        log_probs = noise.square_().sum(-1).mul_(-0.5).sub_(self.log_std.sum() + self.num_actions * HALF_LOG_2PI)
+        return actions, log_probs, self.return_normalizer.denormalize(values, n_low)
+
+    @torch.no_grad()
+    def values(self, obs: Tensor, n_low: int) -> Tensor:
+        """Values (N,) of obs (N, num_obs), in units of the (scaled) reward's return."""
+        _, critic = self._merged()
+        values = self.critic.forward_merged(self.normalizer(obs), n_low, critic).squeeze(-1)
+        return self.return_normalizer.denormalize(values, n_low)
+
+    @torch.no_grad()
+    def action_mean(self, obs: Tensor, policy: PolicyName) -> Tensor:
+        """The deterministic action (N, num_actions) of the base or the adapted policy on all rows."""
+        actor, _ = self._merged()
+        n_low = obs.shape[0] if policy == "base" else 0
+        return self.actor.forward_merged(self.normalizer(obs), n_low, actor)
+
+    @torch.no_grad()
+    def both_means(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean actions of the base and of the adapted policy on the same obs (M, num_obs), in one batched pass."""
+        actor, _ = self._merged()
+        x = self.normalizer(obs)
+        means = self.actor.forward_merged(torch.cat((x, x)), x.shape[0], actor)
+        return means[: x.shape[0]], means[x.shape[0] :]
+
+    def _merged(self) -> tuple[list[DualWeights], list[DualWeights]]:
+        """Merged weights of actor and critic, formed anew if any parameter was written to since they were formed.
+
+        Every in-place operation on a parameter (optimizer step, load_state_dict, copy_) raises its version counter, and
+        replacing its storage (``.to``, ``.data =``) changes its address. Only writing *through* ``parameter.data`` is
+        not seen; nothing in this project does that.
+        """
+        key = (self.hidden_dtype, *((p._version, p.data_ptr()) for p in self.parameters()))
+        if self._cache is None or self._cache[0] != key:
+            self._cache = (key, self.actor.merged(self.hidden_dtype), self.critic.merged(self.hidden_dtype))
+        return self._cache[1], self._cache[2]
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def evaluate(self, x: Tensor, n_low: int) -> tuple[Tensor, Tensor]:
+        """With gradients: normalised obs x (M, num_obs) -> mean (M, num_actions), value (M,) in the critic's units."""
+        mean = self.actor(x, n_low, self.hidden_dtype)
+        value = self.critic(x, n_low, self.hidden_dtype)
+        return mean, value.squeeze(-1)
+
+    @torch.no_grad()
+    def update_return_statistics(self, low_returns: Tensor, high_returns: Tensor) -> None:
+        """Update the return normaliser and rescale the value head so that no prediction changes.
+
+        Pop-Art (van Hasselt et al., arXiv 1602.07714) for each fidelity: w ← w σ / σ_new, b ← (b σ + μ − μ_new) / σ_new.
+        The value head's adapter is full-rank, so both heads can be rescaled exactly.
+        """
+        normalizer, head = self.return_normalizer, self.critic.output_layer
+        old_mean, old_std = normalizer.mean.clone(), normalizer.std
+        normalizer.update(low_returns, high_returns)
+        ratio = (old_std / normalizer.std).to(head.weight.dtype)
+        shift = ((old_mean - normalizer.mean) / normalizer.std).to(head.weight.dtype)
+        weight_high = (head.weight + head.lora_b) * ratio[1]
+        bias_high = (head.bias + head.bias_delta) * ratio[1] + shift[1]
+        head.weight.mul_(ratio[0])
+        head.bias.mul_(ratio[0]).add_(shift[0])
+        head.lora_b.copy_(weight_high - head.weight)
+        head.bias_delta.copy_(bias_high - head.bias)
+
+    def adapter_parameters(self) -> list[nn.Parameter]:
+        """φ: the low-rank factors and bias differences of every layer."""
+        layers = [*self.actor.dual_layers(), *self.critic.dual_layers()]
+        return [p for layer in layers for p in (layer.lora_a, layer.lora_b, layer.bias_delta) if p is not None]
+
+    def base_parameters(self) -> list[nn.Parameter]:
+        """θ: every parameter that is not part of an adapter."""
+        adapter = {id(p) for p in self.adapter_parameters()}
+        return [p for p in self.parameters() if id(p) not in adapter]
+
+    @torch.no_grad()
+    def adapter_ratio(self, network: Literal["actor", "critic"]) -> Tensor:
+        """‖W' − W‖ / ‖W‖ over all layers of a network, Frobenius norms: how large the adapter has become."""
+        weights = getattr(self, network).merged(torch.float32)
+        difference = sum((w.weight_high - w.weight_low).square().sum() for w in weights)
+        return torch.sqrt(difference / sum(w.weight_low.square().sum() for w in weights))
+
+    @torch.no_grad()
+    def merged_actor(self, policy: PolicyName) -> nn.Sequential:
+        """A copy of one policy as plain layers, normaliser included: obs (N, num_obs) -> action mean. For export."""
+        activations = {"elu": nn.ELU, "tanh": nn.Tanh, "relu": nn.ReLU, "identity": nn.Identity}
+        normalizer = ObservationNormalizer(self.num_obs, self.normalizer.clip).to(self.log_std.device)
+        normalizer.load_state_dict(self.normalizer.state_dict())
+        modules: list[nn.Module] = [normalizer]
+        for layer, weights in zip(self.actor.dual_layers(), self.actor.merged(torch.float32), strict=True):
+            out_features, in_features = layer.weight.shape
+            linear = nn.Linear(in_features, out_features, device=layer.weight.device)
+            linear.weight.copy_(weights.weight_low if policy == "base" else weights.weight_high)
+            linear.bias.copy_(weights.bias_low if policy == "base" else weights.bias_high)
+            modules += [linear, activations[layer.activation]()]
+        return nn.Sequential(*modules).eval()

@@ -1,0 +1,225 @@
+"""A linear layer that holds two policies' weights and serves a batch whose rows belong to either.
+
+Rows ``[0, n_low)`` use the base weights ``W, b``; rows ``[n_low, rows)`` use the adapted weights
+
+    W' = W + s · B · A,    b' = b + δb.
+
+All high rows share one adapter, so ``W'`` is formed once per forward pass (``rank · in · out`` multiplications) and
+each row costs exactly one product, as in a plain layer. With ``g`` the gradient at the layer's pre-activation output:
+
+    dW' = g_highᵀ x_high        dB = s · dW' · Aᵀ        dA = s · Bᵀ · dW'        dW = g_lowᵀ x_low + dW'
+    dδb = Σ g_high              db = Σ g_low + dδb
+
+Only the high rows appear in dA, dB and dδb: the low rows' loss cannot reach the adapter.
+
+The adapter is LoRA (Hu et al., arXiv 2106.09685) with the rank-stabilised scale ``s = alpha / √rank`` (Kalajdzievski,
+arXiv 2312.03732): the size of B·A's contribution then does not depend on the rank, so the rank can change without a new
+learning rate. A is Kaiming-uniform, B and δb are zero: both policies start equal.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+Activation = Literal["elu", "tanh", "relu", "identity"]
+ACTIVATIONS: tuple[str, ...] = ("elu", "tanh", "relu", "identity")
+_LOG2_E = 1.0 / math.log(2.0)
+
+
+class DualWeights(NamedTuple):
+    """Both policies' weights of one layer, ready for matrix products: ``weight`` (out, in), ``bias`` (out,)."""
+
+    weight_low: Tensor
+    bias_low: Tensor
+    weight_high: Tensor
+    bias_high: Tensor
+
+
+def merge(weight: Tensor, lora_a: Tensor | None, lora_b: Tensor, scaling: float) -> Tensor:
+    """W' = W + s·B·A, or W + B where there is no A (a full-rank adapter, whose B is the whole difference)."""
+    if lora_a is None:
+        return weight + lora_b
+    return torch.addmm(weight, lora_b, lora_a, alpha=scaling)
+
+
+def dual_affine(x: Tensor, n_low: int, weights: DualWeights, activation: str) -> Tensor:
+    """act(x Wᵀ + b) with W, b for rows [0, n_low) and W', b' for the others. x (rows, in) -> (rows, out)."""
+    y = x.new_empty(x.shape[0], weights.weight_low.shape[0])
+    if n_low > 0:
+        torch.addmm(weights.bias_low, x[:n_low], weights.weight_low.t(), out=y[:n_low])
+    if n_low < x.shape[0]:
+        torch.addmm(weights.bias_high, x[n_low:], weights.weight_high.t(), out=y[n_low:])
+    return _activate_(y, activation)
+
+
+def _activate_(y: Tensor, activation: str) -> Tensor:
+    """The activation of y, which may be overwritten."""
+    if activation == "elu":
+        return _elu(y)
+    if activation == "tanh":
+        return y.tanh_()
+    if activation == "relu":
+        return y.relu_()
+    return y
+
+
+def _elu(y: Tensor) -> Tensor:
+    """ELU with alpha 1. ATen's CPU kernel is bound by expm1, about 0.7 ns an element; min(2^(y·log2 e) − 1, relu(y)) has
+    more passes but a quicker exponential: half the time, with an absolute error of one rounding of 1."""
+    if y.device.type != "cpu":
+        return nn.functional.elu(y, inplace=True)
+    wide = y.float() if y.dtype == torch.bfloat16 else y  # each pass over bfloat16 would convert both ways
+    exponential = (wide * _LOG2_E).exp2_().sub_(1.0)
+    return torch.minimum(exponential, wide.relu_(), out=exponential).to(y.dtype)
+
+
+def _activation_backward(grad: Tensor, y: Tensor, activation: str) -> Tensor:
+    """Gradient at the pre-activation from the gradient at, and the value of, the output y."""
+    if activation == "elu":
+        return torch.ops.aten.elu_backward(grad, 1.0, 1.0, 1.0, True, y)
+    if activation == "tanh":
+        return torch.ops.aten.tanh_backward(grad, y)
+    if activation == "relu":
+        return torch.ops.aten.threshold_backward(grad, y, 0.0)
+    return grad
+
+
+class _DualLinearFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        lora_a: Tensor | None,
+        lora_b: Tensor,
+        bias_delta: Tensor,
+        scaling: float,
+        n_low: int,
+        activation: str,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        rows_in = x.to(dtype)
+        weight_low, bias_low = weight.to(dtype), bias.to(dtype)
+        if n_low == x.shape[0]:  # no high row: the plain layer, at its cost
+            weights = DualWeights(weight_low, bias_low, weight_low, bias_low)
+        else:
+            weight_high = merge(weight, lora_a, lora_b, scaling).to(dtype)
+            weights = DualWeights(weight_low, bias_low, weight_high, (bias + bias_delta).to(dtype))
+        y = dual_affine(rows_in, n_low, weights, activation)
+        ctx.save_for_backward(rows_in, y, weights.weight_low, weights.weight_high, lora_a, lora_b)
+        ctx.scaling, ctx.n_low, ctx.activation = scaling, n_low, activation
+        ctx.x_dtype, ctx.parameter_dtype = x.dtype, weight.dtype
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, weight_low, weight_high, lora_a, lora_b = ctx.saved_tensors
+        n_low: int = ctx.n_low
+        rows = x.shape[0]
+        grad = _activation_backward(grad_y.to(y.dtype), y, ctx.activation)
+
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = torch.empty_like(x)
+            if n_low > 0:
+                torch.mm(grad[:n_low], weight_low, out=grad_x[:n_low])
+            if n_low < rows:
+                torch.mm(grad[n_low:], weight_high, out=grad_x[n_low:])
+            grad_x = grad_x.to(ctx.x_dtype)
+
+        grad_weight = grad_bias = grad_a = grad_b = grad_bias_delta = None
+        if n_low < rows:
+            high = grad[n_low:]
+            grad_merged = torch.mm(high.t(), x[n_low:]).to(ctx.parameter_dtype)
+            grad_bias_delta = high.sum(0).to(ctx.parameter_dtype)
+            if lora_a is None:
+                grad_b = grad_merged
+            else:
+                grad_b = torch.mm(grad_merged, lora_a.t()).mul_(ctx.scaling)
+                grad_a = torch.mm(lora_b.t(), grad_merged).mul_(ctx.scaling)
+            grad_weight, grad_bias = grad_merged, grad_bias_delta
+        if n_low > 0:
+            low = grad[:n_low]
+            weight_part = torch.mm(low.t(), x[:n_low]).to(ctx.parameter_dtype)
+            bias_part = low.sum(0).to(ctx.parameter_dtype)
+            grad_weight = weight_part if grad_weight is None else weight_part.add_(grad_weight)
+            grad_bias = bias_part if grad_bias is None else bias_part.add_(grad_bias)
+        return grad_x, grad_weight, grad_bias, grad_a, grad_b, grad_bias_delta, None, None, None, None
+
+
+class DualLinear(nn.Module):
+    """Linear layer and activation for two policies (see the module's text).
+
+    Args:
+        in_features, out_features: sizes of the layer.
+        rank: rank of the adapter. A layer with ``out_features <= rank`` has a full-rank adapter instead: ``lora_a`` is
+            None and ``lora_b`` (out, in) is added to the weight as it is, which has fewer parameters and no bound.
+        alpha: LoRA's alpha; the scale is alpha / √rank (1 for a full-rank adapter).
+        activation: "elu", "tanh", "relu" or "identity".
+        generator: source of the initial values.
+
+    The base weight is orthogonal with gain 1 (the owner may scale it), its bias zero.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        rank: int,
+        alpha: float,
+        activation: str = "identity",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation = {activation!r}: must be one of {', '.join(ACTIVATIONS)}")
+        self.activation = activation
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+        self.bias_delta = nn.Parameter(torch.zeros(out_features))
+        nn.init.orthogonal_(self.weight, generator=generator)
+        self.lora_a: nn.Parameter | None
+        if out_features <= rank:
+            self.scaling = 1.0
+            self.register_parameter("lora_a", None)
+            self.lora_b = nn.Parameter(torch.zeros(out_features, in_features))
+        else:
+            self.scaling = alpha / math.sqrt(rank)
+            self.lora_a = nn.Parameter(torch.empty(rank, in_features))
+            self.lora_b = nn.Parameter(torch.zeros(out_features, rank))
+            nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5.0), generator=generator)
+
+    def forward(self, x: Tensor, n_low: int, dtype: torch.dtype | None = None) -> Tensor:
+        """x (rows, in) -> (rows, out); the matrix products run in ``dtype`` (default: the parameters' own)."""
+        return _DualLinearFunction.apply(
+            x,
+            self.weight,
+            self.bias,
+            self.lora_a,
+            self.lora_b,
+            self.bias_delta,
+            self.scaling,
+            n_low,
+            self.activation,
+            dtype or self.weight.dtype,
+        )
+
+    @torch.no_grad()
+    def merged(self, dtype: torch.dtype | None = None) -> DualWeights:
+        """Both policies' weights as they are now, for repeated passes without gradients."""
+        dtype = dtype or self.weight.dtype
+        high = merge(self.weight, self.lora_a, self.lora_b, self.scaling)
+        bias_high = self.bias + self.bias_delta
+        return DualWeights(self.weight.to(dtype), self.bias.to(dtype), high.to(dtype), bias_high.to(dtype))
+
+    def extra_repr(self) -> str:
+        out_features, in_features = self.weight.shape
+        rank = "full" if self.lora_a is None else self.lora_a.shape[0]
+        return f"{in_features}, {out_features}, rank={rank}, scaling={self.scaling:.3g}, activation={self.activation}"

@@ -1,0 +1,116 @@
+"""Running statistics of observations and of returns, kept so that they do not depend on the allocation.
+
+Both are updated by the algorithm at the PPO update, never between a rollout and its update: the probability ratio
+compares the policy with itself, and would measure the normaliser's change instead.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ObservationNormalizer(nn.Module):
+    """(obs − mean) / √(var + 1e-5), clipped to ±clip, with one set of statistics for both fidelities.
+
+    Every update weighs the two fidelities' observations equally, however many of each there are: otherwise a change
+    of the allocation alone would change the policy. Before the first update the statistics are mean 0 and variance 1.
+
+    Args:
+        dim: number of observations.
+        clip: bound of the normalised values (5 as in IsaacGymEnvs and rl_games).
+    """
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+    EPSILON = 1e-5
+
+    def __init__(self, dim: int, clip: float = 5.0) -> None:
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(dim, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(dim, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """obs (..., dim) -> float32 of the same shape."""
+        mean = self.mean.float()
+        scale = (self.var + self.EPSILON).rsqrt().float()
+        return ((obs.float() - mean) * scale).clamp(-self.clip, self.clip)
+
+    @torch.no_grad()
+    def update(self, low_obs: Tensor, high_obs: Tensor) -> None:
+        """Merge one iteration's observations, (M, dim) each; one of them may be empty.
+
+        All iterations count the same: after k updates the statistics are those of the equal-weight mixture of k
+        batches, by the law of total variance.
+        """
+        sides = [_moments(obs) for obs in (low_obs, high_obs) if obs.shape[0] > 0]
+        batch_mean = torch.stack([mean for mean, _ in sides]).mean(0)
+        batch_var = torch.stack([var + (mean - batch_mean) ** 2 for mean, var in sides]).mean(0)
+        self.count += 1.0
+        _merge_(self.mean, self.var, batch_mean, batch_var, 1.0 / self.count)
+
+
+class ReturnNormalizer(nn.Module):
+    """One mean and variance of the returns per fidelity: index 0 is low, index 1 is high.
+
+    The critic predicts (return − mean) / std. The statistics average the last ``MEMORY`` updates or so, since returns
+    grow with the policy. A fidelity that never had data follows the other one's statistics.
+    """
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+    MEMORY = 100.0
+    MIN_STD = 1e-2  # returns that do not vary (a sparse reward not yet found) must not blow up the targets
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(2, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(2, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros(2, dtype=torch.float64))
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviations (2,), at least ``MIN_STD``."""
+        return self.var.sqrt().clamp_min(self.MIN_STD)
+
+    def normalize(self, values: Tensor, n_low: int) -> Tensor:
+        """Return units -> critic's units; values (rows,) laid out [low | high]."""
+        mean, std = self.mean.float(), self.std.float()
+        return torch.cat(((values[:n_low] - mean[0]) / std[0], (values[n_low:] - mean[1]) / std[1]))
+
+    def denormalize(self, values: Tensor, n_low: int) -> Tensor:
+        """Critic's units -> return units; values (rows,) laid out [low | high]."""
+        mean, std = self.mean.float(), self.std.float()
+        return torch.cat((values[:n_low] * std[0] + mean[0], values[n_low:] * std[1] + mean[1]))
+
+    @torch.no_grad()
+    def update(self, low_returns: Tensor, high_returns: Tensor) -> None:
+        """Merge one iteration's returns, (M,) each; either may be empty."""
+        for side, returns in enumerate((low_returns, high_returns)):
+            if returns.numel() > 0:
+                self.count[side] += 1.0
+                batch_mean, batch_var = _moments(returns.reshape(-1, 1))
+                weight = 1.0 / self.count[side].clamp_max(self.MEMORY)
+                _merge_(self.mean[side : side + 1], self.var[side : side + 1], batch_mean, batch_var, weight)
+        for side, returns in enumerate((low_returns, high_returns)):
+            if returns.numel() == 0:
+                unseen = self.count[side] == 0
+                self.mean[side] = torch.where(unseen, self.mean[1 - side], self.mean[side])
+                self.var[side] = torch.where(unseen, self.var[1 - side], self.var[side])
+
+
+def _moments(batch: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and population variance over the rows, in float64."""
+    var, mean = torch.var_mean(batch.double(), dim=0, correction=0)
+    return mean, var
+
+
+def _merge_(mean: Tensor, var: Tensor, batch_mean: Tensor, batch_var: Tensor, weight: Tensor) -> None:
+    """In place: the moments of the mixture (1 − weight) · (mean, var) + weight · (batch_mean, batch_var)."""
+    difference = batch_mean - mean
+    var.copy_((1.0 - weight) * var + weight * batch_var + weight * (1.0 - weight) * difference**2)
+    mean.add_(weight * difference)

@@ -1,0 +1,119 @@
+"""Deterministic evaluation of either policy in any engine, and videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio.v2 as imageio
+import mujoco
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from dualfid_robot.envs.pool import EnvironmentPool
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.policies.actor_critic import DualActorCritic, PolicyName
+from dualfid_robot.robots.model import RobotModel
+
+_VIDEO_SIZE = (480, 640)  # height, width
+_FRAME_RATE = 30.0  # 1/s
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns of complete episodes, one per environment.
+
+    Attributes:
+        returns: (episodes,) undiscounted; lengths: (episodes,) steps.
+        failures: worlds that went non-finite meanwhile.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    failures: int
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(self.returns.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% confidence interval of the mean return (Student's t); degenerate for a single episode."""
+        if len(self.returns) < 2:
+            return self.mean, self.mean
+        half = stats.t.ppf(0.975, len(self.returns) - 1) * self.returns.std(ddof=1) / np.sqrt(len(self.returns))
+        return self.mean - float(half), self.mean + float(half)
+
+    def summary(self) -> dict[str, float]:
+        """The figures of a report."""
+        low, high = self.interval
+        return {
+            "return_mean": self.mean,
+            "return_95_low": low,
+            "return_95_high": high,
+            "return_median": float(np.median(self.returns)),
+            "episode_length": float(self.lengths.mean()),
+            "episodes": len(self.returns),
+            "failures": self.failures,
+        }
+
+
+def rollout(policy: DualActorCritic, pool: EnvironmentPool, name: PolicyName) -> Iterator[Tensor]:
+    """Run the deterministic policy from fresh initial states for one episode length; yields (N,) bool after each
+    step: the environments that were still in their first episode during it."""
+    pool.reset_all()
+    running = torch.ones(pool.num_envs, dtype=torch.bool)
+    for _ in range(pool.task.config.episodeLength):
+        pool.step(policy.action_mean(pool.observations, name))
+        yield running
+        running = running & ~(pool.terminated | pool.truncated)
+        if not running.any():
+            return
+
+
+def evaluate(policy: DualActorCritic, pool: EnvironmentPool, name: PolicyName) -> Evaluation:
+    """Run one complete episode in each environment of the pool.
+
+    Every environment counts once, so short episodes do not weigh more than long ones.
+    """
+    returns = torch.zeros(pool.num_envs, dtype=torch.float64)
+    lengths = torch.zeros(pool.num_envs)
+    pool.take_statistics()
+    for running in rollout(policy, pool, name):
+        returns += torch.where(running, pool.reward, 0.0)
+        lengths += running
+    return Evaluation(returns.numpy(), lengths.numpy(), pool.take_statistics().failures)
+
+
+def record_video(policy: DualActorCritic, pool: EnvironmentPool, name: PolicyName, path: Path) -> None:
+    """Write a video of environment 0's first episode, drawn in software or on a GPU, without a window.
+
+    Raises:
+        ConfigError: there is no OpenGL to draw with.
+    """
+    robot = pool.task.robot
+    stride = max(1, round(1.0 / (pool.task.control_dt * _FRAME_RATE)))
+    with _renderer(robot) as renderer, imageio.get_writer(path, fps=1.0 / (stride * pool.task.control_dt)) as video:
+        data = mujoco.MjData(robot.model)
+        for step, running in enumerate(rollout(policy, pool, name)):
+            if not running[0] or pool.terminated[0]:
+                return
+            if step % stride == 0:
+                data.qpos[:] = pool.simulator.qpos[0].numpy()
+                mujoco.mj_forward(robot.model, data)
+                renderer.update_scene(data, camera=0 if robot.model.ncam else -1)
+                video.append_data(renderer.render())  # type: ignore[attr-defined]
+
+
+def _renderer(robot: RobotModel) -> mujoco.Renderer:
+    try:
+        return mujoco.Renderer(robot.model, *_VIDEO_SIZE)
+    except (RuntimeError, AttributeError, ImportError, mujoco.FatalError) as error:
+        raise ConfigError(
+            f"capture_video=True: no OpenGL to draw with ({error}); install EGL (Debian: libegl1 libgl1-mesa-dri), "
+            "or set MUJOCO_GL=osmesa with libosmesa6"
+        ) from error

@@ -1,0 +1,227 @@
+"""A resolved configuration becomes typed settings, and these become pools and policies."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from dualfid_robot.algorithms.dual_ppo import PPOConfig
+from dualfid_robot.envs.pool import EnvironmentPool
+from dualfid_robot.envs.task import Task, make_task
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.policies.actor_critic import DualActorCritic
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.runners.entry import CONFIG_DIR, ROOT
+from dualfid_robot.settings import parse_settings
+from dualfid_robot.simulators.registry import make_simulator
+
+_TOP_LEVEL = {str(key) for key in OmegaConf.load(CONFIG_DIR / "config.yaml")} - {"defaults"} | {
+    "task",
+    "train",
+    "simulator",
+    "allocation",
+}
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """Hidden layers of actor and critic each."""
+
+    units: tuple[int, ...]
+    activation: Literal["elu", "tanh", "relu"] = "elu"
+
+    def __post_init__(self) -> None:
+        if not self.units or min(self.units) < 1:
+            raise ConfigError(f"units={list(self.units)}: a list of positive widths is expected")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Rank and alpha of the low-rank adapters."""
+
+    rank: int = 8
+    alpha: float = 8.0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"rank={self.rank}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Length of a run and when it is saved, in iterations, under rl_games' names.
+
+    Attributes:
+        name: default name of the run.
+        max_epochs: iterations.
+        save_frequency: iterations between numbered checkpoints; `last` is written as often.
+        save_best_after: iterations before the best policy is first saved.
+    """
+
+    name: str
+    max_epochs: int
+    save_frequency: int = 50
+    save_best_after: int = 100
+
+    def __post_init__(self) -> None:
+        for key in ("max_epochs", "save_frequency"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"{key}={getattr(self, key)}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Actor and critic.
+
+    Attributes:
+        sigma_init: initial log standard deviation of the actions.
+    """
+
+    mlp: MLPConfig
+    adapter: AdapterConfig
+    sigma_init: float = 0.0
+
+
+@dataclass(frozen=True)
+class AssetConfig:
+    """The robot's file in assets/, and the bodies that keep their contacts at reduced fidelity."""
+
+    assetFileName: str
+    feet: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SimConfig:
+    """dt: control period, s."""
+
+    dt: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.dt < 1:
+            raise ConfigError(f"dt={self.dt}: a control period in (0, 1) s is expected")
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """A task's YAML.
+
+    Attributes:
+        env: settings of the task itself.
+        simulators: calibrated values, by engine; the files of cfg/simulator read them.
+    """
+
+    name: str
+    env: dict[str, Any]
+    asset: AssetConfig
+    sim: SimConfig
+    simulators: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """A training YAML's `params`."""
+
+    network: NetworkConfig
+    config: dict[str, Any]
+
+
+class Experiment:
+    """Everything that a configuration describes, checked before anything runs.
+
+    Attributes:
+        settings: the resolved configuration as plain values, with every default filled in.
+        num_envs: N, environments of both simulators together.
+        seed: seed of the run (a random one where -1 was asked for).
+        task, network, ppo, run: typed settings.
+        robot: the task's robot.
+        max_cost: bound on the measured cost, s, or None.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        """Check a configuration.
+
+        Raises:
+            ConfigError: names the key, the value and what is allowed.
+        """
+        settings = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(settings, dict)
+        self.settings: dict[str, Any] = {str(key): value for key, value in settings.items()}
+        for key in ("sim_device", "rl_device"):
+            if self.settings[key] != "cpu":
+                raise ConfigError(f"{key}={self.settings[key]}: allowed is cpu")
+        self._fill_defaults()
+        unknown = sorted(self.settings.keys() - _TOP_LEVEL)
+        if unknown:
+            raise ConfigError(f"{unknown[0]}: no such setting; allowed are {sorted(_TOP_LEVEL)}")
+        self.task: TaskSettings = parse_settings(TaskSettings, self.settings["task"], "task")
+        train: TrainSettings = parse_settings(TrainSettings, self.settings["train"]["params"], "train.params")
+        self.network = train.network
+        where, run_keys = "train.params.config", {field.name for field in fields(RunConfig)}
+        of_run = {key: value for key, value in train.config.items() if key in run_keys}
+        of_ppo = {key: value for key, value in train.config.items() if key not in run_keys}
+        self.run: RunConfig = parse_settings(RunConfig, of_run, where)
+        self.ppo: PPOConfig = parse_settings(PPOConfig, of_ppo, where)
+        self.robot = RobotModel(ROOT / "assets" / self.task.asset.assetFileName, self.task.asset.feet)
+
+    def _fill_defaults(self) -> None:
+        settings = self.settings
+        task, config = settings["task"], settings["train"]["params"]["config"]
+        if settings["num_envs"] != "":
+            task["env"]["numEnvs"] = settings["num_envs"]
+        settings["num_envs"] = self.num_envs = _whole("num_envs", task["env"]["numEnvs"], 1)
+        if settings["max_iterations"] != "":
+            config["max_epochs"] = settings["max_iterations"]
+        settings["max_iterations"] = _whole("max_iterations", config["max_epochs"], 1)
+        self.seed = _whole("seed", settings["seed"], -1)
+        if self.seed == -1:
+            self.seed = settings["seed"] = random.SystemRandom().randrange(2**31)
+        cost = settings["max_cost"]
+        if cost != "" and (isinstance(cost, str | bool) or cost <= 0):
+            raise ConfigError(f"max_cost={cost}: a positive number of seconds is expected")
+        self.max_cost = None if cost == "" else float(cost)
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run's folder without its date."""
+        return self.settings["experiment"] or self.run.name
+
+    def make_task(self) -> Task:
+        """The task on the simulators' device."""
+        return make_task(self.task.name, self.task.env, self.robot, self.task.sim.dt)
+
+    def make_pool(self, simulator: Mapping[str, Any], num_envs: int, seed: int) -> EnvironmentPool:
+        """A pool of `num_envs` environments in the engine that the settings `simulator` describe."""
+        task = self.make_task()
+        engine = make_simulator(simulator, self.robot, num_envs, self.task.sim.dt, task.contact_bodies)
+        return EnvironmentPool(engine, task, seed)
+
+    def make_policy(self) -> DualActorCritic:
+        """A policy with initial weights drawn from the run's seed."""
+        task = self.make_task()
+        return DualActorCritic(
+            task.num_observations,
+            task.num_actions,
+            actor_hidden=self.network.mlp.units,
+            critic_hidden=self.network.mlp.units,
+            activation=self.network.mlp.activation,
+            rank=self.network.adapter.rank,
+            alpha=self.network.adapter.alpha,
+            init_log_std=self.network.sigma_init,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def save_path(self, folder: Path) -> Path:
+        """Where the best policy of a run goes."""
+        return folder / "nn" / f"{self.run.name}.pth"
+
+
+def _whole(key: str, value: Any, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{key}={value}: a whole number of at least {least} is expected")
+    return value

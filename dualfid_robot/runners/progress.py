@@ -1,0 +1,98 @@
+"""The live display of a training run."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+
+_LINE_INTERVAL = 10.0  # s between lines where the output is no terminal
+
+
+class ProgressDisplay:
+    """A panel that is redrawn in a terminal; elsewhere one line every few seconds."""
+
+    def __init__(self, title: str, max_iterations: int, max_cost: float | None) -> None:
+        self.console = Console()
+        self._title = title
+        self._max_iterations = max_iterations
+        self._max_cost = max_cost
+        self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        self._last_line = 0.0
+        self._started = time.monotonic()
+        self._first: tuple[float, float] | None = None
+
+    def __enter__(self) -> ProgressDisplay:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, metrics: dict[str, float]) -> None:
+        """Show an iteration's metrics."""
+        if self._first is None:
+            self._first = (metrics["iteration"] - 1, metrics["cost_seconds"] - metrics["seconds/iteration"])
+        eta = self._remaining(metrics)
+        if self._live is not None:
+            self._live.update(Panel(self._table(metrics, eta), title=self._title, expand=False), refresh=True)
+        elif time.monotonic() - self._last_line >= _LINE_INTERVAL or metrics["iteration"] >= self._max_iterations:
+            self._last_line = time.monotonic()
+            self.console.print(self._line(metrics, eta), soft_wrap=True, highlight=False)
+
+    def _remaining(self, metrics: dict[str, float]) -> float:
+        """Seconds left until the iterations or the cost run out, at the pace since this display began."""
+        assert self._first is not None
+        elapsed = time.monotonic() - self._started
+        first_iteration, first_cost = self._first
+        done = metrics["iteration"] - first_iteration
+        remaining = elapsed / done * (self._max_iterations - metrics["iteration"])
+        if self._max_cost is not None:
+            pace = elapsed / max(metrics["cost_seconds"] - first_cost, 1e-9)
+            remaining = min(remaining, pace * (self._max_cost - metrics["cost_seconds"]))
+        return max(remaining, 0.0)
+
+    def _table(self, metrics: dict[str, float], eta: float) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for label, low, high in (
+            ("", "low", "high"),
+            ("return", _number(metrics.get("return/low")), _number(metrics.get("return/high"))),
+            ("environments", f"{metrics['allocation/n_low']:.0f}", f"{metrics['allocation/n_high']:.0f}"),
+            ("simulator s/iteration", f"{metrics['seconds/low']:.3f}", f"{metrics['seconds/high']:.3f}"),
+        ):
+            table.add_row(label, low, high)
+        table.add_row("learner s/iteration", f"{metrics['seconds/learner']:.3f}")
+        table.add_row("divergence D, share ρ", _number(metrics.get("divergence/D")), f"{metrics['allocation/rho']:.3f}")
+        table.add_row("env steps/s, samples", f"{metrics['env_steps_per_second']:,.0f}", f"{metrics['samples']:,.0f}")
+        table.add_row("iteration", f"{metrics['iteration']:.0f} / {self._max_iterations}")
+        table.add_row("measured cost, ETA", f"{metrics['cost_seconds']:.0f} s", _duration(eta))
+        return table
+
+    def _line(self, metrics: dict[str, float], eta: float) -> str:
+        return (
+            f"iteration {metrics['iteration']:.0f}/{self._max_iterations}"
+            f" | return low {_number(metrics.get('return/low'))} high {_number(metrics.get('return/high'))}"
+            f" | D {_number(metrics.get('divergence/D'))} ρ {metrics['allocation/rho']:.2f}"
+            f" N {metrics['allocation/n_low']:.0f}+{metrics['allocation/n_high']:.0f}"
+            f" | {metrics['env_steps_per_second']:,.0f} env steps/s"
+            f" | s low {metrics['seconds/low']:.2f} high {metrics['seconds/high']:.2f}"
+            f" learner {metrics['seconds/learner']:.2f} | cost {metrics['cost_seconds']:.0f} s | ETA {_duration(eta)}"
+        )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

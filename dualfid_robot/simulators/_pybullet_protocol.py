@@ -1,0 +1,68 @@
+"""What the PyBullet engine and its worker processes agree on; it imports neither torch nor PyBullet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dualfid_robot.simulators import _shared_memory
+
+CLEAN, STATE, RAW = 0, 1, 2
+"""Values of the shared array `dirty`: the worker has the world's state; takes it from qpos, qvel; takes it from raw."""
+
+_GROUND, _ROBOT = 1, 2
+_SPACING = 4.0
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a worker must know.
+
+    Attributes:
+        urdf: the robot's URDF.
+        planes: normal and offset of each plane of the ground.
+        gravity: m/s^2, world frame.
+        floating: whether the base floats.
+        root_offset, root_rotation: pose of the root link's principal frame in the root body's frame.
+        joint_names: the joints in MuJoCo's order.
+        joint_zero: MuJoCo's positions of the joints where the URDF's are zero.
+        joint_damping: N m s/rad or N s/m.
+        foot_links, friction: links with collision geoms and the friction coefficient of each.
+        contact_links: links whose contact wrench is measured.
+        torque: (nu, joints) torque per unit of control.
+        ctrl_range: (nu, 2) bounds of the control.
+        initial: state (qpos, qvel) that stands in for one that Bullet must not see.
+        bound: largest magnitude of a state that Bullet may see.
+        control_dt: control period, s.
+        engine: parameters for Bullet's setPhysicsEngineParameter.
+        foot_dynamics: parameters of feet for Bullet's changeDynamics.
+        num_worlds, robots_per_client, workers, worker: the division of the worlds.
+        layout: of the shared arrays.
+    """
+
+    urdf: str
+    planes: tuple[tuple[tuple[float, float, float], float], ...]
+    gravity: tuple[float, float, float]
+    floating: bool
+    root_offset: np.ndarray
+    root_rotation: np.ndarray
+    joint_names: tuple[str, ...]
+    joint_zero: np.ndarray
+    joint_damping: np.ndarray
+    foot_links: tuple[str, ...]
+    friction: tuple[float, ...]
+    contact_links: tuple[str, ...]
+    torque: np.ndarray
+    ctrl_range: np.ndarray
+    initial: tuple[np.ndarray, np.ndarray]
+    bound: float
+    control_dt: float
+    substeps: int
+    engine: dict[str, float]
+    foot_dynamics: dict[str, float]
+    num_worlds: int
+    robots_per_client: int
+    workers: int
+    worker: int
+    layout: _shared_memory.Layout

@@ -1,0 +1,299 @@
+"""The process that steps a share of the PyBullet engine's worlds.
+
+It imports no more than NumPy and PyBullet. Requests arrive on standard input: the pickled `Spec`, then four bytes a
+step: the number n of active worlds. It answers each with one byte. Everything else is in shared memory. It ends when
+its standard input is closed, so it cannot outlive its parent.
+
+Worlds are grouped into Bullet clients of `robots_per_client` in world order; client k belongs to worker k % workers, so
+that the first n worlds are spread over the workers for every n. Robots of one client stand on a grid and are filtered
+so that they touch nothing but the ground.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+import pybullet as bullet
+
+from dualfid_robot.simulators import _shared_memory
+from dualfid_robot.simulators._pybullet_protocol import CLEAN, RAW, Spec
+
+_GROUND, _ROBOT = 1, 2
+_SPACING = 4.0
+
+
+class _Client:
+    """One Bullet world with the robots of the worlds [first, first + count)."""
+
+    def __init__(self, spec: Spec, first: int, count: int) -> None:
+        self.spec, self.first, self.count = spec, first, count
+        self.id = bullet.connect(bullet.DIRECT)
+        self.offsets = np.zeros((count, 3))
+        side = int(np.ceil(np.sqrt(count)))
+        self.offsets[:, 0], self.offsets[:, 1] = np.arange(count) // side, np.arange(count) % side
+        self.offsets *= _SPACING
+        bullet.setGravity(*spec.gravity, physicsClientId=self.id)
+        bullet.setPhysicsEngineParameter(
+            fixedTimeStep=spec.control_dt, numSubSteps=spec.substeps, **spec.engine, physicsClientId=self.id
+        )
+        self.grounds = [self._add_plane(normal, offset) for normal, offset in spec.planes]
+        self.base = 13 if spec.floating else 0  # where the joints begin in a raw state
+        self.joints: list[int] = []
+        self.contact_columns: dict[int, int] = {}
+        self.robots = [self._add_robot(i) for i in range(count)]
+
+    def _add_plane(self, normal: tuple[float, float, float], offset: float) -> int:
+        shape = bullet.createCollisionShape(bullet.GEOM_PLANE, planeNormal=normal, physicsClientId=self.id)
+        position = [offset * x for x in normal]
+        plane = bullet.createMultiBody(0.0, shape, basePosition=position, physicsClientId=self.id)
+        bullet.setCollisionFilterGroupMask(plane, -1, _GROUND, _ROBOT, physicsClientId=self.id)
+        bullet.changeDynamics(plane, -1, lateralFriction=1.0, restitution=0.0, physicsClientId=self.id)
+        return plane
+
+    def _add_robot(self, index: int) -> int:
+        spec, client = self.spec, self.id
+        with tempfile.NamedTemporaryFile("w", suffix=".urdf") as file:
+            file.write(spec.urdf)
+            file.flush()
+            robot = bullet.loadURDF(
+                file.name,
+                basePosition=self.offsets[index].tolist(),
+                useFixedBase=not spec.floating,
+                flags=bullet.URDF_USE_INERTIA_FROM_FILE,
+                physicsClientId=client,
+            )
+        infos = [bullet.getJointInfo(robot, j, physicsClientId=client) for j in range(bullet.getNumJoints(robot, client))]
+        joints = {info[1].decode(): info[0] for info in infos}
+        links = {bullet.getBodyInfo(robot, client)[0].decode(): -1} | {info[12].decode(): info[0] for info in infos}
+        self.joints = [joints[name] for name in spec.joint_names]
+        self.contact_columns = {links[name]: column for column, name in enumerate(spec.contact_links)}
+        for link in range(-1, len(infos)):
+            bullet.setCollisionFilterGroupMask(robot, link, _ROBOT, _GROUND, physicsClientId=client)
+            bullet.changeDynamics(
+                robot, link, linearDamping=0.0, angularDamping=0.0, maxJointVelocity=spec.bound, physicsClientId=client
+            )
+        for joint, damping in zip(self.joints, spec.joint_damping.tolist(), strict=True):
+            bullet.changeDynamics(robot, joint, jointDamping=damping, physicsClientId=client)
+        for name, friction in zip(spec.foot_links, spec.friction, strict=True):
+            bullet.changeDynamics(
+                robot,
+                links[name],
+                lateralFriction=friction,
+                restitution=0.0,
+                rollingFriction=0.0,
+                spinningFriction=0.0,
+                **spec.foot_dynamics,
+                physicsClientId=client,
+            )
+        # Bullet gives every joint a motor that holds it.
+        bullet.setJointMotorControlArray(
+            robot, self.joints, bullet.VELOCITY_CONTROL, forces=[0.0] * len(self.joints), physicsClientId=client
+        )
+        return robot
+
+    def rebuild(self, index: int) -> None:
+        """Replace a robot whose state has spoiled Bullet's data."""
+        bullet.removeBody(self.robots[index], physicsClientId=self.id)
+        self.robots[index] = self._add_robot(index)
+
+    def put(self, index: int, raw: list[float]) -> None:
+        """Put a robot into a raw state."""
+        robot, client, base, joints = self.robots[index], self.id, self.base, len(self.joints)
+        if self.spec.floating:
+            bullet.resetBasePositionAndOrientation(robot, raw[:3], raw[3:7], physicsClientId=client)
+            bullet.resetBaseVelocity(robot, raw[7:10], raw[10:13], physicsClientId=client)
+        bullet.resetJointStatesMultiDof(
+            robot,
+            self.joints,
+            [[x] for x in raw[base : base + joints]],
+            [[x] for x in raw[base + joints :]],
+            physicsClientId=client,
+        )
+
+    def step(self, torque: list[list[float]], raw: list[float], contacts: list[tuple]) -> None:
+        """Advance the client; append the raw states of its first robots, as many as torques, and all contacts."""
+        client, joints = self.id, self.joints
+        for robot, forces in zip(self.robots, torque, strict=False):
+            bullet.setJointMotorControlArray(
+                robot, joints, bullet.TORQUE_CONTROL, forces=forces, physicsClientId=client
+            )
+        bullet.stepSimulation(client)
+        for robot, _ in zip(self.robots, torque, strict=False):
+            if self.spec.floating:
+                position, rotation = bullet.getBasePositionAndOrientation(robot, client)
+                linear, angular = bullet.getBaseVelocity(robot, client)
+                raw += position
+                raw += rotation
+                raw += linear
+                raw += angular
+            states = bullet.getJointStates(robot, joints, client)
+            raw += [state[0] for state in states]
+            raw += [state[1] for state in states]
+        if self.contact_columns:
+            self._read_contacts(contacts)
+
+    def _read_contacts(self, contacts: list[tuple]) -> None:
+        columns, world = self.contact_columns, {robot: self.first + i for i, robot in enumerate(self.robots)}
+        for ground in self.grounds:
+            for contact in bullet.getContactPoints(bodyA=ground, physicsClientId=self.id):
+                column = columns.get(contact[4])
+                if column is not None and contact[9] > 0.0:
+                    contacts.append((world[contact[2]], column, *contact[6], *contact[7], contact[9], contact[10], *contact[11], contact[12], *contact[13]))
+
+
+class _Worker:
+    """The clients of one worker, and its side of the shared arrays."""
+
+    def __init__(self, spec: Spec, arrays: dict[str, np.ndarray]) -> None:
+        self.spec, self.arrays = spec, arrays
+        size = spec.robots_per_client
+        firsts = range(spec.worker * size, spec.num_worlds, spec.workers * size)
+        self.clients = [_Client(spec, first, min(size, spec.num_worlds - first)) for first in firsts]
+        self.rows = np.concatenate([np.arange(c.first, c.first + c.count) for c in self.clients])
+        self.offsets = np.concatenate([c.offsets for c in self.clients])
+
+    def step(self, n: int) -> None:
+        """Advance this worker's share of the first n worlds by one control period."""
+        spec, arrays = self.spec, self.arrays
+        active = int(np.searchsorted(self.rows, n))
+        rows = self.rows[:active]
+        ctrl = arrays["ctrl"][rows]
+        failed = ~np.isfinite(ctrl).all(1)
+        self._take_states(active, failed)
+        ctrl[failed] = 0.0
+        torque = (np.clip(ctrl, spec.ctrl_range[:, 0], spec.ctrl_range[:, 1]) @ spec.torque).tolist()
+
+        raw: list[float] = []
+        contacts: list[tuple] = []
+        for client, start, count in self._active_clients(active):
+            client.step(torque[start : start + count], raw, contacts)
+            idle = arrays["dirty"][client.first + count : client.first + client.count]
+            idle[idle == CLEAN] = RAW
+        self._give_states(active, np.array(raw).reshape(active, arrays["raw"].shape[1]), failed)
+        if spec.contact_links:
+            self._give_contacts(rows, contacts)
+
+    def _active_clients(self, active: int) -> Iterator[tuple[_Client, int, int]]:
+        start = 0
+        for client in self.clients:
+            if start >= active:
+                return
+            count = min(client.count, active - start)
+            yield client, start, count
+            start += count
+
+    def _take_states(self, active: int, failed: np.ndarray) -> None:
+        """Put robots into the states that the parent has written; a state that Bullet must not see is failed."""
+        arrays, rows = self.arrays, self.rows[:active]
+        dirty = np.flatnonzero(arrays["dirty"][rows])
+        if not len(dirty):
+            return
+        worlds = rows[dirty]
+        qpos, qvel = arrays["qpos"][worlds], arrays["qvel"][worlds]
+        bad = ~(np.maximum(np.abs(qpos).max(1), np.abs(qvel).max(1)) < self.spec.bound)
+        qpos[bad], qvel[bad] = self.spec.initial
+        failed[dirty[bad]] = True
+        raw = self._raw(qpos, qvel, self.offsets[dirty])
+        exact = arrays["dirty"][worlds] == RAW
+        raw[exact] = arrays["raw"][worlds[exact]]
+        arrays["dirty"][worlds] = CLEAN
+        size = self.spec.robots_per_client
+        for index, state in zip(dirty.tolist(), raw.tolist(), strict=True):
+            self.clients[index // size].put(index % size, state)
+
+    def _give_states(self, active: int, raw: np.ndarray, failed: np.ndarray) -> None:
+        arrays, rows, size = self.arrays, self.rows[:active], self.spec.robots_per_client
+        spoiled = ~(np.abs(raw).max(1) < self.spec.bound)
+        for index in np.flatnonzero(spoiled).tolist():
+            self.clients[index // size].rebuild(index % size)
+        arrays["raw"][rows] = raw
+        arrays["failed"][rows] = failed | spoiled
+        arrays["qpos"][rows], arrays["qvel"][rows] = self._generalized(raw, self.offsets[:active])
+
+    def _give_contacts(self, rows: np.ndarray, contacts: list[tuple]) -> None:
+        """Sum contact forces and their torques about the root body's origin."""
+        wrench = self.arrays["contact_wrench"]
+        wrench[rows] = 0.0
+        if not contacts:
+            return
+        table = np.array(contacts)
+        world, column = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64)
+        normal, first, second = table[:, 5:8], table[:, 10:13], table[:, 14:17]
+        force = -(table[:, 8:9] * normal + table[:, 9:10] * first + table[:, 13:14] * second) * self.spec.substeps
+        index = np.searchsorted(self.rows, world)
+        arm = table[:, 2:5] - self.offsets[index]
+        if self.spec.floating:
+            arm -= self.arrays["qpos"][world, :3]
+        values = np.concatenate([force, np.cross(arm, force)], 1)
+        known = world <= rows[-1]
+        np.add.at(wrench, (world[known], column[known]), values[known])
+
+    def _raw(self, qpos: np.ndarray, qvel: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Bullet's state: base position, quaternion (x, y, z, w), velocities (world frame), joint positions, velocities."""
+        joints = len(self.spec.joint_names)
+        parts = [qpos[:, qpos.shape[1] - joints :] - self.spec.joint_zero, qvel[:, qvel.shape[1] - joints :]]
+        if self.spec.floating:
+            rotation = _matrices(qpos[:, 3:7])
+            arm = rotation @ self.spec.root_offset
+            omega = np.einsum("nij,nj->ni", rotation, qvel[:, 3:6])
+            quat = _product(qpos[:, 3:7], self.spec.root_rotation)
+            linear = qvel[:, :3] + np.cross(omega, arm)
+            parts = [qpos[:, :3] + arm + offsets, np.roll(quat, -1, axis=1), linear, omega, *parts]
+        return np.concatenate(parts, 1)
+
+    def _generalized(self, raw: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The inverse of `_raw`."""
+        base, joints = raw.shape[1] - 2 * len(self.spec.joint_names), len(self.spec.joint_names)
+        position, velocity = raw[:, base : base + joints] + self.spec.joint_zero, raw[:, base + joints :]
+        if not self.spec.floating:
+            return position, velocity
+        quat = _product(np.roll(raw[:, 3:7], 1, axis=1), self.spec.root_rotation * (1.0, -1.0, -1.0, -1.0))
+        rotation = _matrices(quat)
+        arm = rotation @ self.spec.root_offset
+        omega = raw[:, 10:13]
+        linear = raw[:, 7:10] - np.cross(omega, arm)
+        body_omega = np.einsum("nij,ni->nj", rotation, omega)
+        return (
+            np.concatenate([raw[:, :3] - arm - offsets, quat, position], 1),
+            np.concatenate([linear, body_omega, velocity], 1),
+        )
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Hamilton product of quaternions (n, 4) and (4,), (w, x, y, z)."""
+    w, x, y, z = b
+    right = np.array([[w, x, y, z], [-x, w, -z, y], [-y, z, w, -x], [-z, -y, x, w]])
+    return a @ right
+
+
+def _matrices(quat: np.ndarray) -> np.ndarray:
+    """Rotation matrices (n, 3, 3) of unit quaternions (n, 4), (w, x, y, z)."""
+    w, x, y, z = quat.T
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, -1) for row in rows], -2)
+
+
+def main(memory: int, answer: int) -> None:
+    """Serve until standard input is closed.
+
+    Args:
+        memory: descriptor of the shared arrays.
+        answer: descriptor to which one byte is written when the worker is ready, and after each step.
+    """
+    gc.disable()  # nothing here makes cycles, and a collection in the step loop costs as much as a robot's step
+    spec = pickle.load(sys.stdin.buffer)
+    worker = _Worker(spec, _shared_memory.attach(memory, spec.layout))
+    os.write(answer, b"r")
+    while request := os.read(0, 4):
+        worker.step(int.from_bytes(request, "little"))
+        os.write(answer, b"s")

@@ -1,0 +1,30 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="dualfid_robot",
+    version="0.1.0",
+    description="Robot policies trained in two simulators at once",
+    packages=find_packages(include=["dualfid_robot*", "tasks"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.9",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "pyyaml>=6.0",
+        "mujoco>=4.0",
+        "hydra-core>=1.3.2",
+        "omegaconf>=2.3",
+        "tensorboard>=2.16",
+        "rich>=13.7",
+        "imageio>=2.34",
+        "imageio-ffmpeg>=0.5",
+        "matplotlib>=3.8",
+        # PyPI has no wheel for newer Pythons; there it is the extra below, built from source.
+        "pybullet>=3.2.6; python_version < '3.12'",
+    ],
+    extras_require={
+        "pybullet": ["pybullet>=3.2.6"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "mypy>=1.10", "ruff>=0.6", "types-PyYAML", "peft>=0.13"],
+        "benchmark": ["rsl-rl-lib==5.5.1", "envpool==1.2.5", "gymnasium[mujoco]>=1.1"],
+    },
+)
