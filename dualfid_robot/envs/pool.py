@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -126,7 +127,7 @@ class EnvironmentPool:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of a pool of the same task, engine and size."""
-        self.simulator.restore(state["simulator"])
+        self.simulator.restore({name: np.asarray(value) for name, value in state["simulator"].items()})
         self.observations.copy_(state["observations"])
         self._actions.copy_(state["actions"])
         self._episode_return.copy_(state["episode_return"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from contextlib import contextmanager
+from itertools import chain
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +70,13 @@ class DualMLP(nn.Module):
         return x
 
 
+class MergedNetworks(NamedTuple):
+    """Both policies' weights of all layers, for acting."""
+
+    actor: list[DualWeights]
+    critic: list[DualWeights]
+
+
 class DualActorCritic(nn.Module):
     """Gaussian actor and critic, each with a base and an adapted version of every layer.
 
@@ -114,9 +123,9 @@ class DualActorCritic(nn.Module):
         self.log_std = nn.Parameter(torch.full((num_actions,), float(init_log_std)))
         self.hidden_dtype = torch.float32
         """Type of the hidden layers' matrix products; the algorithm sets bfloat16 where that is fast."""
-        self._cache: tuple[object, list[DualWeights], list[DualWeights]] | None = None
+        self._frozen: MergedNetworks | None = None
 
-    # --- acting: no gradients, merged weights kept until a parameter changes -----------------------------------------
+    # --- acting: no gradients ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def act(self, obs: Tensor, n_low: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,10 +133,10 @@ class DualActorCritic(nn.Module):
 
         Values are in units of the (scaled) reward's return.
         """
-        actor, critic = self._merged()
+        weights = self._merged()
         x = self.normalizer(obs).to(self.hidden_dtype)
-        mean = self.actor.forward_merged(x, n_low, actor)
-        values = self.critic.forward_merged(x, n_low, critic).squeeze(-1)
+        mean = self.actor.forward_merged(x, n_low, weights.actor)
+        values = self.critic.forward_merged(x, n_low, weights.critic).squeeze(-1)
         noise = torch.randn(mean.shape, device=mean.device, generator=generator)
         actions = torch.addcmul(mean, noise, self.log_std.exp())
         log_probs = noise.square_().sum(-1).mul_(-0.5).sub_(self.log_std.sum() + self.num_actions * HALF_LOG_2PI)
@@ -136,36 +145,44 @@ class DualActorCritic(nn.Module):
     @torch.no_grad()
     def values(self, obs: Tensor, n_low: int) -> Tensor:
         """Values (N,) of obs (N, num_obs), in units of the (scaled) reward's return."""
-        _, critic = self._merged()
-        values = self.critic.forward_merged(self.normalizer(obs), n_low, critic).squeeze(-1)
+        values = self.critic.forward_merged(self.normalizer(obs), n_low, self._merged().critic).squeeze(-1)
         return self.return_normalizer.denormalize(values, n_low)
 
     @torch.no_grad()
     def action_mean(self, obs: Tensor, policy: PolicyName) -> Tensor:
         """The deterministic action (N, num_actions) of the base or the adapted policy on all rows."""
-        actor, _ = self._merged()
         n_low = obs.shape[0] if policy == "base" else 0
-        return self.actor.forward_merged(self.normalizer(obs), n_low, actor)
+        return self.actor.forward_merged(self.normalizer(obs), n_low, self._merged().actor)
 
     @torch.no_grad()
     def both_means(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean actions of the base and of the adapted policy on the same obs (M, num_obs), in one batched pass."""
-        actor, _ = self._merged()
         x = self.normalizer(obs)
-        means = self.actor.forward_merged(torch.cat((x, x)), x.shape[0], actor)
+        means = self.actor.forward_merged(torch.cat((x, x)), x.shape[0], self._merged().actor)
         return means[: x.shape[0]], means[x.shape[0] :]
 
-    def _merged(self) -> tuple[list[DualWeights], list[DualWeights]]:
-        """Merged weights of actor and critic, formed anew if any parameter was written to since they were formed.
+    @contextmanager
+    def frozen_weights(self) -> Iterator[None]:
+        """Merge the adapters once for all the acting inside the block, as for a rollout; outside it, every call does.
 
-        Every in-place operation on a parameter (optimizer step, load_state_dict, copy_) raises its version counter, and
-        replacing its storage (``.to``, ``.data =``) changes its address. Only writing *through* ``parameter.data`` is
-        not seen; nothing in this project does that.
+        Raises:
+            RuntimeError: at the block's end, if any weight is not what it was at its beginning.
         """
-        key = (self.hidden_dtype, *((p._version, p.data_ptr()) for p in self.parameters()))
-        if self._cache is None or self._cache[0] != key:
-            self._cache = (key, self.actor.merged(self.hidden_dtype), self.critic.merged(self.hidden_dtype))
-        return self._cache[1], self._cache[2]
+        weights = self._merged()
+        self._frozen = weights
+        try:
+            yield
+        finally:
+            self._frozen = None
+        for then, now in zip(chain(*weights), chain(*self._merged()), strict=True):
+            if not all(map(torch.equal, then, now)):
+                raise RuntimeError("the policy's weights changed inside frozen_weights(): it acted with stale ones")
+
+    def _merged(self) -> MergedNetworks:
+        """Merged weights of actor and critic."""
+        if self._frozen is not None:
+            return self._frozen
+        return MergedNetworks(self.actor.merged(self.hidden_dtype), self.critic.merged(self.hidden_dtype))
 
     # --- training ----------------------------------------------------------------------------------------------------
 
@@ -179,7 +196,7 @@ class DualActorCritic(nn.Module):
     def update_return_statistics(self, low_returns: Tensor, high_returns: Tensor) -> None:
         """Update the return normaliser and rescale the value head so that no prediction changes.
 
-        Pop-Art (van Hasselt et al., arXiv 1602.07714) for each fidelity: w ← w σ / σ_new, b ← (b σ + μ − μ_new) / σ_new.
+        Pop-Art (van Hasselt et al., arXiv 1602.07714) per fidelity: w ← w σ / σ_new, b ← (b σ + μ − μ_new) / σ_new.
         The value head's adapter is full-rank, so both heads can be rescaled exactly.
         """
         normalizer, head = self.return_normalizer, self.critic.output_layer

@@ -69,8 +69,8 @@ def _activate_(y: Tensor, activation: str) -> Tensor:
 
 
 def _elu(y: Tensor) -> Tensor:
-    """ELU with alpha 1. ATen's CPU kernel is bound by expm1, about 0.7 ns an element; min(2^(y·log2 e) − 1, relu(y)) has
-    more passes but a quicker exponential: half the time, with an absolute error of one rounding of 1."""
+    """ELU with alpha 1. ATen's CPU kernel is bound by expm1, 0.7 ns an element; min(2^(y·log2 e) − 1, relu(y)) has
+    more passes, a quicker exponential: half the time, with an absolute error of one rounding of 1."""
     if y.device.type != "cpu":
         return nn.functional.elu(y, inplace=True)
     wide = y.float() if y.dtype == torch.bfloat16 else y  # each pass over bfloat16 would convert both ways

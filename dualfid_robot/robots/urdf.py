@@ -47,6 +47,7 @@ class Urdf:
     """
 
     text: str
+    inertia: dict[str, np.ndarray]
     root_offset: np.ndarray
     root_rotation: np.ndarray
     foot_links: tuple[str, ...]
@@ -54,7 +55,7 @@ class Urdf:
     planes: tuple[Plane, ...]
 
 
-def make_urdf(robot: RobotModel) -> Urdf:
+def make_urdf(robot: RobotModel, child_armature: float = 0.0, parent_armature: float = 0.0) -> Urdf:
     """Write the URDF of a robot with one tree of hinge and slide joints, on a floating or a fixed base.
 
     Raises:
@@ -68,9 +69,10 @@ def make_urdf(robot: RobotModel) -> Urdf:
     if not robot.floating_base:
         ElementTree.SubElement(root, "link", name="world")
     root_offset, root_rotation = np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0])
+    inertia = {}
     for body in links:
         geoms = [geom for geom in feet if model.body_weldid[model.geom_bodyid[geom]] == body]
-        com, axes = _add_link(root, model, body, geoms)
+        com, axes, inertia[model.body(body).name] = _add_link(root, model, body, geoms, _armature(model, body, child_armature, parent_armature))
         if model.jnt_type[model.body_jntadr[body]] == _JOINT.mjJNT_FREE:
             root_offset, root_rotation = com, axes
         else:
@@ -79,6 +81,7 @@ def make_urdf(robot: RobotModel) -> Urdf:
     ElementTree.indent(root)
     return Urdf(
         text=ElementTree.tostring(root, encoding="unicode"),
+        inertia=inertia,
         root_offset=root_offset,
         root_rotation=root_rotation,
         foot_links=tuple(model.body(body).name for body in foot_links),
@@ -161,11 +164,11 @@ def _colliding(robot: RobotModel) -> tuple[list[int], list[int]]:
 
 
 def _add_link(
-    root: ElementTree.Element, model: mujoco.MjModel, body: int, geoms: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
+    root: ElementTree.Element, model: mujoco.MjModel, body: int, geoms: list[int], extra: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Add a link of all bodies welded to `body`; its centre of mass and principal axes in the link's frame."""
     anchor = _anchor(model, body)
-    mass, com, inertia = 0.0, np.zeros(3), np.zeros((3, 3))
+    inertia = extra.copy()
     parts = []
     for part in np.flatnonzero(model.body_weldid == body):
         position, rotation = _pose_in(model, int(part), body)
@@ -178,7 +181,7 @@ def _add_link(
         d = p - com
         inertia += m * (d @ d * np.eye(3) - np.outer(d, d))
     quat = model.body_iquat[body].copy()
-    if len(parts) > 1:
+    if len(parts) > 1 or extra.any():
         principal = np.linalg.eigh(inertia)[1]
         principal[:, 2] *= np.linalg.det(principal)
         mujoco.mju_mat2Quat(quat, principal.ravel())
@@ -189,10 +192,30 @@ def _add_link(
     _add_origin(inertial, com, quat)
     ElementTree.SubElement(inertial, "mass", value=repr(float(mass)))
     values = {"ixx": moments[0], "iyy": moments[1], "izz": moments[2], "ixy": 0.0, "ixz": 0.0, "iyz": 0.0}
+    if extra.any():
+        values["ixx"] = values["iyy"] = values["izz"] = 1.0
     ElementTree.SubElement(inertial, "inertia", {key: repr(float(value)) for key, value in values.items()})
     for geom in geoms:
         _add_collision(link, model, geom, body)
-    return com, quat
+    return com, quat, moments
+
+
+def _armature(model: mujoco.MjModel, body: int, child: float, parent: float) -> np.ndarray:
+    """Inertia about the axes of a link's own hinge and of the hinges of its children that stands for their rotors."""
+    inertia = np.zeros((3, 3))
+    for joint in range(model.njnt):
+        if model.jnt_type[joint] != _JOINT.mjJNT_HINGE:
+            continue
+        below = int(model.jnt_bodyid[joint])
+        armature = model.dof_armature[model.jnt_dofadr[joint]]
+        axis = model.jnt_axis[joint]
+        if below == body:
+            inertia += child * armature * np.outer(axis, axis)
+        above = int(model.body_parentid[below])
+        if above and model.body_weldid[above] == body:
+            axis = _pose_in(model, above, body)[1] @ _matrix(model.body_quat[below]) @ axis
+            inertia += parent * armature * np.outer(axis, axis)
+    return inertia
 
 
 def _add_joint(root: ElementTree.Element, model: mujoco.MjModel, body: int) -> None:

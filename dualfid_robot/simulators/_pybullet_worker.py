@@ -78,8 +78,8 @@ class _Client:
             bullet.changeDynamics(
                 robot, link, linearDamping=0.0, angularDamping=0.0, maxJointVelocity=spec.bound, physicsClientId=client
             )
-        for joint, damping in zip(self.joints, spec.joint_damping.tolist(), strict=True):
-            bullet.changeDynamics(robot, joint, jointDamping=damping, physicsClientId=client)
+        for name, moments in spec.inertia.items():
+            bullet.changeDynamics(robot, links[name], localInertiaDiagonal=moments, physicsClientId=client)
         for name, friction in zip(spec.foot_links, spec.friction, strict=True):
             bullet.changeDynamics(
                 robot,
@@ -167,7 +167,9 @@ class _Worker:
         failed = ~np.isfinite(ctrl).all(1)
         self._take_states(active, failed)
         ctrl[failed] = 0.0
-        torque = (np.clip(ctrl, spec.ctrl_range[:, 0], spec.ctrl_range[:, 1]) @ spec.torque).tolist()
+        torque = np.clip(ctrl, spec.ctrl_range[:, 0], spec.ctrl_range[:, 1]) @ spec.torque
+        torque -= spec.joint_damping * arrays["qvel"][rows, -len(spec.joint_names):]
+        torque = torque.tolist()
 
         raw: list[float] = []
         contacts: list[tuple] = []

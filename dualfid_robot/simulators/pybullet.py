@@ -55,6 +55,8 @@ class PybulletSimulator(Simulator):
         contact_stiffness: float = 30000.0
         contact_damping: float = 1000.0
         joint_damping: float = 1.0
+        child_armature: float = 1.0
+        parent_armature: float = 0.0
         robots_per_client: int = 16
         workers: int = 0
 
@@ -107,7 +109,7 @@ class PybulletSimulator(Simulator):
 
     def _spec(self, workers: int, robots_per_client: int) -> Spec:
         robot, config, n = self.robot, self.config, self.num_worlds
-        model, urdf = robot.model, make_urdf(robot)
+        model, urdf = robot.model, make_urdf(robot, config.child_armature, config.parent_armature)
         joints = [model.joint(name).id for name in robot.joint_names]
         unmeasurable = sorted(set(self.contact_bodies) - set(urdf.foot_links))
         if unmeasurable:
@@ -123,6 +125,7 @@ class PybulletSimulator(Simulator):
             planes=tuple((plane.normal, plane.offset) for plane in urdf.planes),
             gravity=tuple(model.opt.gravity.tolist()),
             floating=robot.floating_base,
+            inertia={name: moments.tolist() for name, moments in urdf.inertia.items()},
             root_offset=urdf.root_offset,
             root_rotation=urdf.root_rotation,
             joint_names=robot.joint_names,

@@ -1,0 +1,200 @@
+"""Fit a coarse engine's free parameters to a reference engine, from the same states and controls.
+
+The reference is driven by scripted controls (white noise, held random values, oscillations; amplitudes from none to
+full) from a standing start. Its motion is cut into windows: a state, the controls of the next ten periods, and what the
+reference made of them. The coarse engine is put into each window's first state and given the same controls; its error
+after 1, 5 and 10 periods, relative to how much the reference has changed, is what the fit makes small.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.simulators.base import Simulator
+from dualfid_robot.simulators.registry import make_simulator
+
+HORIZONS = (1, 5, 10)
+"""Control periods after which the engines are compared, with equal weight."""
+
+_STRIDE = 20
+_WORST = 5.0  # a relative error beyond this counts as this: one lost window must not decide the fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """Windows of the reference's motion; w windows of h = max(HORIZONS) control periods.
+
+    Attributes:
+        qpos: (w, h + 1, nq) states at the borders of the periods.
+        qvel: (w, h + 1, nv).
+        ctrl: (w, h, nu).
+        wrench: (w, h, feet, 6) contact wrenches at the end of each period.
+    """
+
+    qpos: Tensor
+    qvel: Tensor
+    ctrl: Tensor
+    wrench: Tensor
+
+    def __len__(self) -> int:
+        return len(self.qpos)
+
+
+Controller = Callable[[Tensor, Tensor, int], Tensor]
+"""Controls (n, nu) from qpos, qvel and the number of the period."""
+
+
+def collect(
+    robot: RobotModel,
+    reference: Mapping[str, Any],
+    control_dt: float,
+    num_worlds: int = 256,
+    periods: int = 200,
+    max_windows: int = 1024,
+    seed: int = 0,
+    controller: Controller | None = None,
+) -> Windows:
+    """Drive the reference engine and cut its motion into windows.
+
+    Windows in which a body other than a foot touches something are left out: an engine with feet-only contacts cannot
+    follow them.
+
+    Args:
+        reference: configuration of the reference engine, as `make_simulator` takes it.
+        periods: control periods for which it is driven.
+        controller: what drives it; None for the scripted controls.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    bodies = robot.feet + tuple(name for name in robot.body_names if name not in robot.feet)
+    simulator = make_simulator(reference, robot, num_worlds, control_dt, bodies)
+    horizon, feet = max(HORIZONS), len(robot.feet)
+    controller = controller or _scripted(robot, num_worlds, control_dt, generator)
+    simulator.set_state(torch.arange(num_worlds), *_starting_states(robot, num_worlds, generator))
+    states, controls, wrenches, valid = [(simulator.qpos.clone(), simulator.qvel.clone())], [], [], []
+    for period in range(periods):
+        ctrl = controller(simulator.qpos, simulator.qvel, period)
+        simulator.step(ctrl, num_worlds)
+        states.append((simulator.qpos.clone(), simulator.qvel.clone()))
+        controls.append(ctrl)
+        wrenches.append(simulator.contact_wrench[:, :feet].clone())
+        touched = simulator.contact_wrench[:, feet:].flatten(1).any(1)
+        valid.append(~(touched | simulator.failed))
+    simulator.close()
+    qpos, qvel = (torch.stack([state[i] for state in states], 1) for i in (0, 1))
+    ctrl, wrench, ok = torch.stack(controls, 1), torch.stack(wrenches, 1), torch.stack(valid, 1)
+
+    parts: list[Windows] = []
+    for start in range(0, periods - horizon + 1, _STRIDE):
+        end = start + horizon
+        keep = ok[:, start:end].all(1)
+        borders, inner = slice(start, end + 1), slice(start, end)
+        parts.append(Windows(qpos[keep, borders], qvel[keep, borders], ctrl[keep, inner], wrench[keep, inner]))
+    fields = [field.name for field in dataclasses.fields(Windows)]
+    every = [torch.cat([getattr(part, name) for part in parts]) for name in fields]
+    chosen = torch.randperm(len(every[0]), generator=generator)[:max_windows]
+    return Windows(*(values[chosen] for values in every))
+
+
+def _starting_states(robot: RobotModel, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The model's own pose with joints near zero, dropped from up to 0.3 m, with a little speed."""
+    model = robot.model
+    qpos = torch.from_numpy(model.qpos0).float().repeat(n, 1)
+    qvel = torch.randn(n, model.nv, generator=generator) * 0.3
+    limits = torch.from_numpy(robot.joint_limits).float()
+    joints = qpos[:, model.nq - len(limits) :]
+    spread = (limits[:, 1] - limits[:, 0]).clamp(max=2.0) * 0.2
+    joints += torch.randn(joints.shape, generator=generator) * spread
+    joints.clamp_(limits[:, 0], limits[:, 1])
+    if robot.floating_base:
+        qpos[:, 2] += torch.rand(n, generator=generator) * 0.3
+        qpos[:, 3:7] += torch.randn(n, 4, generator=generator) * 0.1
+        qpos[:, 3:7] /= qpos[:, 3:7].norm(dim=1, keepdim=True)
+    return qpos, qvel
+
+
+def _scripted(robot: RobotModel, n: int, control_dt: float, generator: torch.Generator) -> Controller:
+    """Noise, held random values and oscillations, a third of the worlds each, amplitudes spread over 0 to 1."""
+    model = robot.model
+    low, high = torch.from_numpy(model.actuator_ctrlrange).float().unbind(1)
+    kind = torch.arange(n) % 3
+    amplitude = torch.linspace(0, 1, n)[torch.randperm(n, generator=generator)][:, None]
+    frequency = 0.5 + 2.5 * torch.rand(n, model.nu, generator=generator)
+    phase = 2 * math.pi * torch.rand(n, model.nu, generator=generator)
+    held = torch.zeros(n, model.nu)
+
+    def control(qpos: Tensor, qvel: Tensor, period: int) -> Tensor:
+        noise = 2 * torch.rand(n, model.nu, generator=generator) - 1
+        renewed = torch.rand(n, generator=generator) < 0.1
+        held[renewed] = noise[renewed]
+        wave = torch.sin(2 * math.pi * frequency * period * control_dt + phase)
+        values = torch.where((kind == 0)[:, None], noise, torch.where((kind == 1)[:, None], held, wave))
+        return (low + high) / 2 + (high - low) / 2 * amplitude * values
+
+    return control
+
+
+def residual(windows: Windows, robot: RobotModel, engine: Mapping[str, Any], control_dt: float) -> dict[str, float]:
+    """Relative error of an engine on the windows: 0 is perfect, 1 as wrong as supposing that nothing changes.
+
+    Returns:
+        The mean over windows of each quantity at each horizon, as "<quantity>/<periods>", and their mean as "all".
+    """
+    simulator = make_simulator(engine, robot, len(windows), control_dt, robot.feet)
+    try:
+        return _residual(windows, robot, simulator)
+    finally:
+        simulator.close()
+
+
+def _residual(windows: Windows, robot: RobotModel, simulator: Simulator) -> dict[str, float]:
+    n = len(windows)
+    simulator.set_state(torch.arange(n), windows.qpos[:, 0], windows.qvel[:, 0])
+    wrench = torch.zeros_like(windows.wrench[:, 0])
+    errors: dict[str, float] = {}
+    for period in range(max(HORIZONS)):
+        simulator.step(windows.ctrl[:, period], n)
+        wrench += simulator.contact_wrench
+        k = period + 1
+        if k in HORIZONS:
+            start = _quantities(robot, windows.qpos[:, 0], windows.qvel[:, 0])
+            true = _quantities(robot, windows.qpos[:, k], windows.qvel[:, k])
+            found = _quantities(robot, simulator.qpos, simulator.qvel)
+            for name in true:
+                errors[f"{name}/{k}"] = _relative(found[name], true[name], start[name])
+            if robot.feet:
+                mean = windows.wrench[:, :k].mean(1)[..., :3].flatten(1)
+                errors[f"foot force/{k}"] = _relative(wrench[..., :3].flatten(1) / k, mean, torch.zeros_like(mean))
+    errors["all"] = sum(errors.values()) / len(errors)
+    return errors
+
+
+def _quantities(robot: RobotModel, qpos: Tensor, qvel: Tensor) -> dict[str, Tensor]:
+    if not robot.floating_base:
+        return {"joint position": qpos, "joint velocity": qvel}
+    # The third column and row of the rotation matrix would do for the direction; a quaternion's sign would not.
+    w, x, y, z = qpos[:, 3:7].unbind(1)
+    up = torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], 1)
+    ahead = torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)], 1)
+    return {
+        "root position": qpos[:, :3],
+        "root direction": torch.cat([up, ahead], 1),
+        "root velocity": qvel[:, :3],
+        "root rotation": qvel[:, 3:6],
+        "joint position": qpos[:, 7:],
+        "joint velocity": qvel[:, 6:],
+    }
+
+
+def _relative(found: Tensor, true: Tensor, start: Tensor) -> float:
+    """Mean error over mean change, with a bound on what one window can contribute."""
+    change = (true - start).norm(dim=1).mean()
+    error = torch.nan_to_num((found - true).norm(dim=1) / change, nan=_WORST).clamp(max=_WORST)
+    return float(error.mean())

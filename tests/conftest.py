@@ -1,0 +1,48 @@
+"""Fixtures that several test folders share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.runners.entry import CONFIG_DIR, ROOT, register_simulators
+
+
+@pytest.fixture(scope="session")
+def ant() -> RobotModel:
+    return RobotModel(ROOT / "assets" / "ant.xml", ("foot_1", "foot_2", "foot_3", "foot_4"))
+
+
+@pytest.fixture(scope="session")
+def cartpole() -> RobotModel:
+    return RobotModel(ROOT / "assets" / "cartpole.xml")
+
+
+@pytest.fixture
+def compose_config() -> Callable[..., DictConfig]:
+    """Compose cfg/config.yaml with overrides, as the command line does."""
+    register_simulators()
+
+    def composed(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return compose("config", list(overrides))
+
+    return composed
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run an entry point in an empty folder: run_script("train.py", "task=Ant", ...)."""
+
+    def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / script), *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    return run

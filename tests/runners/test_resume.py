@@ -1,0 +1,118 @@
+"""A run that stops and goes on is the run that did not stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from dualfid_robot.runners.checkpoint import load_checkpoint
+from dualfid_robot.runners.entry import ROOT
+from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.trainer import Trainer
+
+SMALL_ANT = (
+    "task=Ant",
+    "simulator/low=mujoco_reduced",
+    "num_envs=64",
+    "train.params.config.minibatch_size=256",
+    "task.env.episodeLength=20",
+    "allocation.warmup_iterations=2",
+    "allocation.rule.alpha=100",
+)
+
+
+def parameters_after(composed: DictConfig, iterations: list[int], folder: Path) -> dict[str, torch.Tensor]:
+    """Parameters after training for the first number of iterations, saving, loading in a new trainer, and so on."""
+    checkpoint = folder / "state.pth"
+    for leg, count in enumerate(iterations):
+        trainer = Trainer(Experiment(composed))
+        if leg:
+            trainer.resume(checkpoint)
+        for _ in range(count):
+            trainer.iterate()
+        trainer.save(checkpoint)
+        trainer.close()
+    return load_checkpoint(checkpoint)["policy"]
+
+
+def test_two_halves_give_the_same_bits_as_the_whole(
+    compose_config: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    config = compose_config(*SMALL_ANT)
+    whole = parameters_after(config, [6], tmp_path)
+    halves = parameters_after(config, [3, 3], tmp_path)
+    assert whole.keys() == halves.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, halves[name]), name
+
+
+def test_another_seed_gives_other_parameters(compose_config: Callable[..., DictConfig], tmp_path: Path) -> None:
+    one = parameters_after(compose_config(*SMALL_ANT, "seed=1"), [1], tmp_path)
+    other = parameters_after(compose_config(*SMALL_ANT, "seed=2"), [1], tmp_path)
+    assert not torch.equal(one["actor.layers.0.weight"], other["actor.layers.0.weight"])
+
+
+def train_command(*arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *SMALL_ANT, *arguments]
+
+
+def wait_for_lines(path: Path, lines: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if path.is_file() and len(path.read_text().splitlines()) >= lines:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not reach {lines} lines")
+
+
+def only_run(folder: Path) -> Path:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        runs = list(folder.glob("runs/*"))
+        if runs:
+            assert len(runs) == 1
+            return runs[0]
+        time.sleep(0.05)
+    raise AssertionError("no run began")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_goes_on_exactly(number: signal.Signals, tmp_path: Path) -> None:
+    """Stopped by any signal and resumed by `resume=True`, the run ends with the parameters of one that was not."""
+    common = ("max_iterations=12", "train.params.config.save_frequency=4")
+    reference, stopped = tmp_path / "reference", tmp_path / "stopped"
+    for folder in (reference, stopped):
+        folder.mkdir()
+    subprocess.run(train_command(*common), cwd=reference, check=True, capture_output=True, timeout=300)
+
+    process = subprocess.Popen(train_command(*common), cwd=stopped, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    run = only_run(stopped)
+    wait_for_lines(run / "metrics.jsonl", 5)
+    os.kill(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+        assert load_checkpoint(run / "nn" / "last.pth")["iteration"] % 4 == 0
+    else:
+        assert process.returncode == 0, errors.decode()
+        assert 5 <= load_checkpoint(run / "nn" / "last.pth")["iteration"] < 12
+    subprocess.run(train_command(*common, "resume=True"), cwd=stopped, check=True, capture_output=True, timeout=300)
+
+    ended = load_checkpoint(only_run(stopped) / "nn" / "last.pth")
+    expected = load_checkpoint(only_run(reference) / "nn" / "last.pth")
+    assert ended["iteration"] == expected["iteration"] == 12
+    for name, value in expected["policy"].items():
+        assert torch.equal(value, ended["policy"][name]), name
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == list(range(1, 13))
