@@ -10,7 +10,6 @@ import imageio.v2 as imageio
 import mujoco
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from dualfid_robot.envs.pool import EnvironmentPool
@@ -45,6 +44,8 @@ class Evaluation:
         """95% confidence interval of the mean return (Student's t); degenerate for a single episode."""
         if len(self.returns) < 2:
             return self.mean, self.mean
+        from scipy import stats  # half a second of imports that training does not need
+
         half = stats.t.ppf(0.975, len(self.returns) - 1) * self.returns.std(ddof=1) / np.sqrt(len(self.returns))
         return self.mean - float(half), self.mean + float(half)
 

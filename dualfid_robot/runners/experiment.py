@@ -172,12 +172,8 @@ class Experiment:
     def _fill_defaults(self) -> None:
         settings = self.settings
         task, config = settings["task"], settings["train"]["params"]["config"]
-        if settings["num_envs"] != "":
-            task["env"]["numEnvs"] = settings["num_envs"]
-        settings["num_envs"] = self.num_envs = _whole("num_envs", task["env"]["numEnvs"], 1)
-        if settings["max_iterations"] != "":
-            config["max_epochs"] = settings["max_iterations"]
-        settings["max_iterations"] = _whole("max_iterations", config["max_epochs"], 1)
+        self.num_envs = _override(settings, "num_envs", task["env"], "task.env.numEnvs")
+        _override(settings, "max_iterations", config, "train.params.config.max_epochs")
         self.seed = _whole("seed", settings["seed"], -1)
         if self.seed == -1:
             self.seed = settings["seed"] = random.SystemRandom().randrange(2**31)
@@ -219,6 +215,14 @@ class Experiment:
     def save_path(self, folder: Path) -> Path:
         """Where the best policy of a run goes."""
         return folder / "nn" / f"{self.run.name}.pth"
+
+
+def _override(settings: dict[str, Any], key: str, section: dict[str, Any], full_name: str) -> int:
+    """Let a top-level setting, where given, replace the one that it abbreviates; both then hold the value in force."""
+    name = full_name.rpartition(".")[2]
+    value = _whole(full_name, section.get(name), 1) if settings[key] == "" else _whole(key, settings[key], 1)
+    settings[key] = section[name] = value
+    return value
 
 
 def _whole(key: str, value: Any, least: int) -> int:

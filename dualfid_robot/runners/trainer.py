@@ -65,9 +65,15 @@ class Trainer:
         experiment, simulators = self.experiment, self.experiment.settings["simulator"]
         pools: dict[str, EnvironmentPool | None] = {"low": None, "high": None}
         sizes = {"low": (self.allocator.max_n_low, low_seed), "high": (self.allocator.max_n_high, high_seed)}
-        for side, (size, seed) in sizes.items():
-            if size:
-                pools[side] = experiment.make_pool(simulators[side], size, seed)
+        try:
+            for side, (size, seed) in sizes.items():
+                if size:
+                    pools[side] = experiment.make_pool(simulators[side], size, seed)
+        except BaseException:
+            for pool in pools.values():
+                if pool is not None:
+                    pool.simulator.close()
+            raise
         # Both sides' engines run on the CPU's cores: stepping them in turn costs nothing and keeps their costs apart.
         return DualEnvironment(pools["low"], pools["high"], experiment.num_envs, overlap=False)
 

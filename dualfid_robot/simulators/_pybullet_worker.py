@@ -227,7 +227,7 @@ class _Worker:
         table = np.array(contacts)
         world, column = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64)
         normal, first, second = table[:, 5:8], table[:, 10:13], table[:, 14:17]
-        force = -(table[:, 8:9] * normal + table[:, 9:10] * first + table[:, 13:14] * second) * self.spec.substeps
+        force = (table[:, 9:10] * first + table[:, 13:14] * second - table[:, 8:9] * normal) * self.spec.substeps
         index = np.searchsorted(self.rows, world)
         arm = table[:, 2:5] - self.offsets[index]
         if self.spec.floating:

@@ -198,3 +198,60 @@ def _relative(found: Tensor, true: Tensor, start: Tensor) -> float:
     change = (true - start).norm(dim=1).mean()
     error = torch.nan_to_num((found - true).norm(dim=1) / change, nan=_WORST).clamp(max=_WORST)
     return float(error.mean())
+
+
+def fit(
+    error: Callable[[dict[str, float]], float],
+    start: Mapping[str, float],
+    bounds: Mapping[str, tuple[float, float]],
+    finest: float = 0.02,
+) -> Iterator[tuple[dict[str, float], float]]:
+    """Compass search: try a step up and down in each parameter in turn, halve the step when none helps.
+
+    Args:
+        error: what to make small.
+        start: the first point; a value outside its bounds is moved to them.
+        bounds: of each parameter; positive ones are searched on a logarithmic scale.
+        finest: size of the last steps, as a part of the distance between the bounds.
+
+    Yields:
+        Each better point and its error, the first point first.
+    """
+    scales = {name: _Scale(*pair) for name, pair in bounds.items()}
+    best = {name: scale.to_unit(start[name]) for name, scale in scales.items()}
+    value = {name: scale.from_unit(best[name]) for name, scale in scales.items()}
+    least = error(value)
+    yield value, least
+    step, heading = 0.2, dict.fromkeys(scales, 1.0)
+    while step >= finest:
+        better = False
+        for name, scale in scales.items():
+            for direction in (heading[name], -heading[name]):
+                trial = best | {name: min(max(best[name] + direction * step, 0.0), 1.0)}
+                if trial[name] == best[name]:
+                    continue
+                found = error(value | {name: scale.from_unit(trial[name])})
+                if found < least:
+                    best, least, better, heading[name] = trial, found, True, direction
+                    value = value | {name: scale.from_unit(trial[name])}
+                    yield value, least
+                    break
+        if not better:
+            step /= 2
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scale:
+    low: float
+    high: float
+
+    def to_unit(self, value: float) -> float:
+        value = min(max(value, self.low), self.high)
+        if self.low > 0:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def from_unit(self, unit: float) -> float:
+        if self.low > 0:
+            return self.low * (self.high / self.low) ** unit
+        return self.low + unit * (self.high - self.low)

@@ -15,7 +15,7 @@ from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import parse_settings
 from dualfid_robot.simulators.base import Simulator
 
-_NOT_ENGINES = {"base", "registry"}
+_NOT_ENGINES = {"base", "calibration", "registry"}
 
 
 def engine_names() -> list[str]:

@@ -45,9 +45,7 @@ def parameters_after(composed: DictConfig, iterations: list[int], folder: Path) 
     return load_checkpoint(checkpoint)["policy"]
 
 
-def test_two_halves_give_the_same_bits_as_the_whole(
-    compose_config: Callable[..., DictConfig], tmp_path: Path
-) -> None:
+def test_two_halves_give_the_same_bits_as_the_whole(compose_config: Callable[..., DictConfig], tmp_path: Path) -> None:
     config = compose_config(*SMALL_ANT)
     whole = parameters_after(config, [6], tmp_path)
     halves = parameters_after(config, [3, 3], tmp_path)

@@ -1,0 +1,132 @@
+"""Pools and the dual environment: resets, truncation, frozen environments, failed worlds."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from dualfid_robot.envs.dual import DualEnvironment
+from dualfid_robot.envs.pool import EnvironmentPool
+from dualfid_robot.envs.task import make_task
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.simulators.registry import make_simulator
+
+DT = 1 / 60
+
+
+def make_pool(robot: RobotModel, name: str, num_envs: int, seed: int = 0, episode_length: int = 500) -> EnvironmentPool:
+    task = make_task(name, {"numEnvs": num_envs, "episodeLength": episode_length}, robot, DT)
+    simulator = make_simulator({"engine": "mujoco", "substeps": 2}, robot, num_envs, DT, task.contact_bodies)
+    return EnvironmentPool(simulator, task, seed)
+
+
+def test_the_time_limit_truncates_and_keeps_the_final_observation(cartpole: RobotModel) -> None:
+    pool = make_pool(cartpole, "Cartpole", 3, episode_length=4)
+    for _ in range(3):
+        pool.step(torch.zeros(3, 1))
+        assert not pool.truncated.any() and len(pool.final_ids) == 0
+    before = pool.observations.clone()
+    pool.step(torch.zeros(3, 1))
+    assert pool.truncated.all() and not pool.terminated.any()
+    assert pool.final_ids.tolist() == [0, 1, 2]
+    # a passive pole continues smoothly: one more period of the same motion, not a fresh initial state
+    predicted = before[:, 0] + DT * before[:, 1]
+    torch.testing.assert_close(pool.final_observations[:, 0], predicted, atol=2e-4, rtol=0)
+    assert not torch.allclose(pool.observations, pool.final_observations)
+    statistics = pool.take_statistics()
+    assert torch.cat(statistics.lengths).tolist() == [4, 4, 4]
+    assert statistics.env_steps == 12
+
+
+def test_a_termination_is_not_a_truncation(cartpole: RobotModel) -> None:
+    pool = make_pool(cartpole, "Cartpole", 2)
+    pool.simulator.set_state(torch.tensor([1]), torch.tensor([[2.99, 0.0]]), torch.tensor([[5.0, 0.0]]))
+    pool.step(torch.zeros(2, 1))
+    assert pool.terminated.tolist() == [False, True]
+    assert not pool.truncated.any() and len(pool.final_ids) == 0
+    assert pool.reward[1] == -2.0
+    assert pool.observations[1, 0].abs() <= 0.1  # a new episode has begun
+
+
+def test_environments_out_of_use_are_frozen(ant: RobotModel) -> None:
+    pool = make_pool(ant, "Ant", 6)
+    for _ in range(3):
+        pool.step(torch.rand(6, 8) * 2 - 1)
+    before = copy.deepcopy(pool.state_dict())
+    pool.step(torch.rand(4, 8) * 2 - 1)
+    after = pool.state_dict()
+    for name in ("observations", "actions", "episode_return", "episode_step"):
+        assert torch.equal(before[name][4:], after[name][4:]), name
+    assert torch.equal(
+        torch.as_tensor(before["simulator"]["qpos"])[4:], torch.as_tensor(after["simulator"]["qpos"])[4:]
+    )
+    assert not torch.equal(before["observations"][:4], after["observations"][:4])
+
+
+def test_a_failed_world_ends_alone_without_reward(ant: RobotModel) -> None:
+    pool, twin = make_pool(ant, "Ant", 4), make_pool(ant, "Ant", 4)
+    pool.simulator.set_state(torch.tensor([2]), torch.full((1, 15), torch.nan), torch.zeros(1, 14))
+    actions = torch.rand(4, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    pool.step(actions)
+    twin.step(actions)
+    assert pool.terminated.tolist() == [False, False, True, False]
+    assert pool.reward[2] == 0.0
+    assert torch.isfinite(pool.observations).all()
+    assert pool.take_statistics().failures == 1
+    others = torch.tensor([0, 1, 3])
+    assert torch.equal(pool.observations[others], twin.observations[others])
+
+
+def test_observations_are_those_of_the_simulators_state(ant: RobotModel) -> None:
+    pool = make_pool(ant, "Ant", 5)
+    for _ in range(40):
+        pool.step(torch.rand(5, 8) * 2 - 1)
+    assert torch.equal(pool.observations[:, 0], pool.simulator.qpos[:, 2])
+
+
+def test_the_dual_environment_is_its_two_pools(cartpole: RobotModel) -> None:
+    pools = make_pool(cartpole, "Cartpole", 6, seed=1), make_pool(cartpole, "Cartpole", 6, seed=2)
+    alone = make_pool(cartpole, "Cartpole", 6, seed=1), make_pool(cartpole, "Cartpole", 6, seed=2)
+    env = DualEnvironment(*pools, num_envs=8, overlap=True)
+    observations = torch.zeros(8, 4)
+    for n_low in (2, 5, 6, 3):
+        env.reallocate(n_low)
+        for _ in range(3):
+            actions = torch.rand(8, 1) * 2 - 1
+            env.step(actions)
+            alone[0].step(actions[:n_low])
+            alone[1].step(actions[n_low:])
+            assert torch.equal(env.reward[:n_low], alone[0].reward[:n_low])
+            assert torch.equal(env.reward[n_low:], alone[1].reward[: 8 - n_low])
+        env.observe(observations)
+        assert torch.equal(observations[:n_low], alone[0].observations[:n_low])
+        assert torch.equal(observations[n_low:], alone[1].observations[: 8 - n_low])
+
+
+def test_reallocation_beyond_a_pool_is_refused(cartpole: RobotModel) -> None:
+    env = DualEnvironment(make_pool(cartpole, "Cartpole", 6), make_pool(cartpole, "Cartpole", 4), 8, overlap=False)
+    with pytest.raises(ValueError, match="does not fit"):
+        env.reallocate(3)
+
+
+def test_final_observations_are_in_their_rows(cartpole: RobotModel) -> None:
+    low = make_pool(cartpole, "Cartpole", 2, episode_length=2)
+    high = make_pool(cartpole, "Cartpole", 3, episode_length=3)
+    env = DualEnvironment(low, high, 5, overlap=False)
+    env.reallocate(2)
+    for step in (1, 2, 3):
+        env.step(torch.zeros(5, 1))
+        assert env.truncated.tolist() == [step == 2] * 2 + [step == 3] * 3
+    assert torch.equal(env.final_observations[2:], high.final_observations)
+
+
+def test_unknown_tasks_and_settings_are_refused(cartpole: RobotModel) -> None:
+    with pytest.raises(ConfigError, match=r"task=Walker: allowed are \['Ant', 'Cartpole'\]"):
+        make_task("Walker", {}, cartpole, DT)
+    with pytest.raises(ConfigError, match=r"task\.env\.gravity: no such setting"):
+        make_task("Cartpole", {"numEnvs": 1, "episodeLength": 1, "gravity": 1}, cartpole, DT)
+    with pytest.raises(ConfigError, match=r"task\.env\.episodeLength=0: must be positive"):
+        make_task("Cartpole", {"numEnvs": 1, "episodeLength": 0}, cartpole, DT)

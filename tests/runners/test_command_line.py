@@ -1,0 +1,125 @@
+"""The command line: help, IsaacGymEnvs' settings, wrong input, fuzzed settings."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
+
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.runners.experiment import Experiment
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_help_needs_neither_torch_nor_an_engine(script: str, run_script: Run) -> None:
+    result = run_script(script, "--help")
+    assert result.returncode == 0, result.stderr
+    assert "Configuration groups" in result.stdout
+
+
+def test_entry_points_import_no_heavy_package() -> None:
+    code = (
+        "import sys; import dualfid_robot.runners.entry; "
+        "print([m for m in ('torch', 'mujoco', 'pybullet', 'scipy') if m in sys.modules])"
+    )
+    result = subprocess.run(["python", "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("task=Foo",), "error: task=Foo: allowed are ['Ant', 'Cartpole']"),
+        (("simulator/low=havok",), "error: simulator/low=havok: allowed are"),
+        (("allocation=greedy",), "error: allocation=greedy: allowed are"),
+        (("task.env.numEnv=3",), "error: task.env.numEnv: no such setting; did you mean numEnvs?"),
+        (("train.params.config.gama=0.9",), "error: train.params.config.gama: no such setting; did you mean gamma?"),
+        (("pipeline=gpu",), "error: pipeline=gpu: does nothing here; the device is chosen with sim_device"),
+        (("num_envs=-5",), "error: num_envs=-5: a whole number of at least 1 is expected"),
+        (("num_envs=many",), "error: num_envs=many: a whole number of at least 1 is expected"),
+        (("max_iterations=0",), "error: max_iterations=0: a whole number of at least 1 is expected"),
+        (("sim_device=cuda:0",), "error: sim_device=cuda:0: allowed is cpu"),
+        (("headless=False",), "error: headless=False: there is no live viewer"),
+        (("+gravity=3",), "error: gravity: no such setting; allowed are"),
+        (("simulator.high.substeps=-1",), "error: mujoco.substeps=-1: must be at least 1"),
+        (("test=True",), "error: test=True: name the policy with checkpoint"),
+        (("checkpoint=runs/nowhere",), "error: checkpoint=runs/nowhere: no such file"),
+        (("resume=True",), "error: resume=True: no run of 'Ant' with a checkpoint"),
+    ],
+)
+def test_wrong_input_gives_one_line_and_status_2(
+    arguments: tuple[str, ...], message: str, run_script: Run, tmp_path: Path
+) -> None:
+    result = run_script("train.py", *arguments)
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1 and lines[0].startswith(message), result.stderr
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_isaac_gyms_command_line_is_understood(compose_config: Callable[..., DictConfig]) -> None:
+    experiment = Experiment(
+        compose_config(
+            "task=Cartpole",
+            "num_envs=64",
+            "seed=7",
+            "max_iterations=5",
+            "experiment=mine",
+            "sim_device=cpu",
+            "rl_device=cpu",
+            "torch_deterministic=True",
+            "task.env.resetDist=2.5",
+            "train.params.config.gamma=0.9",
+            "train.params.config.minibatch_size=256",
+        )
+    )
+    assert experiment.num_envs == 64 and experiment.seed == 7 and experiment.run.max_epochs == 5
+    assert experiment.run_name == "mine" and experiment.ppo.gamma == 0.9
+    assert experiment.task.env["resetDist"] == 2.5 and experiment.task.env["numEnvs"] == 64
+
+
+def test_a_random_seed_is_recorded(compose_config: Callable[..., DictConfig]) -> None:
+    seeds = {Experiment(compose_config("task=Cartpole", "seed=-1")).settings["seed"] for _ in range(2)}
+    assert len(seeds) == 2 and min(seeds) >= 0
+
+
+def _leaves(config: DictConfig, prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for key in config:
+        path = f"{prefix}{key}"
+        value = config[key]
+        keys += _leaves(value, f"{path}.") if isinstance(value, DictConfig) else [path]
+    return keys
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_fuzzed_settings_are_accepted_or_refused_by_name(
+    data: st.DataObject, compose_config: Callable[..., DictConfig]
+) -> None:
+    """Whatever value a setting gets, the outcome is a valid experiment or a ConfigError that names the setting."""
+    config = compose_config("task=Cartpole", "num_envs=64", "train.params.config.minibatch_size=256")
+    keys = [
+        key for key in _leaves(config) if key.startswith(("task.env", "task.sim", "train.params", "num_envs", "seed"))
+    ]
+    key = data.draw(st.sampled_from(keys))
+    value = data.draw(
+        st.one_of(
+            st.integers(-3, 3), st.floats(allow_nan=True), st.booleans(), st.text(max_size=5), st.none(), st.just([])
+        )
+    )
+    OmegaConf.update(config, key, value)
+    try:
+        experiment = Experiment(config)
+        experiment.make_task()
+        experiment.make_policy()
+        experiment.ppo.num_minibatches(experiment.num_envs)
+    except ConfigError as error:
+        assert key.rpartition(".")[2] in str(error)
