@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from dualfid_robot.algorithms.checks import from_mapping, require, require_integer, require_number
 from dualfid_robot.algorithms.rules import make_rule
 from dualfid_robot.errors import ConfigError
@@ -94,7 +96,7 @@ class Allocator:
         """The most high environments that can ever occur; with ``max_n_low`` the capacities of the two pools."""
         return self.num_envs - self.min_n_low
 
-    def update(self, divergence: float | None) -> int:
+    def update(self, divergence: float | Tensor | None) -> int:
         """Take in the divergence of the finished iteration and return N_low of the next.
 
         Args:

@@ -187,10 +187,11 @@ class DualPPO:
             Metrics by name (docs/algorithm.md lists them); those of a fidelity without samples are left out.
 
         Raises:
-            FloatingPointError: if the loss is not finite.
+            FloatingPointError: if a return is not finite; nothing has changed then.
         """
         config, policy = self.config, self.policy
         n_low, n_high = storage.n_low, storage.num_envs - storage.n_low
+        _require_finite(storage)
         explained_variance = (
             _explained_variance(storage.values[:, :n_low], storage.returns[:, :n_low]),
             _explained_variance(storage.values[:, n_low:], storage.returns[:, n_low:]),
@@ -326,10 +327,6 @@ class DualPPO:
                 scalars[f"explained_variance/{name}"] = explained_variance[side]
         values = torch.stack(list(scalars.values())).tolist()
         metrics = dict(zip(scalars, values, strict=True))
-        for name, size in sizes.items():
-            loss = metrics[f"policy_loss/{name}"] + metrics[f"value_loss/{name}"] if size > 0 else 0.0
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"the {name} fidelity's loss is {loss}: check its rewards and observations")
         metrics["learning_rate/base"] = self.base_optimizer.param_groups[0]["lr"]
         metrics["learning_rate/adapter"] = self.adapter_optimizer.param_groups[0]["lr"]
         return metrics
@@ -340,6 +337,16 @@ def _shuffled_indices(horizon: int, num_envs: int, first_row: int, end_row: int,
     rows = end_row - first_row
     order = torch.randperm(horizon * rows, generator=generator, device=generator.device)
     return order // max(rows, 1) * num_envs + order % max(rows, 1) + first_row
+
+
+def _require_finite(storage: RolloutStorage) -> None:
+    """A non-finite reward or observation (through the critic) spoils a return, and one of them all weights."""
+    totals = torch.stack((storage.returns[:, : storage.n_low].sum(), storage.returns[:, storage.n_low :].sum()))
+    for name, total in zip(("low", "high"), totals.tolist(), strict=True):
+        if not math.isfinite(total):
+            raise FloatingPointError(
+                f"returns of the {name} fidelity are not finite: check its rewards and observations"
+            )
 
 
 def _standardised(advantages: Tensor) -> Tensor:

@@ -1,8 +1,12 @@
 """A URDF of a robot, written from the model that MuJoCo compiled, for engines that cannot read MJCF well enough.
 
 Bodies without a joint are merged into the body that carries them, so that every link but the root has exactly one
-joint. A link's frame is its joint's frame: the body's axes with their origin at the joint's anchor. A joint of the URDF
-is at zero where MuJoCo's is at `qpos0`. Only the feet carry collision geoms.
+joint. A link's frame has its origin at the joint's anchor and its axes along the link's principal axes of inertia. A
+joint of the URDF is at zero where MuJoCo's is at `qpos0`. Only the feet carry collision geoms.
+
+URDF knows no armature (rotor inertia that a joint feels and the base does not). Two factors replace it by inertia of the
+links about the joint's axis, of the link below the joint and of the link above it. With both at 1 and the motion of
+either link along the axis at zero, the kinetic energy is that of the rotor.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 
 _JOINT, _GEOM, _OBJ = mujoco.mjtJoint, mujoco.mjtGeom, mujoco.mjtObj
+_ROUND = {int(_GEOM.mjGEOM_SPHERE), int(_GEOM.mjGEOM_CAPSULE), int(_GEOM.mjGEOM_CYLINDER)}
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,17 @@ class Urdf:
 
     Attributes:
         text: the file. Joints bear MuJoCo's names; a link bears the name of its topmost body.
-        root_offset: (3,) centre of mass of the root link from the root body's origin, in the body's axes, m.
-        root_rotation: (4,) quaternion (w, x, y, z) of the root link's principal axes in the body's axes.
+        inertia: principal moments of each link, armature included, kg m^2. They are in the text too, but a reader may
+            refuse them: with a rotor's part, the largest can exceed the sum of the others.
+        root_offset: (3,) centre of mass of a floating root link from the root body's origin, in the body's axes, m.
+        root_rotation: (4,) quaternion (w, x, y, z) of the root link's axes in the body's axes.
         foot_links: the links with collision geoms.
         friction: sliding friction coefficient between each of them and the ground.
         planes: the ground.
     """
 
     text: str
-    inertia: dict[str, np.ndarray]
+    inertia: dict[str, tuple[float, float, float]]
     root_offset: np.ndarray
     root_rotation: np.ndarray
     foot_links: tuple[str, ...]
@@ -55,37 +62,62 @@ class Urdf:
     planes: tuple[Plane, ...]
 
 
-def make_urdf(robot: RobotModel, child_armature: float = 0.0, parent_armature: float = 0.0) -> Urdf:
+@dataclass(frozen=True)
+class _Link:
+    """A body with all that is welded to it.
+
+    Attributes:
+        body: its topmost body, whose frame the vectors below are in.
+        anchor: (3,) origin of the link's frame: the joint's anchor.
+        axes: (3, 3) the link's axes, as columns: principal axes of inertia.
+        mass, com, moments: mass, centre of mass (3,), and moments of inertia (3,) about it along the axes.
+        geoms: those that collide.
+    """
+
+    body: int
+    anchor: np.ndarray
+    axes: np.ndarray
+    mass: float
+    com: np.ndarray
+    moments: np.ndarray
+    geoms: tuple[int, ...]
+
+
+def make_urdf(robot: RobotModel, child_armature: float = 1.0, parent_armature: float = 1.0) -> Urdf:
     """Write the URDF of a robot with one tree of hinge and slide joints, on a floating or a fixed base.
+
+    Args:
+        child_armature: factor on each hinge's armature, added to the inertia of the link below about the hinge's axis.
+        parent_armature: the same for the link above.
 
     Raises:
         ConfigError: names an element of the model that URDF, or an engine that is built from it, cannot express.
     """
     _check(robot)
     model = robot.model
-    links = [i for i in range(1, model.nbody) if model.body_weldid[i] == i]
     feet, planes = _colliding(robot)
+    links = {
+        body: _link(model, body, feet, child_armature, parent_armature)
+        for body in range(1, model.nbody)
+        if model.body_weldid[body] == body
+    }
     root = ElementTree.Element("robot", name="robot")
     if not robot.floating_base:
         ElementTree.SubElement(root, "link", name="world")
-    root_offset, root_rotation = np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0])
-    inertia = {}
-    for body in links:
-        geoms = [geom for geom in feet if model.body_weldid[model.geom_bodyid[geom]] == body]
-        com, axes, inertia[model.body(body).name] = _add_link(root, model, body, geoms, _armature(model, body, child_armature, parent_armature))
-        if model.jnt_type[model.body_jntadr[body]] == _JOINT.mjJNT_FREE:
-            root_offset, root_rotation = com, axes
-        else:
-            _add_joint(root, model, body)
-    foot_links = sorted({int(model.body_weldid[model.geom_bodyid[geom]]) for geom in feet})
+    for link in links.values():
+        _add_link(root, model, link)
+        if not _is_free(model, link.body):
+            _add_joint(root, model, link, links.get(int(model.body_weldid[model.body_parentid[link.body]])))
     ElementTree.indent(root)
+    base = links[int(model.jnt_bodyid[0])] if robot.floating_base else None
+    foot_links = [link for link in links.values() if link.geoms]
     return Urdf(
         text=ElementTree.tostring(root, encoding="unicode"),
-        inertia=inertia,
-        root_offset=root_offset,
-        root_rotation=root_rotation,
-        foot_links=tuple(model.body(body).name for body in foot_links),
-        friction=tuple(_friction(model, body, feet, planes) for body in foot_links),
+        inertia={model.body(link.body).name: tuple(link.moments.tolist()) for link in links.values()},
+        root_offset=base.com if base else np.zeros(3),
+        root_rotation=_quaternion(base.axes if base else np.eye(3)),
+        foot_links=tuple(model.body(link.body).name for link in foot_links),
+        friction=tuple(_friction(model, link, planes) for link in foot_links),
         planes=tuple(_plane(model, geom) for geom in planes),
     )
 
@@ -128,6 +160,8 @@ def _check(robot: RobotModel) -> None:
             refuse("joint", name, "a joint spring")
         if model.dof_frictionloss[dof]:
             refuse("joint", name, "dry friction in a joint")
+        if model.jnt_type[i] == _JOINT.mjJNT_SLIDE and model.dof_armature[dof]:
+            refuse("joint", name, "armature of a slide joint")
         if model.jnt_actfrclimited[i]:
             refuse("joint", name, "actuatorfrcrange")
     for i in range(model.nu):
@@ -163,16 +197,11 @@ def _colliding(robot: RobotModel) -> tuple[list[int], list[int]]:
     return feet, ground
 
 
-def _add_link(
-    root: ElementTree.Element, model: mujoco.MjModel, body: int, geoms: list[int], extra: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Add a link of all bodies welded to `body`; its centre of mass and principal axes in the link's frame."""
-    anchor = _anchor(model, body)
-    inertia = extra.copy()
-    parts = []
+def _link(model: mujoco.MjModel, body: int, feet: list[int], child_armature: float, parent_armature: float) -> _Link:
+    parts, inertia = [], _armature(model, body, child_armature, parent_armature)
     for part in np.flatnonzero(model.body_weldid == body):
         position, rotation = _pose_in(model, int(part), body)
-        parts.append((model.body_mass[part], position + rotation @ model.body_ipos[part] - anchor))
+        parts.append((model.body_mass[part], position + rotation @ model.body_ipos[part]))
         axes = rotation @ _matrix(model.body_iquat[part])
         inertia += axes @ np.diag(model.body_inertia[part]) @ axes.T
     mass = sum(m for m, _ in parts)
@@ -180,83 +209,73 @@ def _add_link(
     for m, p in parts:
         d = p - com
         inertia += m * (d @ d * np.eye(3) - np.outer(d, d))
-    quat = model.body_iquat[body].copy()
-    if len(parts) > 1 or extra.any():
-        principal = np.linalg.eigh(inertia)[1]
-        principal[:, 2] *= np.linalg.det(principal)
-        mujoco.mju_mat2Quat(quat, principal.ravel())
-    moments = np.diag(_matrix(quat).T @ inertia @ _matrix(quat))
-
-    link = ElementTree.SubElement(root, "link", name=model.body(body).name)
-    inertial = ElementTree.SubElement(link, "inertial")
-    _add_origin(inertial, com, quat)
-    ElementTree.SubElement(inertial, "mass", value=repr(float(mass)))
-    values = {"ixx": moments[0], "iyy": moments[1], "izz": moments[2], "ixy": 0.0, "ixz": 0.0, "iyz": 0.0}
-    if extra.any():
-        values["ixx"] = values["iyy"] = values["izz"] = 1.0
-    ElementTree.SubElement(inertial, "inertia", {key: repr(float(value)) for key, value in values.items()})
-    for geom in geoms:
-        _add_collision(link, model, geom, body)
-    return com, quat, moments
+    geoms = tuple(geom for geom in feet if model.body_weldid[model.geom_bodyid[geom]] == body)
+    axes = np.linalg.eigh(inertia)[1]
+    if geoms:
+        # Bullet collides faster with a geom whose frame is the link's inertial frame: let the z axes agree if they can.
+        pole = (_pose_in(model, int(model.geom_bodyid[geoms[0]]), body)[1] @ _matrix(model.geom_quat[geoms[0]]))[:, 2]
+        axes = np.stack(sorted(axes.T, key=lambda axis: abs(axis @ pole)), 1)
+    axes[:, 0] *= np.linalg.det(axes)
+    return _Link(
+        body=body,
+        anchor=np.zeros(3) if _is_free(model, body) else model.jnt_pos[model.body_jntadr[body]].copy(),
+        axes=axes,
+        mass=float(mass),
+        com=com,
+        moments=np.diag(axes.T @ inertia @ axes),
+        geoms=geoms,
+    )
 
 
 def _armature(model: mujoco.MjModel, body: int, child: float, parent: float) -> np.ndarray:
-    """Inertia about the axes of a link's own hinge and of the hinges of its children that stands for their rotors."""
+    """Inertia (3, 3) of a body that stands for the rotors of its own hinge and of the hinges that it carries."""
     inertia = np.zeros((3, 3))
     for joint in range(model.njnt):
+        below = int(model.jnt_bodyid[joint])
+        above = int(model.body_parentid[below])
+        armature = model.dof_armature[model.jnt_dofadr[joint]]
         if model.jnt_type[joint] != _JOINT.mjJNT_HINGE:
             continue
-        below = int(model.jnt_bodyid[joint])
-        armature = model.dof_armature[model.jnt_dofadr[joint]]
-        axis = model.jnt_axis[joint]
         if below == body:
-            inertia += child * armature * np.outer(axis, axis)
-        above = int(model.body_parentid[below])
+            inertia += child * armature * np.outer(model.jnt_axis[joint], model.jnt_axis[joint])
         if above and model.body_weldid[above] == body:
-            axis = _pose_in(model, above, body)[1] @ _matrix(model.body_quat[below]) @ axis
+            axis = _pose_in(model, above, body)[1] @ _matrix(model.body_quat[below]) @ model.jnt_axis[joint]
             inertia += parent * armature * np.outer(axis, axis)
     return inertia
 
 
-def _add_joint(root: ElementTree.Element, model: mujoco.MjModel, body: int) -> None:
-    joint = int(model.body_jntadr[body])
-    parent = int(model.body_weldid[model.body_parentid[body]])
-    position, rotation = _pose_in(model, int(model.body_parentid[body]), parent)
-    quat = np.zeros(4)
-    mujoco.mju_mat2Quat(quat, (rotation @ _matrix(model.body_quat[body])).ravel())
-    origin = position + rotation @ model.body_pos[body] + _matrix(quat) @ model.jnt_pos[joint] - _anchor(model, parent)
+def _add_link(root: ElementTree.Element, model: mujoco.MjModel, link: _Link) -> None:
+    element = ElementTree.SubElement(root, "link", name=model.body(link.body).name)
+    inertial = ElementTree.SubElement(element, "inertial")
+    centre = link.axes.T @ (link.com - link.anchor)
+    _add_origin(inertial, centre, np.eye(3))
+    ElementTree.SubElement(inertial, "mass", value=repr(link.mass))
+    moments = dict(zip(("ixx", "iyy", "izz"), link.moments.tolist(), strict=True)) | {"ixy": 0.0, "ixz": 0.0, "iyz": 0.0}
+    ElementTree.SubElement(inertial, "inertia", {key: repr(value) for key, value in moments.items()})
+    for geom in link.geoms:
+        position, rotation = _pose_in(model, int(model.geom_bodyid[geom]), link.body)
+        position = link.axes.T @ (position + rotation @ model.geom_pos[geom] - link.anchor)
+        rotation = link.axes.T @ rotation @ _matrix(model.geom_quat[geom])
+        if int(model.geom_type[geom]) in _ROUND and abs(rotation[2, 2]) > 1 - 1e-9:
+            rotation = np.eye(3)
+        if np.allclose(position, centre, rtol=0, atol=1e-9):
+            position = centre
+        collision = ElementTree.SubElement(element, "collision")
+        _add_origin(collision, position, rotation)
+        _add_shape(ElementTree.SubElement(collision, "geometry"), model, geom)
 
-    slide, limited = model.jnt_type[joint] == _JOINT.mjJNT_SLIDE, bool(model.jnt_limited[joint])
-    kind = "prismatic" if slide else "revolute" if limited else "continuous"
-    element = ElementTree.SubElement(root, "joint", name=model.joint(joint).name, type=kind)
-    ElementTree.SubElement(element, "parent", link=model.body(parent).name)
-    ElementTree.SubElement(element, "child", link=model.body(body).name)
-    _add_origin(element, origin, quat)
-    ElementTree.SubElement(element, "axis", xyz=_numbers(model.jnt_axis[joint]))
-    if limited or slide:
-        # Bullet reads a lower limit above the upper one as no limit.
-        lower, upper = model.jnt_range[joint] - model.qpos0[model.jnt_qposadr[joint]] if limited else (1.0, -1.0)
-        values = {"lower": lower, "upper": upper, "effort": 0.0, "velocity": 0.0}
-        ElementTree.SubElement(element, "limit", {key: repr(float(value)) for key, value in values.items()})
 
-
-def _add_collision(link: ElementTree.Element, model: mujoco.MjModel, geom: int, body: int) -> None:
-    position, rotation = _pose_in(model, int(model.geom_bodyid[geom]), body)
-    quat = np.zeros(4)
-    mujoco.mju_mat2Quat(quat, (rotation @ _matrix(model.geom_quat[geom])).ravel())
-    collision = ElementTree.SubElement(link, "collision")
-    _add_origin(collision, position + rotation @ model.geom_pos[geom] - _anchor(model, body), quat)
-    shape = ElementTree.SubElement(collision, "geometry")
+def _add_shape(geometry: ElementTree.Element, model: mujoco.MjModel, geom: int) -> None:
     size = [float(value) for value in model.geom_size[geom]]
     kind = model.geom_type[geom]
     if kind == _GEOM.mjGEOM_SPHERE:
-        ElementTree.SubElement(shape, "sphere", radius=repr(size[0]))
+        ElementTree.SubElement(geometry, "sphere", radius=repr(size[0]))
     elif kind == _GEOM.mjGEOM_CAPSULE:
-        ElementTree.SubElement(shape, "capsule", radius=repr(size[0]), length=repr(2 * size[1]))
+        ElementTree.SubElement(geometry, "capsule", radius=repr(size[0]), length=repr(2 * size[1]))
     elif kind == _GEOM.mjGEOM_CYLINDER:
-        ElementTree.SubElement(shape, "cylinder", radius=repr(size[0]), length=repr(2 * size[1]))
+        ElementTree.SubElement(geometry, "cylinder", radius=repr(size[0]), length=repr(2 * size[1]))
     elif kind == _GEOM.mjGEOM_BOX:
-        ElementTree.SubElement(shape, "box", size=_numbers(2 * model.geom_size[geom]))
+        ElementTree.SubElement(geometry, "box", size=_numbers(2 * model.geom_size[geom]))
     else:
         name = _GEOM(kind).name.removeprefix("mjGEOM_").lower()
         raise ConfigError(
@@ -265,10 +284,32 @@ def _add_collision(link: ElementTree.Element, model: mujoco.MjModel, geom: int, 
         )
 
 
-def _friction(model: mujoco.MjModel, link: int, feet: list[int], planes: list[int]) -> float:
+def _add_joint(root: ElementTree.Element, model: mujoco.MjModel, link: _Link, parent: _Link | None) -> None:
+    """Add the joint above a link; no parent means the world."""
+    above, body, joint = int(model.body_parentid[link.body]), link.body, int(model.body_jntadr[link.body])
+    position, rotation = _pose_in(model, above, parent.body if parent else 0)
+    position = position + rotation @ model.body_pos[body]
+    rotation = rotation @ _matrix(model.body_quat[body])
+    anchor, axes = (parent.anchor, parent.axes) if parent else (np.zeros(3), np.eye(3))
+
+    slide, limited = model.jnt_type[joint] == _JOINT.mjJNT_SLIDE, bool(model.jnt_limited[joint])
+    kind = "prismatic" if slide else "revolute" if limited else "continuous"
+    element = ElementTree.SubElement(root, "joint", name=model.joint(joint).name, type=kind)
+    ElementTree.SubElement(element, "parent", link=model.body(parent.body).name if parent else "world")
+    ElementTree.SubElement(element, "child", link=model.body(body).name)
+    _add_origin(element, axes.T @ (position + rotation @ link.anchor - anchor), axes.T @ rotation @ link.axes)
+    ElementTree.SubElement(element, "axis", xyz=_numbers(link.axes.T @ model.jnt_axis[joint]))
+    if limited or slide:
+        # A lower limit above the upper one is Bullet's way to say that there is none.
+        lower, upper = model.jnt_range[joint] - model.qpos0[model.jnt_qposadr[joint]] if limited else (1.0, -1.0)
+        values = {"lower": lower, "upper": upper, "effort": 0.0, "velocity": 0.0}
+        ElementTree.SubElement(element, "limit", {key: repr(float(value)) for key, value in values.items()})
+
+
+def _friction(model: mujoco.MjModel, link: _Link, planes: list[int]) -> float:
     """Sliding friction between a link's geoms and the ground, by MuJoCo's rules for a pair of geoms."""
     found = set()
-    for geom in (geom for geom in feet if model.body_weldid[model.geom_bodyid[geom]] == link):
+    for geom in link.geoms:
         for plane in (plane for plane in planes if _touch(model, geom, plane)):
             first, second = model.geom_priority[geom], model.geom_priority[plane]
             deciding = [geom] if first > second else [plane] if second > first else [geom, plane]
@@ -278,7 +319,8 @@ def _friction(model: mujoco.MjModel, link: int, feet: list[int], planes: list[in
                 raise ConfigError(f"geom {name}: condim {condim} cannot be expressed for this engine; allowed are 1, 3")
             found.add(max(float(model.geom_friction[i, 0]) for i in deciding) if condim == 3 else 0.0)
     if len(found) > 1:
-        raise ConfigError(f"body {model.body(link).name}: geoms of one foot with different friction {sorted(found)}")
+        name = model.body(link.body).name
+        raise ConfigError(f"body {name}: geoms of one foot with different friction {sorted(found)}")
     return found.pop()
 
 
@@ -286,7 +328,11 @@ def _plane(model: mujoco.MjModel, geom: int) -> Plane:
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
     normal = data.geom_xmat[geom].reshape(3, 3)[:, 2]
-    return Plane(tuple(float(x) for x in normal), float(normal @ data.geom_xpos[geom]))
+    return Plane((float(normal[0]), float(normal[1]), float(normal[2])), float(normal @ data.geom_xpos[geom]))
+
+
+def _is_free(model: mujoco.MjModel, body: int) -> bool:
+    return bool(model.jnt_type[model.body_jntadr[body]] == _JOINT.mjJNT_FREE)
 
 
 def _pose_in(model: mujoco.MjModel, body: int, ancestor: int) -> tuple[np.ndarray, np.ndarray]:
@@ -299,21 +345,20 @@ def _pose_in(model: mujoco.MjModel, body: int, ancestor: int) -> tuple[np.ndarra
     return position, rotation
 
 
-def _anchor(model: mujoco.MjModel, body: int) -> np.ndarray:
-    """Origin of a link's frame in the body's frame; the world and a floating base have no anchor."""
-    if body == 0 or model.jnt_type[model.body_jntadr[body]] == _JOINT.mjJNT_FREE:
-        return np.zeros(3)
-    return model.jnt_pos[model.body_jntadr[body]]
-
-
 def _matrix(quat: np.ndarray) -> np.ndarray:
     matrix = np.zeros(9)
     mujoco.mju_quat2Mat(matrix, quat)
     return matrix.reshape(3, 3)
 
 
-def _add_origin(parent: ElementTree.Element, position: np.ndarray, quat: np.ndarray) -> None:
-    m = _matrix(quat)
+def _quaternion(matrix: np.ndarray) -> np.ndarray:
+    quat = np.zeros(4)
+    mujoco.mju_mat2Quat(quat, matrix.ravel())
+    return quat
+
+
+def _add_origin(parent: ElementTree.Element, position: np.ndarray, rotation: np.ndarray) -> None:
+    m = rotation
     cosine = math.hypot(m[0, 0], m[1, 0])
     pitch = math.atan2(-m[2, 0], cosine)
     if cosine > 1e-9:

@@ -45,7 +45,7 @@ class Spec:
     planes: tuple[tuple[tuple[float, float, float], float], ...]
     gravity: tuple[float, float, float]
     floating: bool
-    inertia: dict[str, list[float]]
+    inertia: dict[str, tuple[float, float, float]]
     root_offset: np.ndarray
     root_rotation: np.ndarray
     joint_names: tuple[str, ...]

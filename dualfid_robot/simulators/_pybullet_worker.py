@@ -78,6 +78,8 @@ class _Client:
             bullet.changeDynamics(
                 robot, link, linearDamping=0.0, angularDamping=0.0, maxJointVelocity=spec.bound, physicsClientId=client
             )
+        for joint, damping in zip(self.joints, spec.joint_damping.tolist(), strict=True):
+            bullet.changeDynamics(robot, joint, jointDamping=damping, physicsClientId=client)
         for name, moments in spec.inertia.items():
             bullet.changeDynamics(robot, links[name], localInertiaDiagonal=moments, physicsClientId=client)
         for name, friction in zip(spec.foot_links, spec.friction, strict=True):
@@ -104,15 +106,15 @@ class _Client:
 
     def put(self, index: int, raw: list[float]) -> None:
         """Put a robot into a raw state."""
-        robot, client, base, joints = self.robots[index], self.id, self.base, len(self.joints)
+        robot, client, base = self.robots[index], self.id, self.base
         if self.spec.floating:
             bullet.resetBasePositionAndOrientation(robot, raw[:3], raw[3:7], physicsClientId=client)
             bullet.resetBaseVelocity(robot, raw[7:10], raw[10:13], physicsClientId=client)
         bullet.resetJointStatesMultiDof(
             robot,
             self.joints,
-            [[x] for x in raw[base : base + joints]],
-            [[x] for x in raw[base + joints :]],
+            [[x] for x in raw[base::2]],
+            [[x] for x in raw[base + 1 :: 2]],
             physicsClientId=client,
         )
 
@@ -132,9 +134,9 @@ class _Client:
                 raw += rotation
                 raw += linear
                 raw += angular
-            states = bullet.getJointStates(robot, joints, client)
-            raw += [state[0] for state in states]
-            raw += [state[1] for state in states]
+            for joint_position, joint_velocity, _, _ in bullet.getJointStates(robot, joints, client):
+                raw.append(joint_position)
+                raw.append(joint_velocity)
         if self.contact_columns:
             self._read_contacts(contacts)
 
@@ -168,7 +170,6 @@ class _Worker:
         self._take_states(active, failed)
         ctrl[failed] = 0.0
         torque = np.clip(ctrl, spec.ctrl_range[:, 0], spec.ctrl_range[:, 1]) @ spec.torque
-        torque -= spec.joint_damping * arrays["qvel"][rows, -len(spec.joint_names):]
         torque = torque.tolist()
 
         raw: list[float] = []
@@ -177,7 +178,7 @@ class _Worker:
             client.step(torque[start : start + count], raw, contacts)
             idle = arrays["dirty"][client.first + count : client.first + client.count]
             idle[idle == CLEAN] = RAW
-        self._give_states(active, np.array(raw).reshape(active, arrays["raw"].shape[1]), failed)
+        self._give_states(active, np.fromiter(raw, float, len(raw)).reshape(active, arrays["raw"].shape[1]), failed)
         if spec.contact_links:
             self._give_contacts(rows, contacts)
 
@@ -237,9 +238,10 @@ class _Worker:
         np.add.at(wrench, (world[known], column[known]), values[known])
 
     def _raw(self, qpos: np.ndarray, qvel: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Bullet's state: base position, quaternion (x, y, z, w), velocities (world frame), joint positions, velocities."""
+        """Bullet's state: base position, quaternion (x, y, z, w), velocities (world frame); position and velocity of each joint."""
         joints = len(self.spec.joint_names)
-        parts = [qpos[:, qpos.shape[1] - joints :] - self.spec.joint_zero, qvel[:, qvel.shape[1] - joints :]]
+        position, velocity = qpos[:, qpos.shape[1] - joints :] - self.spec.joint_zero, qvel[:, qvel.shape[1] - joints :]
+        parts = [np.stack([position, velocity], 2).reshape(len(qpos), 2 * joints)]
         if self.spec.floating:
             rotation = _matrices(qpos[:, 3:7])
             arm = rotation @ self.spec.root_offset
@@ -251,8 +253,8 @@ class _Worker:
 
     def _generalized(self, raw: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The inverse of `_raw`."""
-        base, joints = raw.shape[1] - 2 * len(self.spec.joint_names), len(self.spec.joint_names)
-        position, velocity = raw[:, base : base + joints] + self.spec.joint_zero, raw[:, base + joints :]
+        base = raw.shape[1] - 2 * len(self.spec.joint_names)
+        position, velocity = raw[:, base::2] + self.spec.joint_zero, raw[:, base + 1 :: 2]
         if not self.spec.floating:
             return position, velocity
         quat = _product(np.roll(raw[:, 3:7], 1, axis=1), self.spec.root_rotation * (1.0, -1.0, -1.0, -1.0))

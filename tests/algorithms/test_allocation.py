@@ -137,7 +137,7 @@ def test_the_loop_leaves_the_trap_at_zero_divergence() -> None:
 
 def test_divergence_may_be_a_tensor_but_not_nan() -> None:
     allocator = Allocator(100, AllocationConfig())
-    allocator.update(torch.tensor(0.25))  # type: ignore[arg-type]
+    allocator.update(torch.tensor(0.25))
     assert allocator.state_dict()["divergence"] == 0.25
     with pytest.raises(FloatingPointError, match="nan"):
         allocator.update(math.nan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,15 @@ NUM_OBS, NUM_ACTIONS, NUM_ENVS = 6, 2, 24
 SMALL: dict[str, Any] = {"horizon_length": 8, "minibatch_size": 48, "mini_epochs": 2, "mixed_precision": False}
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """These networks are too small for a second thread, which only waits for a core where others work too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def make_algorithm(seed: int = 0, **changes: Any) -> DualPPO:
     generator = torch.Generator().manual_seed(seed)
     policy = DualActorCritic(
@@ -31,8 +41,8 @@ def make_algorithm(seed: int = 0, **changes: Any) -> DualPPO:
 
 
 def roll_out(algorithm: DualPPO, storage: RolloutStorage, n_low: int, seed: int = 0) -> None:
-    """One rollout of a contextual bandit with episode ends: the reward prefers the action (obs_0, ±obs_1), where the sign is
-    the fidelity's, so the two policies must come to differ."""
+    """One rollout of a contextual bandit with episode ends: the best action is ½ (obs_0, ±obs_1), where the sign is the
+    fidelity's, so the two policies must come to differ."""
     generator = torch.Generator().manual_seed(seed)
     n = storage.num_envs
     sign = torch.ones(n)
@@ -85,12 +95,14 @@ def test_the_adapters_gradient_does_not_depend_on_low_data() -> None:
         algorithm.compute_returns(storage, storage.observations[0])
         algorithm.update(storage)
         results.append(algorithm)
-    adapters = [snapshot(a.policy.adapter_parameters()) for a in results]
-    # the value head's adapter also keeps the base head's rescaling to low returns away from the high predictions
-    moved = [name for name, p in results[0].policy.named_parameters() if any(p is q for q in results[0]._adapter)]
-    for name, a, b in zip(moved, *adapters, strict=True):
-        if not name.startswith("critic"):
+    value_heads = [a.policy.critic.output_layer for a in results]
+    for a, b in zip(*(r.policy.adapter_parameters() for r in results), strict=True):
+        if a is not value_heads[0].lora_b and a is not value_heads[0].bias_delta:
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+    # the value head's base weights follow the scale of low returns, so there W + δ is what stays the same
+    for name, delta in (("weight", "lora_b"), ("bias", "bias_delta")):
+        a, b = (getattr(head, name) + getattr(head, delta) for head in value_heads)
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=5e-3)
     bases = [snapshot(a.policy.base_parameters()) for a in results]
     assert any(not torch.allclose(a, b, atol=1e-5) for a, b in zip(*bases, strict=True))
 
@@ -162,7 +174,7 @@ def test_standardised_advantages() -> None:
 
 
 def test_truncated_episodes_use_the_value_of_the_final_observation() -> None:
-    """With γ = 1, λ = 0 and no rewards, the return of a truncated step is V of its final observation under its policy."""
+    """With γ = 1, λ = 0 and no rewards, a truncated step's return is V of its final observation under its policy."""
     algorithm = make_algorithm(gamma=1.0, tau=0.0)
     with torch.no_grad():
         for p in algorithm.policy.critic.parameters():
@@ -344,14 +356,17 @@ def test_metrics_are_complete() -> None:
     assert 0.0 < metrics["adapter/actor_ratio"] < 1.0
 
 
-def test_non_finite_rewards_are_reported() -> None:
+def test_non_finite_rewards_are_reported_before_they_do_harm() -> None:
     algorithm = make_algorithm()
     storage = algorithm.make_storage(NUM_ENVS)
     roll_out(algorithm, storage, 12)
     storage.rewards[3, 20] = math.nan
     algorithm.compute_returns(storage, storage.observations[0])
+    before = copy.deepcopy(algorithm.policy.state_dict())
     with pytest.raises(FloatingPointError, match="high"):
         algorithm.update(storage)
+    for old, new in zip(before.values(), algorithm.policy.state_dict().values(), strict=True):
+        assert torch.equal(old, new)
 
 
 @pytest.mark.parametrize(

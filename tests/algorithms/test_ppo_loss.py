@@ -1,4 +1,4 @@
-"""The hand-written gradient against autograd on the loss as it is written in papers, and against hand-computed numbers."""
+"""The hand-written gradient against autograd on the loss as papers write it, and against hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_by_hand_inside_the_bounds() -> None:
 
 
 def test_by_hand_clipped() -> None:
-    """r = 1.5, A = 2: loss −2·1.2, no gradient. v = 2, old 1, R = 3: clipped 1.2, (1.2 − 3)² > (2 − 3)²: no gradient."""
+    """r = 1.5, A = 2: loss −2·1.2, no gradient. v = 2, old 1, R = 3: clipped 1.2, the greater error: no gradient."""
     got = one_sample(math.log(1.5), 2.0, value=2.0, old_value=1.0, target=3.0)
     assert got == pytest.approx([0.0, 0.0, 0.0, -2.4, 1.62, 0.5 - math.log(1.5), 1.0], abs=1e-6)
 
