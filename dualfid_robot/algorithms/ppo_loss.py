@@ -1,6 +1,6 @@
 """The PPO loss of a mini-batch of both fidelities, with its gradient in closed form.
 
-Written out by hand because the loss is about forty small operations on (M,) and (M, d) tensors under autograd, twice
+Written out by hand because the loss is about fifty small operations on (M,) and (M, d) tensors, under autograd twice
 that with their backward passes; here each is done once and autograd gets the gradients at the networks' outputs.
 """
 

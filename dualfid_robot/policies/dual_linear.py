@@ -26,6 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from dualfid_robot.errors import ConfigError
+
 Activation = Literal["elu", "tanh", "relu", "identity"]
 ACTIVATIONS: tuple[str, ...] = ("elu", "tanh", "relu", "identity")
 _LOG2_E = 1.0 / math.log(2.0)
@@ -152,15 +154,15 @@ class _DualLinearFunction(torch.autograd.Function):
             if lora_a is None:
                 grad_b = grad_merged
             else:
-                grad_b = torch.mm(grad_merged, lora_a.t()).mul_(ctx.scaling)
-                grad_a = torch.mm(lora_b.t(), grad_merged).mul_(ctx.scaling)
+                grad_b = torch.addmm(lora_b, grad_merged, lora_a.t(), beta=0.0, alpha=ctx.scaling)
+                grad_a = torch.addmm(lora_a, lora_b.t(), grad_merged, beta=0.0, alpha=ctx.scaling)
             grad_weight, grad_bias = grad_merged, grad_bias_delta
         if n_low > 0:
             low = grad[:n_low]
-            weight_part = torch.mm(low.t(), x[:n_low]).to(ctx.parameter_dtype)
-            bias_part = low.sum(0).to(ctx.parameter_dtype)
-            grad_weight = weight_part if grad_weight is None else weight_part.add_(grad_weight)
-            grad_bias = bias_part if grad_bias is None else bias_part.add_(grad_bias)
+            weight_part, bias_part = torch.mm(low.t(), x[:n_low]), low.sum(0)
+            # adding to the parameters' type converts in passing
+            grad_weight = weight_part.to(ctx.parameter_dtype) if grad_weight is None else grad_weight + weight_part
+            grad_bias = bias_part.to(ctx.parameter_dtype) if grad_bias is None else grad_bias + bias_part
         return grad_x, grad_weight, grad_bias, grad_a, grad_b, grad_bias_delta, None, None, None, None
 
 
@@ -176,6 +178,9 @@ class DualLinear(nn.Module):
         generator: source of the initial values.
 
     The base weight is orthogonal with gain 1 (the owner may scale it), its bias zero.
+
+    Raises:
+        ConfigError: for an unknown activation or a rank below 1.
     """
 
     def __init__(
@@ -189,7 +194,9 @@ class DualLinear(nn.Module):
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
-            raise ValueError(f"activation = {activation!r}: must be one of {', '.join(ACTIVATIONS)}")
+            raise ConfigError(f"activation = {activation!r}: must be one of {', '.join(ACTIVATIONS)}")
+        if rank < 1:
+            raise ConfigError(f"rank = {rank!r}: must be an integer of at least 1")
         self.activation = activation
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(out_features))

@@ -4,13 +4,15 @@ Bodies without a joint are merged into the body that carries them, so that every
 joint. A link's frame has its origin at the joint's anchor and its axes along the link's principal axes of inertia. A
 joint of the URDF is at zero where MuJoCo's is at `qpos0`. Only the feet carry collision geoms.
 
-URDF knows no armature (rotor inertia that a joint feels and the base does not). Two factors replace it by inertia of the
-links about the joint's axis, of the link below the joint and of the link above it. With both at 1 and the motion of
-either link along the axis at zero, the kinetic energy is that of the rotor.
+URDF knows no armature: rotor inertia a that the joint feels and its links do not, of energy a (w_below - w_above)^2 / 2
+with the links' angular velocities about the joint's axis. Two factors replace it by inertia of the two links about that
+axis, of energy a (f w_below^2 + g w_above^2) / 2. With f = g = 1 that is exact wherever one of the links does not turn;
+a larger g stands for the reaction that a rotor spares a light base.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -46,6 +48,8 @@ class Urdf:
         text: the file. Joints bear MuJoCo's names; a link bears the name of its topmost body.
         inertia: principal moments of each link, armature included, kg m^2. They are in the text too, but a reader may
             refuse them: with a rotor's part, the largest can exceed the sum of the others.
+        joint_inertia: effective inertia of each joint of `RobotModel.joint_names` at `qpos0`, all others free, armature
+            included, kg m^2 or kg.
         root_offset: (3,) centre of mass of a floating root link from the root body's origin, in the body's axes, m.
         root_rotation: (4,) quaternion (w, x, y, z) of the root link's axes in the body's axes.
         foot_links: the links with collision geoms.
@@ -55,6 +59,7 @@ class Urdf:
 
     text: str
     inertia: dict[str, tuple[float, float, float]]
+    joint_inertia: np.ndarray
     root_offset: np.ndarray
     root_rotation: np.ndarray
     foot_links: tuple[str, ...]
@@ -114,6 +119,7 @@ def make_urdf(robot: RobotModel, child_armature: float = 1.0, parent_armature: f
     return Urdf(
         text=ElementTree.tostring(root, encoding="unicode"),
         inertia={model.body(link.body).name: tuple(link.moments.tolist()) for link in links.values()},
+        joint_inertia=_joint_inertia(robot, list(links.values())),
         root_offset=base.com if base else np.zeros(3),
         root_rotation=_quaternion(base.axes if base else np.eye(3)),
         foot_links=tuple(model.body(link.body).name for link in foot_links),
@@ -244,13 +250,29 @@ def _armature(model: mujoco.MjModel, body: int, child: float, parent: float) -> 
     return inertia
 
 
+def _joint_inertia(robot: RobotModel, links: list[_Link]) -> np.ndarray:
+    """Inverse of the diagonal of the inverse joint-space inertia of the links, by MuJoCo."""
+    model = copy.deepcopy(robot.model)
+    model.body_mass[1:] = model.body_inertia[1:] = model.dof_armature[:] = 0.0
+    for link in links:
+        model.body_mass[link.body], model.body_inertia[link.body] = link.mass, link.moments
+        model.body_ipos[link.body], model.body_iquat[link.body] = link.com, _quaternion(link.axes)
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    dofs = [model.jnt_dofadr[model.joint(name).id] for name in robot.joint_names]
+    return 1.0 / model.dof_invweight0[dofs]
+
+
 def _add_link(root: ElementTree.Element, model: mujoco.MjModel, link: _Link) -> None:
     element = ElementTree.SubElement(root, "link", name=model.body(link.body).name)
     inertial = ElementTree.SubElement(element, "inertial")
     centre = link.axes.T @ (link.com - link.anchor)
     _add_origin(inertial, centre, np.eye(3))
     ElementTree.SubElement(inertial, "mass", value=repr(link.mass))
-    moments = dict(zip(("ixx", "iyy", "izz"), link.moments.tolist(), strict=True)) | {"ixy": 0.0, "ixz": 0.0, "iyz": 0.0}
+    moments = dict(zip(("ixx", "iyy", "izz"), link.moments.tolist(), strict=True)) | {
+        "ixy": 0.0,
+        "ixz": 0.0,
+        "iyz": 0.0,
+    }
     ElementTree.SubElement(inertial, "inertia", {key: repr(value) for key, value in moments.items()})
     for geom in link.geoms:
         position, rotation = _pose_in(model, int(model.geom_bodyid[geom]), link.body)

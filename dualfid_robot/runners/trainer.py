@@ -113,13 +113,14 @@ class Trainer:
         started = time.perf_counter()
         self.env.reallocate(self.allocator.n_low)
         metrics = self.allocator.metrics()
+        reallocation_seconds = time.perf_counter() - started
         self._roll_out()
         statistics = self._take_statistics()
         simulated = sum(s.seconds for s in statistics.values())
         allocating = time.perf_counter()
         divergence = policy_divergence(self.policy, self.storage.low_observations)
         self.allocator.update(None if divergence is None else float(divergence))
-        allocation_seconds = time.perf_counter() - allocating
+        allocation_seconds = reallocation_seconds + time.perf_counter() - allocating
         if divergence is not None:
             metrics["divergence/D"] = float(divergence)
         metrics |= self.algorithm.update(self.storage)

@@ -51,6 +51,8 @@ class Spec:
     joint_names: tuple[str, ...]
     joint_zero: np.ndarray
     joint_damping: np.ndarray
+    joint_limits: np.ndarray
+    joint_inertia: np.ndarray
     foot_links: tuple[str, ...]
     friction: tuple[float, ...]
     contact_links: tuple[str, ...]

@@ -11,6 +11,7 @@ so that they touch nothing but the ground.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
@@ -19,13 +20,28 @@ import tempfile
 from collections.abc import Iterator
 
 import numpy as np
-import pybullet as bullet
 
 from dualfid_robot.simulators import _shared_memory
 from dualfid_robot.simulators._pybullet_protocol import CLEAN, RAW, Spec
 
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without the banner that PyBullet writes to standard error when it is imported."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    yield
+    os.dup2(kept, 2)
+    os.close(kept)
+    os.close(nowhere)
+
+
+with _silent():
+    import pybullet as bullet
+
 _GROUND, _ROBOT = 1, 2
-_SPACING = 4.0
+_SPACING = 4.0  # m, between the robots of a client
+_RETURN = 0.3  # part of its excess over a limit by which a joint goes back in a control period
 
 
 class _Client:
@@ -47,6 +63,7 @@ class _Client:
         self.joints: list[int] = []
         self.contact_columns: dict[int, int] = {}
         self.robots = [self._add_robot(i) for i in range(count)]
+        self.worlds = {robot: first + i for i, robot in enumerate(self.robots)}
 
     def _add_plane(self, normal: tuple[float, float, float], offset: float) -> int:
         shape = bullet.createCollisionShape(bullet.GEOM_PLANE, planeNormal=normal, physicsClientId=self.id)
@@ -68,7 +85,9 @@ class _Client:
                 flags=bullet.URDF_USE_INERTIA_FROM_FILE,
                 physicsClientId=client,
             )
-        infos = [bullet.getJointInfo(robot, j, physicsClientId=client) for j in range(bullet.getNumJoints(robot, client))]
+        infos = [
+            bullet.getJointInfo(robot, j, physicsClientId=client) for j in range(bullet.getNumJoints(robot, client))
+        ]
         joints = {info[1].decode(): info[0] for info in infos}
         links = {bullet.getBodyInfo(robot, client)[0].decode(): -1} | {info[12].decode(): info[0] for info in infos}
         self.joints = [joints[name] for name in spec.joint_names]
@@ -102,7 +121,9 @@ class _Client:
     def rebuild(self, index: int) -> None:
         """Replace a robot whose state has spoiled Bullet's data."""
         bullet.removeBody(self.robots[index], physicsClientId=self.id)
+        del self.worlds[self.robots[index]]
         self.robots[index] = self._add_robot(index)
+        self.worlds[self.robots[index]] = self.first + index
 
     def put(self, index: int, raw: list[float]) -> None:
         """Put a robot into a raw state."""
@@ -118,10 +139,10 @@ class _Client:
             physicsClientId=client,
         )
 
-    def step(self, torque: list[list[float]], raw: list[float], contacts: list[tuple]) -> None:
+    def step(self, torque: list[list[float]], raw: list[float], contacts: list[float]) -> None:
         """Advance the client; append the raw states of its first robots, as many as torques, and all contacts."""
         client, joints = self.id, self.joints
-        for robot, forces in zip(self.robots, torque, strict=False):
+        for robot, forces in zip(self.robots, torque if joints else (), strict=False):
             bullet.setJointMotorControlArray(
                 robot, joints, bullet.TORQUE_CONTROL, forces=forces, physicsClientId=client
             )
@@ -134,19 +155,24 @@ class _Client:
                 raw += rotation
                 raw += linear
                 raw += angular
-            for joint_position, joint_velocity, _, _ in bullet.getJointStates(robot, joints, client):
+            for joint_position, joint_velocity, _, _ in bullet.getJointStates(robot, joints, client) or ():
                 raw.append(joint_position)
                 raw.append(joint_velocity)
         if self.contact_columns:
             self._read_contacts(contacts)
 
-    def _read_contacts(self, contacts: list[tuple]) -> None:
-        columns, world = self.contact_columns, {robot: self.first + i for i, robot in enumerate(self.robots)}
+    def _read_contacts(self, contacts: list[float]) -> None:
+        columns, worlds = self.contact_columns, self.worlds
         for ground in self.grounds:
-            for contact in bullet.getContactPoints(bodyA=ground, physicsClientId=self.id):
-                column = columns.get(contact[4])
-                if column is not None and contact[9] > 0.0:
-                    contacts.append((world[contact[2]], column, *contact[6], *contact[7], contact[9], contact[10], *contact[11], contact[12], *contact[13]))
+            for (
+                *_, robot, _, link, _, position, normal, _, push, slip, across, slip_2, across_2
+            ) in bullet.getContactPoints(ground, physicsClientId=self.id):  # fmt: skip
+                if push > 0.0 and link in columns:
+                    contacts += (worlds[robot], columns[link], push, slip, slip_2)
+                    contacts += position
+                    contacts += normal
+                    contacts += across
+                    contacts += across_2
 
 
 class _Worker:
@@ -170,10 +196,10 @@ class _Worker:
         self._take_states(active, failed)
         ctrl[failed] = 0.0
         torque = np.clip(ctrl, spec.ctrl_range[:, 0], spec.ctrl_range[:, 1]) @ spec.torque
-        torque = torque.tolist()
+        torque = self._keep_limits(rows, torque).tolist()
 
         raw: list[float] = []
-        contacts: list[tuple] = []
+        contacts: list[float] = []
         for client, start, count in self._active_clients(active):
             client.step(torque[start : start + count], raw, contacts)
             idle = arrays["dirty"][client.first + count : client.first + client.count]
@@ -181,6 +207,22 @@ class _Worker:
         self._give_states(active, np.fromiter(raw, float, len(raw)).reshape(active, arrays["raw"].shape[1]), failed)
         if spec.contact_links:
             self._give_contacts(rows, contacts)
+
+    def _keep_limits(self, rows: np.ndarray, torque: np.ndarray) -> np.ndarray:
+        """Torques (n, joints) that do not carry a joint over its limits within the control period.
+
+        Bullet's own limits act only on a joint that is already over its limit, and so a step late: at full torque a
+        light joint would swing across its limit by a third of a radian. So the torque is bounded such that the joint,
+        by its own inertia, just reaches the limit at the end of the period, or goes back by a part of its excess.
+        """
+        spec, dt = self.spec, self.spec.control_dt
+        qpos, qvel, joints = self.arrays["qpos"], self.arrays["qvel"], torque.shape[1]
+        position, velocity = qpos[rows, qpos.shape[1] - joints :], qvel[rows, qvel.shape[1] - joints :]
+        for limit, bound in ((spec.joint_limits[:, 1], np.minimum), (spec.joint_limits[:, 0], np.maximum)):
+            gap = limit - position
+            fastest = np.where(bound(gap, 0.0) == gap, _RETURN * gap, gap) / dt
+            torque = bound(torque, (fastest - velocity) * spec.joint_inertia / dt)
+        return torque
 
     def _active_clients(self, active: int) -> Iterator[tuple[_Client, int, int]]:
         start = 0
@@ -198,11 +240,11 @@ class _Worker:
         if not len(dirty):
             return
         worlds = rows[dirty]
-        qpos, qvel = arrays["qpos"][worlds], arrays["qvel"][worlds]
-        bad = ~(np.maximum(np.abs(qpos).max(1), np.abs(qvel).max(1)) < self.spec.bound)
-        qpos[bad], qvel[bad] = self.spec.initial
+        largest = np.maximum(np.abs(arrays["qpos"][worlds]).max(1), np.abs(arrays["qvel"][worlds]).max(1))
+        bad = ~(largest < self.spec.bound)
+        arrays["qpos"][worlds[bad]], arrays["qvel"][worlds[bad]] = self.spec.initial
         failed[dirty[bad]] = True
-        raw = self._raw(qpos, qvel, self.offsets[dirty])
+        raw = self._raw(arrays["qpos"][worlds], arrays["qvel"][worlds], self.offsets[dirty])
         exact = arrays["dirty"][worlds] == RAW
         raw[exact] = arrays["raw"][worlds[exact]]
         arrays["dirty"][worlds] = CLEAN
@@ -219,26 +261,27 @@ class _Worker:
         arrays["failed"][rows] = failed | spoiled
         arrays["qpos"][rows], arrays["qvel"][rows] = self._generalized(raw, self.offsets[:active])
 
-    def _give_contacts(self, rows: np.ndarray, contacts: list[tuple]) -> None:
+    def _give_contacts(self, rows: np.ndarray, contacts: list[float]) -> None:
         """Sum contact forces and their torques about the root body's origin."""
         wrench = self.arrays["contact_wrench"]
         wrench[rows] = 0.0
         if not contacts:
             return
-        table = np.array(contacts)
+        table = np.fromiter(contacts, float, len(contacts)).reshape(-1, 17)
+        table = table[table[:, 0] <= rows[-1]]  # without the idle robots of a partly active client
         world, column = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64)
-        normal, first, second = table[:, 5:8], table[:, 10:13], table[:, 14:17]
-        force = (table[:, 9:10] * first + table[:, 13:14] * second - table[:, 8:9] * normal) * self.spec.substeps
-        index = np.searchsorted(self.rows, world)
-        arm = table[:, 2:5] - self.offsets[index]
+        push, slip, slip_2 = table[:, 2:3], table[:, 3:4], table[:, 4:5]
+        position, normal, across, across_2 = np.split(table[:, 5:], 4, axis=1)
+        # Bullet divides impulses by the control period instead of the substep in which they acted.
+        force = (slip * across + slip_2 * across_2 - push * normal) * self.spec.substeps
+        arm = position - self.offsets[np.searchsorted(self.rows, world)]
         if self.spec.floating:
             arm -= self.arrays["qpos"][world, :3]
-        values = np.concatenate([force, np.cross(arm, force)], 1)
-        known = world <= rows[-1]
-        np.add.at(wrench, (world[known], column[known]), values[known])
+        np.add.at(wrench, (world, column), np.concatenate([force, np.cross(arm, force)], 1))
 
     def _raw(self, qpos: np.ndarray, qvel: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Bullet's state: base position, quaternion (x, y, z, w), velocities (world frame); position and velocity of each joint."""
+        """Bullet's state: of a floating base position, quaternion (x, y, z, w), linear and angular velocity (world
+        frame); then position and velocity of each joint."""
         joints = len(self.spec.joint_names)
         position, velocity = qpos[:, qpos.shape[1] - joints :] - self.spec.joint_zero, qvel[:, qvel.shape[1] - joints :]
         parts = [np.stack([position, velocity], 2).reshape(len(qpos), 2 * joints)]

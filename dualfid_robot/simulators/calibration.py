@@ -9,7 +9,9 @@ after 1, 5 and 10 periods, relative to how much the reference has changed, is wh
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -26,6 +28,67 @@ HORIZONS = (1, 5, 10)
 
 _STRIDE = 20
 _WORST = 5.0  # a relative error beyond this counts as this: one lost window must not decide the fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """What `calibrate` found.
+
+    Attributes:
+        values: the fitted settings of the engine, chosen ones included.
+        before, after: the residual of the engine's own defaults and of the fitted settings (see `residual`).
+        cost: of a step, relative to the reference.
+    """
+
+    values: dict[str, float]
+    before: dict[str, float]
+    after: dict[str, float]
+    cost: float
+
+
+def calibrate(
+    windows: Windows,
+    robot: RobotModel,
+    reference: Mapping[str, Any],
+    engine: Mapping[str, Any],
+    control_dt: float,
+    bounds: Mapping[str, tuple[float, float]],
+    choices: Mapping[str, Sequence[int]],
+    cost_bound: float,
+    report: Callable[[str], None] = lambda line: None,
+) -> Fit:
+    """Choose the discrete settings that the cost bound allows, then fit the continuous ones.
+
+    Args:
+        engine: configuration of the coarse engine; the search starts from it.
+        bounds: settings to fit, and between what.
+        choices: values to try for each discrete setting.
+        cost_bound: largest cost of a step, relative to the reference's. If every combination costs more, the cheapest
+            is taken.
+        report: takes a line of progress now and then.
+    """
+    defaults = {key: value for key, value in engine.items() if key not in bounds and key not in choices}
+    before = residual(windows, robot, defaults, control_dt)
+    tried = []
+    for combination in itertools.product(*choices.values()):
+        chosen = dict(zip(choices, combination, strict=True))
+        cost = relative_cost(windows, robot, reference, {**engine, **chosen}, control_dt)
+        error = residual(windows, robot, {**engine, **chosen}, control_dt)["all"]
+        report(f"{chosen}: cost {cost:.2f} of the reference, residual {error:.3f}")
+        tried.append((cost > cost_bound, cost if cost > cost_bound else error, cost, chosen))
+    _, _, cost, chosen = min(tried, key=lambda entry: entry[:2])
+
+    fixed = {**engine, **chosen}
+    values: dict[str, float] = {}
+    for values, error in fit(
+        lambda trial: residual(windows, robot, {**fixed, **trial}, control_dt)["all"],
+        {name: engine[name] for name in bounds},
+        bounds,
+    ):
+        report(f"residual {error:.4f} at " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+    values = {name: float(f"{value:.4g}") for name, value in values.items()}
+    after = residual(windows, robot, {**fixed, **values}, control_dt)
+    return Fit({**chosen, **values}, before, after, cost)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +237,29 @@ def _residual(windows: Windows, robot: RobotModel, simulator: Simulator) -> dict
                 errors[f"foot force/{k}"] = _relative(wrench[..., :3].flatten(1) / k, mean, torch.zeros_like(mean))
     errors["all"] = sum(errors.values()) / len(errors)
     return errors
+
+
+def relative_cost(
+    windows: Windows,
+    robot: RobotModel,
+    reference: Mapping[str, Any],
+    engine: Mapping[str, Any],
+    control_dt: float,
+    rounds: int = 5,
+) -> float:
+    """Seconds of the engine per second of the reference for the windows' motion; the two take turns."""
+    n, seconds = len(windows), ([], [])  # type: tuple[int, tuple[list[float], list[float]]]
+    simulators = [make_simulator(config, robot, n, control_dt, robot.feet) for config in (reference, engine)]
+    for _ in range(rounds):
+        for simulator, times in zip(simulators, seconds, strict=True):
+            simulator.set_state(torch.arange(n), windows.qpos[:, 0], windows.qvel[:, 0])
+            for period in range(max(HORIZONS)):
+                started = time.perf_counter()
+                simulator.step(windows.ctrl[:, period], n)
+                times.append(time.perf_counter() - started)
+    for simulator in simulators:
+        simulator.close()
+    return statistics.median(seconds[1]) / statistics.median(seconds[0])
 
 
 def _quantities(robot: RobotModel, qpos: Tensor, qvel: Tensor) -> dict[str, Tensor]:

@@ -56,9 +56,9 @@ class MujocoSimulator(Simulator):
         contact_bodies: Sequence[str] = (),
         device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
-        if self.device.type != "cpu":
+        if torch.device(device).type != "cpu":
             raise ConfigError(f"sim_device={device}: engine mujoco runs on the CPU; allowed is cpu")
+        super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
         self.config = config
         self.model = robot.compile(
             control_dt / config.substeps,

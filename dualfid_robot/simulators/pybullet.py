@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -25,6 +26,9 @@ from dualfid_robot.simulators.base import STATE_BOUND, Simulator
 
 _LOGGER = logging.getLogger(__name__)
 
+# The shared arrays that say how to go on.
+_STATE = ("qpos", "qvel", "raw", "contact_wrench", "dirty")
+
 
 class PybulletSimulator(Simulator):
     """Worlds in PyBullet clients in worker processes, with the state in shared memory both ways.
@@ -44,19 +48,23 @@ class PybulletSimulator(Simulator):
             friction: factor on the asset's friction.
             contact_stiffness, contact_damping: of the feet, N/m and N s/m.
             joint_damping: factor on the asset's joint damping.
-            robots_per_client: robots that share a Bullet world. A client costs about 36 MB, and its step a little
-                more than in proportion to its robots.
+            child_armature, parent_armature: factors on the asset's armature, which Bullet lacks, as inertia of the link
+                below the joint and of the link above (see `robots.urdf`).
+            limit_inertia: factor on a joint's inertia in the bound on torques that keeps joints within their limits.
+            robots_per_client: robots that share a Bullet world. A client costs about 30 MB of memory, and its step a
+                little more than in proportion to its robots.
             workers: processes; 0 takes all CPUs.
         """
 
         substeps: int = 2
-        solver_iterations: int = 10
+        solver_iterations: int = 5
         friction: float = 1.0
-        contact_stiffness: float = 30000.0
-        contact_damping: float = 1000.0
+        contact_stiffness: float = 1000.0
+        contact_damping: float = 30.0
         joint_damping: float = 1.0
         child_armature: float = 1.0
-        parent_armature: float = 0.0
+        parent_armature: float = 1.0
+        limit_inertia: float = 0.5
         robots_per_client: int = 16
         workers: int = 0
 
@@ -67,13 +75,16 @@ class PybulletSimulator(Simulator):
                 ("friction", 0.0),
                 ("contact_damping", 0.0),
                 ("joint_damping", 0.0),
+                ("child_armature", 0.0),
+                ("parent_armature", 0.0),
                 ("robots_per_client", 1),
                 ("workers", 0),
             ):
                 if not getattr(self, key) >= least:
                     raise ConfigError(f"{key}={getattr(self, key)}: must be at least {least}")
-            if not self.contact_stiffness > 0.0:
-                raise ConfigError(f"contact_stiffness={self.contact_stiffness}: must be positive")
+            for key in ("contact_stiffness", "limit_inertia"):
+                if not getattr(self, key) > 0.0:
+                    raise ConfigError(f"{key}={getattr(self, key)}: must be positive")
 
     def __init__(
         self,
@@ -84,14 +95,14 @@ class PybulletSimulator(Simulator):
         contact_bodies: Sequence[str] = (),
         device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
-        if self.device.type != "cpu":
+        if torch.device(device).type != "cpu":
             raise ConfigError(f"sim_device={device}: engine pybullet runs on the CPU; allowed is cpu")
         if importlib.util.find_spec("pybullet") is None:
             raise ConfigError(
                 'engine=pybullet: not installed; pip install "dualfid_robot[pybullet]" (PyPI has no wheel for '
                 "Python >= 3.12), or choose simulator/low=mujoco_reduced"
             )
+        super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
         self.config = config
         self.worker_restarts = 0
         workers = min(config.workers or os.cpu_count() or 1, num_worlds)
@@ -131,6 +142,8 @@ class PybulletSimulator(Simulator):
             joint_names=robot.joint_names,
             joint_zero=model.qpos0[model.jnt_qposadr[joints]],
             joint_damping=model.dof_damping[model.jnt_dofadr[joints]] * config.joint_damping,
+            joint_limits=robot.joint_limits,
+            joint_inertia=config.limit_inertia * urdf.joint_inertia,
             foot_links=urdf.foot_links,
             friction=tuple(friction * config.friction for friction in urdf.friction),
             contact_links=self.contact_bodies,
@@ -140,7 +153,7 @@ class PybulletSimulator(Simulator):
             bound=STATE_BOUND,
             control_dt=self.control_dt,
             substeps=config.substeps,
-            engine={"numSolverIterations": config.solver_iterations, "solverResidualThreshold": float(os.environ.get("SRT","0")),"minimumSolverIslandSize":int(os.environ.get("MSI","128"))},
+            engine={"numSolverIterations": config.solver_iterations, "solverResidualThreshold": 0.0},
             foot_dynamics={"contactStiffness": config.contact_stiffness, "contactDamping": config.contact_damping},
             num_worlds=n,
             robots_per_client=robots_per_client,
@@ -174,15 +187,16 @@ class PybulletSimulator(Simulator):
         self._reset_failed(n, tensors["failed"][:n].nonzero().squeeze(1))
 
     def _restart(self, worker: _Worker) -> None:
-        spec = worker.spec
-        _LOGGER.warning("PyBullet worker %d died (exit status %s); it is started again", spec.worker, worker.exit_status())
+        spec, status = worker.spec, worker.close()
+        if status >= 0:  # it was not killed: it has raised, and its traceback is on standard error
+            raise RuntimeError(f"PyBullet worker {spec.worker} ended with status {status}")
+        _LOGGER.warning("PyBullet worker %d died of signal %d; it is started again", spec.worker, -status)
         self.worker_restarts += 1
         self._workers[spec.worker] = _Worker(spec, self._memory)
         self._workers[spec.worker].await_ready()
         worlds = np.arange(self.num_worlds)
         worlds = worlds[worlds // spec.robots_per_client % spec.workers == spec.worker]
-        dirty = self._arrays["dirty"][worlds]
-        self._arrays["dirty"][worlds] = np.where(dirty == CLEAN, RAW, dirty)
+        self._reload(worlds)
         self._arrays["failed"][worlds[worlds < self._n]] = True
 
     def set_state(self, ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
@@ -193,18 +207,31 @@ class PybulletSimulator(Simulator):
         self._tensors["dirty"][ids] = STATE
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        return {name: self._arrays[name].copy() for name in ("qpos", "qvel", "raw", "contact_wrench", "dirty")}
+        """All that the engine needs to go on from here.
+
+        Exact: a step of Bullet depends on the state alone (contacts are found anew, nothing is warm-started), but
+        Bullet's own state cannot be read to the last bit. So this simulator, too, goes on from what was read here, and
+        to the bit as one that is restored from it.
+        """
+        self._reload()
+        return {name: self._arrays[name].copy() for name in _STATE}
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> None:
-        for name, array in snapshot.items():
-            self._arrays[name][:] = array
-        self._arrays["dirty"][snapshot["dirty"] == CLEAN] = RAW
+        for name in _STATE:
+            self._arrays[name][:] = snapshot[name]
         self.qpos.copy_(self._tensors["qpos"])
         self.qvel.copy_(self._tensors["qvel"])
         self.contact_wrench.copy_(self._tensors["contact_wrench"])
 
     def close(self) -> None:
         self._finalizer()
+        self._arrays.clear()
+        self._tensors.clear()
+
+    def _reload(self, worlds: slice | np.ndarray = slice(None)) -> None:
+        """Let the workers take up worlds from the shared arrays at their next step."""
+        dirty = self._arrays["dirty"][worlds]
+        self._arrays["dirty"][worlds] = np.where(dirty == CLEAN, RAW, dirty)
 
 
 class _Worker:
@@ -220,7 +247,8 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=(memory, answer),
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ
+            | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
             start_new_session=True,
         )
         os.close(answer)
@@ -231,25 +259,22 @@ class _Worker:
 
     def await_ready(self) -> None:
         if not os.read(self._answers, 1):
-            raise RuntimeError(f"PyBullet worker {self.spec.worker} ended at its start, status {self.exit_status()}")
+            raise RuntimeError(f"PyBullet worker {self.spec.worker} ended at its start, status {self._process.wait()}")
 
     def start_step(self, n: int) -> None:
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it died between two steps; finish_step finds out
             os.write(self._requests.fileno(), n.to_bytes(4, "little"))
-        except BrokenPipeError:
-            pass  # it died between two steps; finish_step finds out
 
     def finish_step(self) -> bool:
         """Whether the worker lives."""
         return bool(os.read(self._answers, 1))
 
-    def exit_status(self) -> int:
-        return self._process.wait()
-
-    def close(self) -> None:
-        self._requests.close()
-        self._process.wait()
+    def close(self) -> int:
+        """Let the process end; its exit status."""
+        with contextlib.suppress(BrokenPipeError):
+            self._requests.close()
         os.close(self._answers)
+        return self._process.wait()
 
 
 def _shut_down(workers: list[_Worker], memory: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,6 @@ from dualfid_robot.policies.actor_critic import DualActorCritic
 
 NUM_OBS, NUM_ACTIONS, NUM_ENVS = 6, 2, 24
 SMALL: dict[str, Any] = {"horizon_length": 8, "minibatch_size": 48, "mini_epochs": 2, "mixed_precision": False}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These networks are too small for a second thread, which only waits for a core where others work too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_algorithm(seed: int = 0, **changes: Any) -> DualPPO:

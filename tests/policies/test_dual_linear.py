@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.dual_linear import ACTIVATIONS, DualLinear, _elu_
 
 REFERENCE = {"elu": nn.functional.elu, "tanh": torch.tanh, "relu": torch.relu, "identity": lambda y: y}
@@ -154,6 +155,8 @@ def test_no_input_gradient_is_computed_unless_needed() -> None:
     assert layer(torch.randn(4, 5), 2).grad_fn.next_functions[0][0] is None
 
 
-def test_unknown_activation() -> None:
-    with pytest.raises(ValueError, match="elu, tanh, relu, identity"):
+def test_bad_settings_are_named() -> None:
+    with pytest.raises(ConfigError, match="'gelu': must be one of elu, tanh, relu, identity"):
         DualLinear(2, 3, 1, 1.0, "gelu")
+    with pytest.raises(ConfigError, match="rank = 0"):
+        DualLinear(2, 3, 0, 1.0)

@@ -1,0 +1,176 @@
+"""What the low simulator costs: beside bare PyBullet, beside the high simulator, and in memory.
+
+    python benchmarks/low_fidelity_pool.py
+
+1024 Ants with the calibrated settings of cfg/, from states and under controls of random walking; every thing that is
+compared goes through the same eight control periods in turn.
+
+1. Our engine's step against a bare loop of the same PyBullet calls (torques, step, base, joints, contacts) in as many
+   processes. Target: at least 0.85 of the bare loop's throughput.
+2. Cost of a step relative to full MuJoCo on all CPUs. Target: at most 0.5.
+3. Memory of the worker processes per robot (proportional set size; Linux). Target: at most 3 MB.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from timing import measure_in_turn, rounds_argument
+from torch import Tensor
+
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.runners.entry import CONFIG_DIR, ROOT, register_simulators
+from dualfid_robot.simulators._pybullet_protocol import Spec
+from dualfid_robot.simulators.base import Simulator
+from dualfid_robot.simulators.pybullet import PybulletSimulator
+from dualfid_robot.simulators.registry import make_simulator
+
+WORLDS = 1024
+PERIODS = 8
+
+
+def bare_loop(spec: Spec, pipe: Connection) -> None:
+    """The process of the comparison: the same clients and PyBullet calls, with nothing around them."""
+    import pybullet as bullet
+
+    from dualfid_robot.simulators._pybullet_worker import _Client
+
+    size = spec.robots_per_client
+    firsts = range(spec.worker * size, spec.num_worlds, spec.workers * size)
+    clients = [_Client(spec, first, min(size, spec.num_worlds - first)) for first in firsts]
+    raw, torques = pipe.recv()
+    starts = [raw[client.first : client.first + client.count].tolist() for client in clients]
+    forces = [[t[client.first : client.first + client.count].tolist() for client in clients] for t in torques]
+    pipe.send("ready")
+    while (period := pipe.recv()) is not None:
+        if period < 0:
+            for client, states in zip(clients, starts, strict=True):
+                for index, state in enumerate(states):
+                    client.put(index, state)
+        else:
+            for client, robot_forces in zip(clients, forces[period], strict=True):
+                joints, number = client.joints, client.id
+                for robot, force in zip(client.robots, robot_forces, strict=True):
+                    bullet.setJointMotorControlArray(
+                        robot, joints, bullet.TORQUE_CONTROL, forces=force, physicsClientId=number
+                    )
+                bullet.stepSimulation(number)
+                for robot in client.robots:
+                    bullet.getBasePositionAndOrientation(robot, number)
+                    bullet.getBaseVelocity(robot, number)
+                    bullet.getJointStates(robot, joints, number)
+                bullet.getContactPoints(client.grounds[0], physicsClientId=number)
+        pipe.send("done")
+
+
+class BareLoop:
+    """As many processes as the engine has."""
+
+    def __init__(self, simulator: PybulletSimulator, raw: np.ndarray, torques: np.ndarray) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipes, self.processes = [], []
+        for worker in simulator._workers:
+            here, there = context.Pipe()
+            process = context.Process(target=bare_loop, args=(worker.spec, there), daemon=True)
+            process.start()
+            here.send((raw, torques))
+            self.pipes.append(here)
+            self.processes.append(process)
+        for pipe in self.pipes:
+            pipe.recv()
+
+    def do(self, period: int) -> None:
+        """Step with the torques of a period; -1 goes back to the first state."""
+        for pipe in self.pipes:
+            pipe.send(period)
+        for pipe in self.pipes:
+            pipe.recv()
+
+
+def configurations() -> tuple[dict[str, object], dict[str, object]]:
+    """The Ant's low and high simulator, as train.py configures them."""
+    register_simulators()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        cfg = compose("config", ["task=Ant", "simulator/low=pybullet", "simulator/high=mujoco"])
+    low, high = (OmegaConf.to_container(cfg.simulator[side], resolve=True) for side in ("low", "high"))
+    assert isinstance(low, dict)
+    assert isinstance(high, dict)
+    return {str(key): value for key, value in low.items()}, {str(key): value for key, value in high.items()}
+
+
+def walk(simulator: Simulator, controls: list[Tensor]) -> None:
+    """Bring the worlds to a mix of states: random controls, fallen Ants are put back on their feet."""
+    for turn in range(40):
+        fallen = (simulator.qpos[:, 2] < 0.31).nonzero().squeeze(1)
+        if turn == 0:
+            fallen = torch.arange(WORLDS)
+        qpos = torch.from_numpy(simulator.robot.model.qpos0).float().repeat(len(fallen), 1)
+        limits = torch.from_numpy(simulator.robot.joint_limits).float()
+        qpos[:, 7:] = qpos[:, 7:].clamp(limits[:, 0], limits[:, 1])
+        simulator.set_state(fallen, qpos, torch.zeros(len(fallen), simulator.robot.model.nv))
+        simulator.step(controls[turn % len(controls)], WORLDS)
+
+
+def memory(simulator: PybulletSimulator) -> float:
+    """MB of the worker processes per robot."""
+    total = 0
+    for worker in simulator._workers:
+        lines = Path(f"/proc/{worker._process.pid}/smaps_rollup").read_text().splitlines()
+        total += int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+    return total / 1024 / WORLDS
+
+
+def main(rounds: int) -> None:
+    """Print the three comparisons."""
+    low, high = configurations()
+    robot = RobotModel(ROOT / "assets" / "ant.xml", ("foot_1", "foot_2", "foot_3", "foot_4"))
+    generator = torch.Generator().manual_seed(0)
+    controls = [torch.rand(WORLDS, 8, generator=generator) * 2 - 1 for _ in range(PERIODS)]
+    ours = make_simulator(low, robot, WORLDS, 1 / 60, robot.feet)
+    full = make_simulator(high, robot, WORLDS, 1 / 60, robot.feet)
+    assert isinstance(ours, PybulletSimulator)
+    walk(ours, controls)
+    start = ours.snapshot()
+    qpos, qvel = ours.qpos.clone(), ours.qvel.clone()
+    gear = torch.from_numpy(robot.model.actuator_gear[:, 0])
+    bare = BareLoop(ours, start["raw"], torch.stack([control * gear for control in controls]).numpy())
+    worlds = torch.arange(WORLDS)
+
+    def back() -> None:
+        ours.restore(start)
+        full.set_state(worlds, qpos, qvel)
+        bare.do(-1)
+
+    actions = {"back": back}
+    for period, control in enumerate(controls):
+        actions[f"ours {period}"] = lambda control=control: ours.step(control, WORLDS)
+        actions[f"bare {period}"] = lambda period=period: bare.do(period)
+        actions[f"full {period}"] = lambda control=control: full.step(control, WORLDS)
+    medians = measure_in_turn(actions, rounds)
+    cost = {
+        name: sum(medians[f"{name} {period}"] for period in range(1, PERIODS)) / (PERIODS - 1) / WORLDS * 1e6
+        for name in ("ours", "bare", "full")
+    }
+    settings = {key: value for key, value in low.items() if key in ("substeps", "solver_iterations", "robots_per_client")}
+    print(f"{WORLDS} Ants, {len(ours._workers)} processes, {settings}")
+    print(f"  bare PyBullet  {cost['bare']:7.2f} µs per env step")
+    print(f"  our engine     {cost['ours']:7.2f} µs per env step")
+    print(f"  full MuJoCo    {cost['full']:7.2f} µs per env step ({replace(full.config)})")  # type: ignore[attr-defined]
+    print(f"  ours / bare throughput: {cost['bare'] / cost['ours']:.3f} (target 0.85)")
+    print(f"  cost relative to full MuJoCo: {cost['ours'] / cost['full']:.3f} (target at most 0.5)")
+    print(f"  memory: {memory(ours):.2f} MB per robot (target at most 3)")
+    for pipe in bare.pipes:
+        pipe.send(None)
+    ours.close()
+    full.close()
+
+
+if __name__ == "__main__":
+    main(rounds_argument(10))

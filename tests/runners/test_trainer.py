@@ -1,0 +1,83 @@
+"""The training loop: modes, metrics, accounting, and learning."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.trainer import Trainer
+
+SMALL = ("task=Cartpole", "num_envs=64", "train.params.config.minibatch_size=256", "simulator/low=mujoco_reduced")
+
+
+@pytest.mark.parametrize(
+    ("allocation", "low", "high"), [("high_only", 0, 64), ("low_only", 64, 0), ("fixed", 30, 34), ("schedule", 54, 10)]
+)
+def test_each_mode_is_a_setting(
+    allocation: str, low: int, high: int, compose_config: Callable[..., DictConfig]
+) -> None:
+    trainer = Trainer(Experiment(compose_config(*SMALL, f"allocation={allocation}")))
+    metrics = trainer.iterate()
+    assert (trainer.env.low is None) == (low == 0) and (trainer.env.high is None) == (high == 0)
+    assert metrics["allocation/n_low"] == low and metrics["allocation/n_high"] == high
+    trainer.close()
+
+
+def test_adapter_stays_zero_without_high_data(compose_config: Callable[..., DictConfig]) -> None:
+    trainer = Trainer(Experiment(compose_config(*SMALL, "allocation=low_only")))
+    for _ in range(3):
+        metrics = trainer.iterate()
+    assert metrics["divergence/D"] == 0.0 and metrics["adapter/actor_ratio"] == 0.0
+    trainer.close()
+
+
+def test_metrics_add_up_and_are_complete(compose_config: Callable[..., DictConfig], tmp_path: Path) -> None:
+    trainer = Trainer(Experiment(compose_config(*SMALL, "max_iterations=5", "allocation.warmup_iterations=1")))
+    trainer.train(_folder(tmp_path))
+    trainer.close()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["samples"] for row in rows] == [64 * 16 * k for k in range(1, 6)]
+    assert rows[-1]["cost_seconds"] == pytest.approx(sum(row["seconds/iteration"] for row in rows))
+    for row in rows:
+        assert row["allocation/n_low"] + row["allocation/n_high"] == 64
+        parts = row["seconds/low"] + row["seconds/high"] + row["seconds/learner"]
+        assert parts == pytest.approx(row["seconds/iteration"])
+        assert 0 < row["allocation/rho"] < 1
+        assert all(math.isfinite(value) for key, value in row.items() if key != "allocation/divergence_smoothed")
+    assert list((tmp_path / "tensorboard" / "against_samples").iterdir())
+    assert list((tmp_path / "tensorboard" / "against_cost_seconds").iterdir())
+    assert (tmp_path / "config.yaml").is_file() and (tmp_path / "versions.json").is_file()
+
+
+def test_a_cost_bound_ends_the_run(compose_config: Callable[..., DictConfig], tmp_path: Path) -> None:
+    trainer = Trainer(Experiment(compose_config(*SMALL, "max_cost=0.3")))
+    trainer.train(_folder(tmp_path))
+    trainer.close()
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0.3 <= trainer.cost_seconds < 0.3 + 2 * last["seconds/iteration"] + 0.5
+    assert trainer.iteration < 100
+
+
+def _folder(path: Path) -> Path:
+    (path / "nn").mkdir()
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("allocation", ["exponential", "high_only", "low_only"])
+def test_cartpole_is_learnt(allocation: str, compose_config: Callable[..., DictConfig]) -> None:
+    """The policy's own simulator: high for dual and high-only, low for low-only."""
+    trainer = Trainer(
+        Experiment(compose_config("task=Cartpole", f"allocation={allocation}", "simulator/low=mujoco_reduced"))
+    )
+    side = "low" if allocation == "low_only" else "high"
+    best = max(trainer.iterate().get(f"return/{side}", 0.0) for _ in range(80))
+    trainer.close()
+    assert best > 400

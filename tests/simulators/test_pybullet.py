@@ -1,0 +1,220 @@
+"""What only PyBullet's processes have: crashes, left-overs, the free-flight twin, refusals."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Make
+from engines import everyone, standing
+
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.robots.urdf import make_urdf
+from dualfid_robot.runners.entry import ROOT
+from dualfid_robot.simulators._pybullet_protocol import Spec
+from dualfid_robot.simulators.pybullet import PybulletSimulator
+
+RobotOf = Callable[..., RobotModel]
+
+
+@pytest.mark.parametrize("moment", ["before", "during"])
+def test_a_killed_worker_is_replaced(
+    pybullet: None, make: Make, ant: RobotModel, moment: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    n, active = 24, 20  # clients of 4: worlds 0-3, 8-11, 16-19 belong to worker 0, and so do none of the idle ones
+    simulator, twin = (make("pybullet", ant, n, bodies=ant.feet) for _ in range(2))
+    assert isinstance(simulator, PybulletSimulator)
+    ctrl = torch.rand(n, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for each in (simulator, twin):
+        each.set_state(everyone(each), *standing(ant, n))
+        each.step(ctrl, n)
+    before = simulator.qpos.clone()
+    victim = simulator._workers[1]._process.pid  # worlds 4-7, 12-15, 20-23
+    if moment == "before":
+        os.kill(victim, signal.SIGKILL)
+        time.sleep(0.2)
+        simulator.start_step(ctrl[:active], active)
+    else:
+        os.kill(victim, signal.SIGSTOP)  # so that it cannot be done before it is killed
+        simulator.start_step(ctrl[:active], active)
+        os.kill(victim, signal.SIGKILL)
+    with caplog.at_level(logging.WARNING):
+        simulator.finish_step()
+    twin.step(ctrl[:active], active)
+    assert "worker 1 died" in caplog.text
+    assert simulator.worker_restarts == 1
+    lost = torch.tensor([4, 5, 6, 7, 12, 13, 14, 15])
+    kept = torch.tensor([0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19])
+    assert torch.equal(simulator.failed.nonzero().squeeze(1), lost)
+    assert torch.equal(simulator.qpos[lost], torch.from_numpy(ant.model.qpos0).float().expand(len(lost), -1))
+    assert torch.equal(simulator.qpos[kept], twin.qpos[kept])
+    assert torch.equal(simulator.qpos[active:], before[active:])
+    simulator.step(ctrl, n)
+    twin.step(ctrl, n)
+    assert not simulator.failed.any()
+    torch.testing.assert_close(simulator.qpos[active:], twin.qpos[active:], rtol=0, atol=1e-5)
+
+
+def test_a_worker_that_fails_by_itself_is_not_started_again(
+    pybullet: None, monkeypatch: pytest.MonkeyPatch, make: Make, ant: RobotModel
+) -> None:
+    whole = PybulletSimulator._spec
+
+    def broken(self: PybulletSimulator, workers: int, robots_per_client: int) -> Spec:
+        return replace(whole(self, workers, robots_per_client), urdf="<robot")
+
+    monkeypatch.setattr(PybulletSimulator, "_spec", broken)
+    with pytest.raises(RuntimeError, match="worker 0 ended at its start, status 1"):
+        make("pybullet", ant, 1)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_close_leaves_nothing(pybullet: None, make: Make, ant: RobotModel) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    simulator = make("pybullet", ant, 8)
+    assert isinstance(simulator, PybulletSimulator)
+    workers = [worker._process.pid for worker in simulator._workers]
+    assert len(workers) == 2
+    assert all(alive(pid) for pid in workers)
+    simulator.close()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+SCRIPT = """
+import os, signal, sys, time
+from pathlib import Path
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.simulators.registry import make_simulator
+robot = RobotModel(Path(sys.argv[1]), ("foot_1",))
+simulator = make_simulator({"engine": "pybullet", "workers": 2}, robot, 8, 0.01)
+print(*[worker._process.pid for worker in simulator._workers], flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_workers_end_with_their_parent(pybullet: None, ant: RobotModel, sent: signal.Signals) -> None:
+    command = [sys.executable, "-c", SCRIPT, str(ant.path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, start_new_session=True
+    ) as parent:
+        assert parent.stdout is not None
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        assert all(alive(pid) for pid in workers)
+        os.killpg(parent.pid, sent)
+        parent.wait(10)
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in workers)
+
+
+def test_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, make: Make, ant: RobotModel) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r'pip install "dualfid_robot\[pybullet\]".*simulator/low=mujoco_reduced'):
+        make("pybullet", ant, 1)
+
+
+def test_contacts_of_a_body_that_is_no_foot_are_refused(pybullet: None, make: Make, ant: RobotModel) -> None:
+    with pytest.raises(ConfigError, match="torso"):
+        make("pybullet", ant, 1, bodies=("torso", "foot_1"))
+
+
+def test_free_flight_follows_mujoco(pybullet: None, make: Make, ant: RobotModel) -> None:
+    """The substitute for armature: without contacts, with torques at a tenth of their range."""
+    n = 64
+    generator = torch.Generator().manual_seed(0)
+    qpos, _ = standing(ant, n)
+    qpos[:, 2] = 50.0
+    qpos[:, 3:7] = torch.nn.functional.normalize(torch.randn(n, 4, generator=generator), dim=1)
+    qpos[:, 7:] += 0.1 * torch.randn(n, 8, generator=generator)
+    qvel = torch.randn(n, 14, generator=generator)
+    ctrl = [0.1 * (2 * torch.rand(n, 8, generator=generator) - 1) for _ in range(5)]
+    reference = make("mujoco", ant, n)
+    twin = make("pybullet", ant, n, child_armature=1.2, parent_armature=2.5)
+    for simulator in (reference, twin):
+        simulator.set_state(everyone(simulator), qpos, qvel)
+    for step, bound in enumerate((0.13, 0.16, 0.19, 0.22, 0.25)):
+        for simulator in (reference, twin):
+            simulator.step(ctrl[step], n)
+        error = (twin.qvel - reference.qvel)[:, 6:].abs().mean()
+        assert error < bound  # rad/s; the joints' mean speed is about 1
+    assert (reference.qvel - qvel)[:, 6:].abs().mean() > 0.8
+
+
+BALL = '<body name="ball" pos="0 0 1"><freejoint name="free"/><geom name="skin" size="0.1"/></body>'
+ARM = """<body name="arm"><joint name="hinge" {joint}/><geom name="bar" type="capsule" size="0.1 0.2" {geom}/>
+<body name="tip" pos="1 0 0">{tip}<geom name="end" size="0.1"/></body></body>"""
+
+
+def arm(joint: str = "", geom: str = "", tip: str = '<joint name="wrist"/>') -> str:
+    return ARM.format(joint=joint, geom=geom, tip=tip)
+
+
+FLOOR = '<geom name="floor" type="plane" size="0 0 1"/>'
+
+
+@pytest.mark.parametrize(
+    ("worldbody", "rest", "feet", "named"),
+    [
+        (arm(tip='<joint name="a"/><joint name="b" axis="1 0 0"/>'), "", (), "body tip: several joints"),
+        (arm(tip='<joint name="ball" type="ball"/>'), "", (), "joint ball"),
+        (arm('stiffness="3"'), "", (), "joint hinge: a joint spring"),
+        (arm('frictionloss="0.1"'), "", (), "joint hinge: dry friction"),
+        (arm('type="slide" armature="0.1"'), "", (), "joint hinge: armature"),
+        (arm('actuatorfrcrange="-1 1"'), "", (), "joint hinge: actuatorfrcrange"),
+        (BALL + '<body name="other"><joint/><geom size="0.1"/></body>', "", (), "body other: a second tree"),
+        (BALL + '<body name="other" pos="2 0 1"><freejoint/><geom size="0.1"/></body>', "", (), "second"),
+        ('<body name="hand" mocap="true"/>' + arm(), "", (), "body hand: a mocap"),
+        (
+            arm(),
+            '<tendon><fixed name="cable"><joint joint="hinge" coef="1"/></fixed></tendon>',
+            (),
+            "tendon cable",
+        ),
+        (arm(), '<equality><joint name="gear" joint1="hinge" joint2="wrist"/></equality>', (), "equality gear"),
+        (arm(), '<actuator><position name="servo" joint="hinge"/></actuator>', (), "actuator servo"),
+        (arm(), '<actuator><motor name="m" joint="hinge" forcerange="-1 1"/></actuator>', (), "actuator m"),
+        (BALL, '<actuator><motor name="jet" joint="free" gear="0 0 1 0 0 0"/></actuator>', (), "actuator jet"),
+        (FLOOR + BALL, "", (), "no feet"),
+        (FLOOR + BALL.replace('size="0.1"', 'type="ellipsoid" size=".1 .2 .3"'), "", ("ball",), "geom skin of foot"),
+        (FLOOR + BALL.replace('size="0.1"', 'size="0.1" condim="6"'), "", ("ball",), "geom skin: condim 6"),
+        ('<geom name="step" type="box" size="1 1 .1"/>' + BALL, "", ("ball",), "geom step: feet can only touch planes"),
+        (BALL, '<option density="1.2"/>', (), "a fluid"),
+    ],
+)
+def test_what_it_cannot_express_is_refused_by_name(
+    worldbody: str, rest: str, feet: tuple[str, ...], named: str, robot_of: RobotOf
+) -> None:
+    with pytest.raises(ConfigError, match=named):
+        make_urdf(robot_of(worldbody, rest, feet))
+
+
+def test_the_parent_is_free_while_workers_step(pybullet: None, make: Make, ant: RobotModel) -> None:
+    simulator = make("pybullet", ant, 64, substeps=20)
+    simulator.set_state(everyone(simulator), *standing(ant, 64))
+    simulator.step(torch.zeros(64, 8), 64)
+    started = time.perf_counter()
+    simulator.start_step(torch.zeros(64, 8), 64)
+    handed_over = time.perf_counter() - started
+    simulator.finish_step()
+    assert handed_over < 0.5 * (time.perf_counter() - started)
