@@ -6,8 +6,7 @@ import sys
 __version__ = "0.1.0"
 
 # Set before torch is loaded: its threads shall sleep between operations instead of spinning, because the simulators'
-# threads and workers need the same cores. Spinning costs a fifth of MuJoCo's speed, and when another process takes a core
-# the learner slows down tenfold.
+# threads and workers need the same cores, and when another process takes a core a spinning learner slows down tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # MuJoCo picks its OpenGL when it is imported. Without a display only EGL can draw, and videos are all that we draw.

@@ -11,6 +11,9 @@ from typing import Any
 from dualfid_robot.errors import ConfigError
 
 
+_TYPES = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", dict: "a mapping"}
+
+
 def parse_settings(cls: type, settings: Mapping[str, Any], where: str) -> Any:
     """Build the dataclass `cls` from a mapping, refusing unknown keys, missing ones and values of another type.
 
@@ -21,7 +24,7 @@ def parse_settings(cls: type, settings: Mapping[str, Any], where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     unknown = sorted(set(settings) - set(fields))
     if unknown:
-        raise ConfigError(f"{where}.{unknown[0]}: no such setting; {where} has {sorted(fields)}")
+        raise ConfigError(f"{where}.{unknown[0]}={settings[unknown[0]]}: no such setting; {where} has {sorted(fields)}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in settings:
@@ -49,12 +52,12 @@ def _checked(value: Any, expected: Any, key: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{key}={value}: a mapping is expected")
         return parse_settings(typing.cast(type, expected), value, key)
-    if origin is dict:
-        expected = dict
+    if origin is dict or origin is Mapping:
+        expected = origin
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-        raise ConfigError(f"{key}={value}: {expected.__name__} is expected")
+        raise ConfigError(f"{key}={value}: {_TYPES.get(expected, expected.__name__)} is expected")
     return value
 
 
@@ -69,3 +72,20 @@ def _checked_union(value: Any, options: tuple[Any, ...], key: str) -> Any:
             except ConfigError as error:
                 errors.append(str(error))
     raise ConfigError("; or ".join([errors[0], *(text.removeprefix(f"{key}={value}: ") for text in errors[1:])]))
+
+
+def require(condition: bool, key: str, value: object, allowed: str) -> None:
+    """Raise ConfigError naming the key, its value and what is allowed, unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{key}={value}: must be {allowed}")
+
+
+def require_number(key: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    """Raise ConfigError unless value lies in [low, high], or in (low, high] with `open_low`; NaN never does."""
+    allowed = f"a number in {'(' if open_low else '['}{low:g}, {high:g}]"
+    require((low < value if open_low else low <= value) and value <= high, key, value, allowed)
+
+
+def require_integer(key: str, value: int, low: int) -> None:
+    """Raise ConfigError unless value is at least `low`."""
+    require(value >= low, key, value, f"a whole number of at least {low}")

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from dualfid_robot.algorithms.checks import from_mapping, require, require_integer, require_number
 from dualfid_robot.algorithms.rules import make_rule
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.settings import require, require_integer, require_number
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,15 @@ class AllocationConfig:
     block_size: int = 32
 
     def __post_init__(self) -> None:
-        require_number("allocation.rho_min", self.rho_min, 0.0, 1.0)
-        require_number("allocation.rho_max", self.rho_max, self.rho_min, 1.0)
-        require_integer("allocation.warmup_iterations", self.warmup_iterations, 0)
+        require_number("rho_min", self.rho_min, 0.0, 1.0)
+        require_number("rho_max", self.rho_max, self.rho_min, 1.0)
+        require_integer("warmup_iterations", self.warmup_iterations, 0)
         if self.warmup_iterations > 0:
-            require_number("allocation.warmup_rho", self.warmup_rho, self.rho_min, self.rho_max)
-        require_number("allocation.smoothing", self.smoothing, 0.0, 1.0)
-        require(self.smoothing < 1.0, "allocation.smoothing", self.smoothing, "less than 1, or D never changes")
-        require_number("allocation.rate_limit", self.rate_limit, 0.0, 1.0, open_low=True)
-        require_integer("allocation.block_size", self.block_size, 1)
-
-    @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> AllocationConfig:
-        """From the ``allocation`` section of a configuration; ConfigError for a key that is not a setting."""
-        return from_mapping(cls, mapping, "allocation")
+            require_number("warmup_rho", self.warmup_rho, self.rho_min, self.rho_max)
+        require_number("smoothing", self.smoothing, 0.0, 1.0)
+        require(self.smoothing < 1.0, "smoothing", self.smoothing, "less than 1, or D never changes")
+        require_number("rate_limit", self.rate_limit, 0.0, 1.0, open_low=True)
+        require_integer("block_size", self.block_size, 1)
 
 
 class Allocator:

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dualfid_robot.algorithms.checks import from_mapping, require, require_integer, require_number
 from dualfid_robot.algorithms.ppo_loss import LossCoefficients, MiniBatch, ppo_loss_gradient
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.policies.actor_critic import DualActorCritic
+from dualfid_robot.settings import require, require_integer, require_number
 
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-6, 1e-2
 MAX_CHUNK_ROWS = 8192
@@ -77,41 +77,22 @@ class PPOConfig:
     loss_weighting: Literal["sum", "share"] = "sum"
     adapter_weight_decay: float = 0.0
 
-    WHERE = "train.params.config"
-
     def __post_init__(self) -> None:
         for name, low in (("horizon_length", 1), ("minibatch_size", 1), ("mini_epochs", 1)):
-            require_integer(f"{self.WHERE}.{name}", getattr(self, name), low)
+            require_integer(name, getattr(self, name), low)
         for name in ("gamma", "tau"):
-            require_number(f"{self.WHERE}.{name}", getattr(self, name), 0.0, 1.0)
+            require_number(name, getattr(self, name), 0.0, 1.0)
         for name in ("learning_rate", "adapter_learning_rate", "kl_threshold", "e_clip", "grad_norm", "reward_scale"):
-            require_number(f"{self.WHERE}.{name}", getattr(self, name), 0.0, math.inf, open_low=True)
+            require_number(name, getattr(self, name), 0.0, math.inf, open_low=True)
         for name in ("critic_coef", "entropy_coef", "bounds_loss_coef", "adapter_weight_decay"):
-            require_number(f"{self.WHERE}.{name}", getattr(self, name), 0.0, math.inf)
-        flags = ("clip_value", "truncate_grads", "normalize_advantage", "normalize_input", "normalize_value")
-        for name in (*flags, "value_bootstrap"):
-            value = getattr(self, name)
-            require(isinstance(value, bool), f"{self.WHERE}.{name}", value, "True or False")
-        choices: tuple[tuple[str, tuple[object, ...]], ...] = (
-            ("lr_schedule", ("adaptive", "constant")),
-            ("loss_weighting", ("sum", "share")),
-            ("mixed_precision", ("auto", True, False)),
-        )
-        for name, allowed in choices:
-            value = getattr(self, name)
-            require(value in allowed, f"{self.WHERE}.{name}", value, f"one of {', '.join(map(str, allowed))}")
-
-    @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> PPOConfig:
-        """From a mapping with these keys; ConfigError for any other."""
-        return from_mapping(cls, mapping, cls.WHERE)
+            require_number(name, getattr(self, name), 0.0, math.inf)
 
     def num_minibatches(self, num_envs: int) -> int:
         """K = N · T / minibatch_size; ConfigError unless that is whole."""
         samples = num_envs * self.horizon_length
         require(
             samples % self.minibatch_size == 0,
-            f"{self.WHERE}.minibatch_size",
+            "train.params.config.minibatch_size",
             self.minibatch_size,
             f"a divisor of num_envs · horizon_length = {num_envs} · {self.horizon_length} = {samples}",
         )

@@ -24,6 +24,7 @@ from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.runners.interrupt import Interrupt
 from dualfid_robot.runners.progress import ProgressDisplay
 from dualfid_robot.runners.run_log import RunLog
+from dualfid_robot.settings import parse_settings
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Trainer:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         seeds = [int(seed) for seed in np.random.SeedSequence(experiment.seed).generate_state(4)]
-        allocation = AllocationConfig.from_mapping(experiment.settings["allocation"])
+        allocation = parse_settings(AllocationConfig, experiment.settings["allocation"], "allocation")
         self.allocator = Allocator(experiment.num_envs, allocation)
         self.policy = experiment.make_policy()
         self.algorithm = DualPPO(self.policy, experiment.ppo, seed=seeds[2])

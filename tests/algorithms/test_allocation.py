@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
 from dualfid_robot.algorithms.rules import RULES, make_rule, rule
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.settings import parse_settings
 
 CFG = Path(__file__).parents[2] / "cfg" / "allocation"
 FREE = {"rho_min": 0.0, "rho_max": 1.0, "warmup_iterations": 0, "smoothing": 0.0, "rate_limit": 1.0, "block_size": 1}
@@ -149,7 +150,7 @@ def test_divergence_may_be_a_tensor_but_not_nan() -> None:
 )
 def test_configurations_start_as_named(name: str, n_low_share: float, num_envs: int) -> None:
     with initialize_config_dir(str(CFG), version_base=None):
-        allocator = Allocator(num_envs, AllocationConfig.from_mapping(compose(name)))  # type: ignore[arg-type]
+        allocator = Allocator(num_envs, parse_settings(AllocationConfig, compose(name), "allocation"))  # type: ignore[arg-type]
     assert allocator.n_low == pytest.approx(n_low_share * num_envs, abs=16.5)
     if name != "schedule":
         assert allocator.max_n_low == allocator.min_n_low == allocator.n_low  # no environment is built in vain
@@ -160,9 +161,9 @@ def test_configurations_start_as_named(name: str, n_low_share: float, num_envs: 
 def test_every_rule_has_a_configuration_and_its_defaults() -> None:
     with initialize_config_dir(str(CFG), version_base=None):
         for name in RULES:
-            config = AllocationConfig.from_mapping(compose(name))  # type: ignore[arg-type]
+            config = parse_settings(AllocationConfig, compose(name), "allocation")  # type: ignore[arg-type]
             assert make_rule(config.rule) == make_rule({"name": name})
-        exponential = AllocationConfig.from_mapping(compose("exponential"))  # type: ignore[arg-type]
+        exponential = parse_settings(AllocationConfig, compose("exponential"), "allocation")  # type: ignore[arg-type]
     defaults = AllocationConfig()
     for key in ("rho_min", "rho_max", "warmup_iterations", "warmup_rho", "smoothing", "rate_limit", "block_size"):
         assert getattr(exponential, key) == getattr(defaults, key)
@@ -187,7 +188,7 @@ def test_a_new_rule_is_one_class() -> None:
         ({"rho_min": -0.1}, ("allocation.rho_min", "-0.1", "[0, 1]")),
         ({"rho_min": 0.6, "rho_max": 0.5}, ("allocation.rho_max", "0.5", "[0.6, 1]")),
         ({"warmup_rho": 0.95}, ("allocation.warmup_rho", "0.95", "[0.1, 0.9]")),
-        ({"warmup_iterations": 2.5}, ("allocation.warmup_iterations", "2.5", "integer")),
+        ({"warmup_iterations": 2.5}, ("allocation.warmup_iterations", "2.5", "a whole number")),
         ({"smoothing": 1.0}, ("allocation.smoothing", "1.0", "less than 1")),
         ({"rate_limit": 0.0}, ("allocation.rate_limit", "0.0", "(0, 1]")),
         ({"rate_limit": math.nan}, ("allocation.rate_limit", "nan", "(0, 1]")),
@@ -201,7 +202,7 @@ def test_a_new_rule_is_one_class() -> None:
 )
 def test_bad_settings_are_named(settings_: dict[str, Any], parts: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as error:
-        Allocator(100, AllocationConfig.from_mapping(settings_))
+        Allocator(100, parse_settings(AllocationConfig, settings_, "allocation"))
     for part in parts:
         assert part in str(error.value)
     assert "\n" not in str(error.value)

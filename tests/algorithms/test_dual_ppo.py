@@ -17,6 +17,7 @@ from dualfid_robot.algorithms.dual_ppo import DualPPO, PPOConfig, _standardised
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
+from dualfid_robot.settings import parse_settings
 
 NUM_OBS, NUM_ACTIONS, NUM_ENVS = 6, 2, 24
 SMALL: dict[str, Any] = {"horizon_length": 8, "minibatch_size": 48, "mini_epochs": 2, "mixed_precision": False}
@@ -365,13 +366,16 @@ def test_non_finite_rewards_are_reported_before_they_do_harm() -> None:
         ({"gamma": 1.5}, ("gamma", "1.5", "[0, 1]")),
         ({"tau": -0.1}, ("tau", "-0.1", "[0, 1]")),
         ({"learning_rate": 0.0}, ("learning_rate", "0.0", "(0, inf]")),
-        ({"e_clip": "0.2"}, ("e_clip", "'0.2'", "a number")),
+        ({"e_clip": "0.2"}, ("e_clip", "=0.2:", "a number")),
         ({"critic_coef": -1}, ("critic_coef", "-1", "[0, inf]")),
         ({"mini_epochs": 0}, ("mini_epochs", "0", "at least 1")),
-        ({"horizon_length": 16.0}, ("horizon_length", "16.0", "integer")),
-        ({"lr_schedule": "linear"}, ("lr_schedule", "'linear'", "adaptive, constant")),
-        ({"loss_weighting": "mean"}, ("loss_weighting", "'mean'", "sum, share")),
-        ({"mixed_precision": "yes"}, ("mixed_precision", "'yes'", "auto, True, False")),
+        ({"horizon_length": 16.0}, ("horizon_length", "16.0", "a whole number")),
+        ({"lr_schedule": "linear"}, ("lr_schedule", "=linear:", "['adaptive', 'constant']")),
+        ({"loss_weighting": "mean"}, ("loss_weighting", "=mean:", "['sum', 'share']")),
+        (
+            {"mixed_precision": "yes"},
+            ("mixed_precision", "=yes:", "True or False is expected; or allowed are ['auto']"),
+        ),
         ({"clip_value": 1}, ("clip_value", "1", "True or False")),
         ({"minibatch_size": 50}, ("minibatch_size", "50", "24 · 8 = 192")),
         ({"clip": 0.2}, ("clip", "0.2", "e_clip")),
@@ -379,6 +383,6 @@ def test_non_finite_rewards_are_reported_before_they_do_harm() -> None:
 )
 def test_bad_settings_are_named(changes: dict[str, Any], parts: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as error:
-        PPOConfig.from_mapping({**SMALL, **changes}).num_minibatches(NUM_ENVS)
+        parse_settings(PPOConfig, {**SMALL, **changes}, "train.params.config").num_minibatches(NUM_ENVS)
     for part in ("train.params.config.", *parts):
         assert part in str(error.value)

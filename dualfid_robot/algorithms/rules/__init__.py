@@ -12,7 +12,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
-from dualfid_robot.algorithms.checks import from_mapping, require
+from dualfid_robot.settings import parse_settings, require
 
 
 class AllocationRule(Protocol):
@@ -42,7 +42,8 @@ def make_rule(settings: Mapping[str, Any]) -> AllocationRule:
     name = settings.get("name")
     require(name in RULES, "allocation.rule.name", name, f"one of {', '.join(sorted(RULES))}")
     parameters = {key: value for key, value in settings.items() if key != "name"}
-    return from_mapping(RULES[str(name)], parameters, "allocation.rule")
+    made: AllocationRule = parse_settings(RULES[str(name)], parameters, "allocation.rule")
+    return made
 
 
 for _module in pkgutil.iter_modules(__path__):

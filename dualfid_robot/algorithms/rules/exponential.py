@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dualfid_robot.algorithms.checks import require_number
 from dualfid_robot.algorithms.rules import rule
+from dualfid_robot.settings import require_number
 
 
 @rule("exponential")
@@ -20,7 +20,7 @@ class Exponential:
     alpha: float = 4.0
 
     def __post_init__(self) -> None:
-        require_number("allocation.rule.alpha", self.alpha, 0.0, math.inf, open_low=True)
+        require_number("alpha", self.alpha, 0.0, math.inf, open_low=True)
 
     def __call__(self, divergence: float, iteration: int) -> float:
         return math.exp(-self.alpha * divergence)

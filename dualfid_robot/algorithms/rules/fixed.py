@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dualfid_robot.algorithms.checks import require_number
 from dualfid_robot.algorithms.rules import rule
+from dualfid_robot.settings import require_number
 
 
 @rule("fixed")
@@ -16,7 +16,7 @@ class Fixed:
     rho: float = 0.5
 
     def __post_init__(self) -> None:
-        require_number("allocation.rule.rho", self.rho, 0.0, 1.0)
+        require_number("rho", self.rho, 0.0, 1.0)
 
     def __call__(self, divergence: float, iteration: int) -> float:
         return self.rho

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dualfid_robot.algorithms.checks import require_number
 from dualfid_robot.algorithms.rules import rule
+from dualfid_robot.settings import require_number
 
 
 @rule("inverse_sigmoid")
@@ -22,8 +22,8 @@ class InverseSigmoid:
     k: float = 20.0
 
     def __post_init__(self) -> None:
-        require_number("allocation.rule.alpha", self.alpha, 0.0, math.inf, open_low=True)
-        require_number("allocation.rule.k", self.k, 1.0, math.inf)
+        require_number("alpha", self.alpha, 0.0, math.inf, open_low=True)
+        require_number("k", self.k, 1.0, math.inf)
 
     def __call__(self, divergence: float, iteration: int) -> float:
         # exp(−x) instead of exp(x): a large divergence underflows to ρ = 0 instead of overflowing

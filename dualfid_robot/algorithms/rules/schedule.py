@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dualfid_robot.algorithms.checks import require_integer, require_number
 from dualfid_robot.algorithms.rules import rule
+from dualfid_robot.settings import require_integer, require_number
 
 
 @rule("schedule")
@@ -18,9 +18,9 @@ class Schedule:
     iterations: int = 500
 
     def __post_init__(self) -> None:
-        require_number("allocation.rule.start", self.start, 0.0, 1.0)
-        require_number("allocation.rule.end", self.end, 0.0, 1.0)
-        require_integer("allocation.rule.iterations", self.iterations, 1)
+        require_number("start", self.start, 0.0, 1.0)
+        require_number("end", self.end, 0.0, 1.0)
+        require_integer("iterations", self.iterations, 1)
 
     def __call__(self, divergence: float, iteration: int) -> float:
         progress = min(iteration / self.iterations, 1.0)
