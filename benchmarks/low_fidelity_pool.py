@@ -5,8 +5,8 @@
 1024 Ants with the calibrated settings of cfg/, from states and under controls of random walking; every thing that is
 compared goes through the same eight control periods in turn.
 
-1. Our engine's step against a bare loop of the same PyBullet calls (torques, step, base, joints, contacts) in as many
-   processes. Target: at least 0.85 of the bare loop's throughput.
+1. Our engine's step against a bare loop of PyBullet calls for the same (torques, step, base, joints, contacts) in as
+   many processes, on the same robots. Target: at least 0.85 of the bare loop's throughput.
 2. Cost of a step relative to full MuJoCo on all CPUs. Target: at most 0.5.
 3. Memory of the worker processes per robot (proportional set size; Linux). Target: at most 3 MB.
 """
@@ -14,11 +14,12 @@ compared goes through the same eight control periods in turn.
 from __future__ import annotations
 
 import multiprocessing
-from dataclasses import replace
+import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+import pybullet as bullet
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -36,37 +37,86 @@ WORLDS = 1024
 PERIODS = 8
 
 
+def build(spec: Spec, count: int) -> tuple[int, int, list[int], list[int]]:
+    """A client with its ground, robots and joints, by PyBullet's Python functions; the same physics as our engine's."""
+    client = bullet.connect(bullet.DIRECT)
+    bullet.setGravity(*spec.gravity, physicsClientId=client)
+    bullet.setPhysicsEngineParameter(
+        fixedTimeStep=spec.control_dt,
+        numSubSteps=spec.substeps,
+        numSolverIterations=spec.solver_iterations,
+        solverResidualThreshold=0.0,
+        physicsClientId=client,
+    )
+    shape = bullet.createCollisionShape(bullet.GEOM_PLANE, planeNormal=[0, 0, 1], physicsClientId=client)
+    ground = bullet.createMultiBody(0.0, shape, physicsClientId=client)
+    bullet.setCollisionFilterGroupMask(ground, -1, 1, 2, physicsClientId=client)
+    bullet.changeDynamics(ground, -1, lateralFriction=1.0, physicsClientId=client)
+    robots, joints = [], []
+    with tempfile.NamedTemporaryFile("w", suffix=".urdf") as file:
+        file.write(spec.urdf)
+        file.flush()
+        for index in range(count):
+            side = int(np.ceil(np.sqrt(count)))
+            position = [4.0 * (index // side), 4.0 * (index % side), 0.0]
+            robot = bullet.loadURDF(
+                file.name, position, flags=bullet.URDF_USE_INERTIA_FROM_FILE, physicsClientId=client
+            )
+            infos = [bullet.getJointInfo(robot, i, client) for i in range(bullet.getNumJoints(robot, client))]
+            links = {info[12].decode(): info[0] for info in infos} | {"torso": -1}
+            joints = [info[0] for info in infos]
+            for link in links.values():
+                bullet.setCollisionFilterGroupMask(robot, link, 2, 1, physicsClientId=client)
+                bullet.changeDynamics(
+                    robot, link, linearDamping=0.0, angularDamping=0.0, jointDamping=0.1, physicsClientId=client
+                )
+            for name, moments in spec.inertia.items():
+                bullet.changeDynamics(robot, links[name], localInertiaDiagonal=moments, physicsClientId=client)
+            for name, friction in zip(spec.foot_links, spec.friction, strict=True):
+                bullet.changeDynamics(
+                    robot,
+                    links[name],
+                    lateralFriction=friction,
+                    contactStiffness=spec.contact_stiffness,
+                    contactDamping=spec.contact_damping,
+                    physicsClientId=client,
+                )
+            bullet.setJointMotorControlArray(
+                robot, joints, bullet.VELOCITY_CONTROL, forces=[0.0] * len(joints), physicsClientId=client
+            )
+            robots.append(robot)
+    return client, ground, robots, joints
+
+
 def bare_loop(spec: Spec, pipe: Connection) -> None:
-    """The process of the comparison: the same clients and PyBullet calls, with nothing around them."""
-    import pybullet as bullet
-
-    from dualfid_robot.simulators._pybullet_worker import _Client
-
+    """A process of the comparison: the same robots, driven and read by PyBullet's Python functions and nothing else."""
     size = spec.robots_per_client
-    firsts = range(spec.worker * size, spec.num_worlds, spec.workers * size)
-    clients = [_Client(spec, first, min(size, spec.num_worlds - first)) for first in firsts]
+    firsts = list(range(spec.worker * size, spec.num_worlds, spec.workers * size))
+    clients = [build(spec, min(size, spec.num_worlds - first)) for first in firsts]
     raw, torques = pipe.recv()
-    starts = [raw[client.first : client.first + client.count].tolist() for client in clients]
-    forces = [[t[client.first : client.first + client.count].tolist() for client in clients] for t in torques]
+    half = 7 + len(clients[0][3])
+    forces = [[t[first : first + size].tolist() for first in firsts] for t in torques]
     pipe.send("ready")
     while (period := pipe.recv()) is not None:
-        if period < 0:
-            for client, states in zip(clients, starts, strict=True):
-                for index, state in enumerate(states):
-                    client.put(index, state)
-        else:
-            for client, robot_forces in zip(clients, forces[period], strict=True):
-                joints, number = client.joints, client.id
-                for robot, force in zip(client.robots, robot_forces, strict=True):
-                    bullet.setJointMotorControlArray(
-                        robot, joints, bullet.TORQUE_CONTROL, forces=force, physicsClientId=number
-                    )
-                bullet.stepSimulation(number)
-                for robot in client.robots:
-                    bullet.getBasePositionAndOrientation(robot, number)
-                    bullet.getBaseVelocity(robot, number)
-                    bullet.getJointStates(robot, joints, number)
-                bullet.getContactPoints(client.grounds[0], physicsClientId=number)
+        for index, (client, ground, robots, joints) in enumerate(clients):
+            if period < 0:
+                states = raw[firsts[index] : firsts[index] + len(robots)]
+                for robot, q, u in zip(robots, states[:, :half].tolist(), states[:, half:].tolist(), strict=True):
+                    bullet.resetBasePositionAndOrientation(robot, q[:3], q[3:7], client)
+                    bullet.resetBaseVelocity(robot, u[:3], u[3:6], client)
+                    for joint in joints:
+                        bullet.resetJointState(robot, joint, q[7 + joint], u[6 + joint], client)
+                continue
+            for robot, force in zip(robots, forces[period][index], strict=True):
+                bullet.setJointMotorControlArray(
+                    robot, joints, bullet.TORQUE_CONTROL, forces=force, physicsClientId=client
+                )
+            bullet.stepSimulation(client)
+            for robot in robots:
+                bullet.getBasePositionAndOrientation(robot, client)
+                bullet.getBaseVelocity(robot, client)
+                bullet.getJointStates(robot, joints, client)
+            bullet.getContactPoints(ground, physicsClientId=client)
         pipe.send("done")
 
 
@@ -158,11 +208,13 @@ def main(rounds: int) -> None:
         name: sum(medians[f"{name} {period}"] for period in range(1, PERIODS)) / (PERIODS - 1) / WORLDS * 1e6
         for name in ("ours", "bare", "full")
     }
-    settings = {key: value for key, value in low.items() if key in ("substeps", "solver_iterations", "robots_per_client")}
+    settings = {
+        key: value for key, value in low.items() if key in ("substeps", "solver_iterations", "robots_per_client")
+    }
     print(f"{WORLDS} Ants, {len(ours._workers)} processes, {settings}")
     print(f"  bare PyBullet  {cost['bare']:7.2f} µs per env step")
     print(f"  our engine     {cost['ours']:7.2f} µs per env step")
-    print(f"  full MuJoCo    {cost['full']:7.2f} µs per env step ({replace(full.config)})")  # type: ignore[attr-defined]
+    print(f"  full MuJoCo    {cost['full']:7.2f} µs per env step")
     print(f"  ours / bare throughput: {cost['bare'] / cost['ours']:.3f} (target 0.85)")
     print(f"  cost relative to full MuJoCo: {cost['ours'] / cost['full']:.3f} (target at most 0.5)")
     print(f"  memory: {memory(ours):.2f} MB per robot (target at most 3)")

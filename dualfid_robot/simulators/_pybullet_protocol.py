@@ -11,9 +11,6 @@ from dualfid_robot.simulators import _shared_memory
 CLEAN, STATE, RAW = 0, 1, 2
 """Values of the shared array `dirty`: the worker has the world's state; takes it from qpos, qvel; takes it from raw."""
 
-_GROUND, _ROBOT = 1, 2
-_SPACING = 4.0
-
 
 @dataclass(frozen=True)
 class Spec:
@@ -24,19 +21,20 @@ class Spec:
         planes: normal and offset of each plane of the ground.
         gravity: m/s^2, world frame.
         floating: whether the base floats.
+        inertia: principal moments of each link, kg m^2.
         root_offset, root_rotation: pose of the root link's principal frame in the root body's frame.
         joint_names: the joints in MuJoCo's order.
         joint_zero: MuJoCo's positions of the joints where the URDF's are zero.
         joint_damping: N m s/rad or N s/m.
+        joint_limits: (joints, 2) MuJoCo's positions of the limits, infinite where there is none.
+        joint_inertia: inertia by which a joint's torque is bounded at its limits.
         foot_links, friction: links with collision geoms and the friction coefficient of each.
         contact_links: links whose contact wrench is measured.
         torque: (nu, joints) torque per unit of control.
         ctrl_range: (nu, 2) bounds of the control.
         initial: state (qpos, qvel) that stands in for one that Bullet must not see.
         bound: largest magnitude of a state that Bullet may see.
-        control_dt: control period, s.
-        engine: parameters for Bullet's setPhysicsEngineParameter.
-        foot_dynamics: parameters of feet for Bullet's changeDynamics.
+        control_dt, substeps, solver_iterations, contact_stiffness, contact_damping: as the engine's.
         num_worlds, robots_per_client, workers, worker: the division of the worlds.
         layout: of the shared arrays.
     """
@@ -62,8 +60,9 @@ class Spec:
     bound: float
     control_dt: float
     substeps: int
-    engine: dict[str, float]
-    foot_dynamics: dict[str, float]
+    solver_iterations: int
+    contact_stiffness: float
+    contact_damping: float
     num_worlds: int
     robots_per_client: int
     workers: int

@@ -1,6 +1,6 @@
 """The process that steps a share of the PyBullet engine's worlds.
 
-It imports no more than NumPy and PyBullet. Requests arrive on standard input: the pickled `Spec`, then four bytes a
+It imports neither torch nor MuJoCo. Requests arrive on standard input: the pickled `Spec`, then four bytes a
 step: the number n of active worlds. It answers each with one byte. Everything else is in shared memory. It ends when
 its standard input is closed, so it cannot outlive its parent.
 
@@ -11,7 +11,6 @@ so that they touch nothing but the ground.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import pickle
@@ -22,26 +21,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from dualfid_robot.simulators import _shared_memory
+from dualfid_robot.simulators._bullet import Bullet
 from dualfid_robot.simulators._pybullet_protocol import CLEAN, RAW, Spec
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Without the banner that PyBullet writes to standard error when it is imported."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    yield
-    os.dup2(kept, 2)
-    os.close(kept)
-    os.close(nowhere)
-
-
-with _silent():
-    import pybullet as bullet
 
 _GROUND, _ROBOT = 1, 2
 _SPACING = 4.0  # m, between the robots of a client
 _RETURN = 0.3  # part of its excess over a limit by which a joint goes back in a control period
+_PLANE = """<robot name="ground"><link name="ground">
+<inertial><mass value="0"/><inertia ixx="0" iyy="0" izz="0" ixy="0" ixz="0" iyz="0"/></inertial>
+<collision><geometry><plane normal="{} {} {}"/></geometry></collision>
+</link></robot>"""
 
 
 class _Client:
@@ -49,130 +38,85 @@ class _Client:
 
     def __init__(self, spec: Spec, first: int, count: int) -> None:
         self.spec, self.first, self.count = spec, first, count
-        self.id = bullet.connect(bullet.DIRECT)
-        self.offsets = np.zeros((count, 3))
+        self.bullet = Bullet(spec.gravity, spec.control_dt, spec.substeps, spec.solver_iterations)
         side = int(np.ceil(np.sqrt(count)))
-        self.offsets[:, 0], self.offsets[:, 1] = np.arange(count) // side, np.arange(count) % side
+        self.offsets = np.zeros((count, 3))
+        self.offsets[:, 0], self.offsets[:, 1] = np.divmod(np.arange(count), side)
         self.offsets *= _SPACING
-        bullet.setGravity(*spec.gravity, physicsClientId=self.id)
-        bullet.setPhysicsEngineParameter(
-            fixedTimeStep=spec.control_dt, numSubSteps=spec.substeps, **spec.engine, physicsClientId=self.id
-        )
         self.grounds = [self._add_plane(normal, offset) for normal, offset in spec.planes]
-        self.base = 13 if spec.floating else 0  # where the joints begin in a raw state
-        self.joints: list[int] = []
-        self.contact_columns: dict[int, int] = {}
-        self.robots = [self._add_robot(i) for i in range(count)]
-        self.worlds = {robot: first + i for i, robot in enumerate(self.robots)}
+        self.robots = [self._add_robot(index) for index in range(count)]
+        self._note_worlds()
+
+    def _load(self, urdf: str, position: list[float], fixed: bool) -> int:
+        with tempfile.NamedTemporaryFile("w", suffix=".urdf") as file:
+            file.write(urdf)
+            file.flush()
+            return self.bullet.load(file.name, position, fixed)
 
     def _add_plane(self, normal: tuple[float, float, float], offset: float) -> int:
-        shape = bullet.createCollisionShape(bullet.GEOM_PLANE, planeNormal=normal, physicsClientId=self.id)
-        position = [offset * x for x in normal]
-        plane = bullet.createMultiBody(0.0, shape, basePosition=position, physicsClientId=self.id)
-        bullet.setCollisionFilterGroupMask(plane, -1, _GROUND, _ROBOT, physicsClientId=self.id)
-        bullet.changeDynamics(plane, -1, lateralFriction=1.0, restitution=0.0, physicsClientId=self.id)
+        plane = self._load(_PLANE.format(*normal), [offset * x for x in normal], fixed=True)
+        self.bullet.filter_contacts(plane, -1, _GROUND, _ROBOT)
+        self.bullet.set_friction(plane, -1, 1.0)
         return plane
 
     def _add_robot(self, index: int) -> int:
-        spec, client = self.spec, self.id
-        with tempfile.NamedTemporaryFile("w", suffix=".urdf") as file:
-            file.write(spec.urdf)
-            file.flush()
-            robot = bullet.loadURDF(
-                file.name,
-                basePosition=self.offsets[index].tolist(),
-                useFixedBase=not spec.floating,
-                flags=bullet.URDF_USE_INERTIA_FROM_FILE,
-                physicsClientId=client,
-            )
-        infos = [
-            bullet.getJointInfo(robot, j, physicsClientId=client) for j in range(bullet.getNumJoints(robot, client))
-        ]
-        joints = {info[1].decode(): info[0] for info in infos}
-        links = {bullet.getBodyInfo(robot, client)[0].decode(): -1} | {info[12].decode(): info[0] for info in infos}
-        self.joints = [joints[name] for name in spec.joint_names]
-        self.contact_columns = {links[name]: column for column, name in enumerate(spec.contact_links)}
-        for link in range(-1, len(infos)):
-            bullet.setCollisionFilterGroupMask(robot, link, _ROBOT, _GROUND, physicsClientId=client)
-            bullet.changeDynamics(
-                robot, link, linearDamping=0.0, angularDamping=0.0, maxJointVelocity=spec.bound, physicsClientId=client
-            )
-        for joint, damping in zip(self.joints, spec.joint_damping.tolist(), strict=True):
-            bullet.changeDynamics(robot, joint, jointDamping=damping, physicsClientId=client)
+        spec, bullet = self.spec, self.bullet
+        robot = self._load(spec.urdf, self.offsets[index].tolist(), not spec.floating)
+        links, joints = bullet.names(robot)
+        self.order = [joints[name] for name in spec.joint_names]  # where Bullet has the joints
+        self.columns = np.full(len(links), -1)  # of the contact wrench, by link, the base last
+        for column, name in enumerate(spec.contact_links):
+            self.columns[links[name]] = column
+        bullet.set_body(robot, largest_velocity=spec.bound)
         for name, moments in spec.inertia.items():
-            bullet.changeDynamics(robot, links[name], localInertiaDiagonal=moments, physicsClientId=client)
+            bullet.set_inertia(robot, links[name], moments)
+        for joint, damping in zip(self.order, spec.joint_damping.tolist(), strict=True):
+            bullet.set_joint(robot, joint, damping)
+        for link in links.values():
+            bullet.filter_contacts(robot, link, _ROBOT, _GROUND)
         for name, friction in zip(spec.foot_links, spec.friction, strict=True):
-            bullet.changeDynamics(
-                robot,
-                links[name],
-                lateralFriction=friction,
-                restitution=0.0,
-                rollingFriction=0.0,
-                spinningFriction=0.0,
-                **spec.foot_dynamics,
-                physicsClientId=client,
-            )
-        # Bullet gives every joint a motor that holds it.
-        bullet.setJointMotorControlArray(
-            robot, self.joints, bullet.VELOCITY_CONTROL, forces=[0.0] * len(self.joints), physicsClientId=client
-        )
+            bullet.set_friction(robot, links[name], friction)
+            bullet.set_contact(robot, links[name], spec.contact_stiffness, spec.contact_damping)
         return robot
+
+    def _note_worlds(self) -> None:
+        self.worlds = np.full(max(self.robots) + 1, -1)
+        self.worlds[self.robots] = np.arange(self.first, self.first + self.count)
 
     def rebuild(self, index: int) -> None:
         """Replace a robot whose state has spoiled Bullet's data."""
-        bullet.removeBody(self.robots[index], physicsClientId=self.id)
-        del self.worlds[self.robots[index]]
+        self.bullet.remove(self.robots[index])
         self.robots[index] = self._add_robot(index)
-        self.worlds[self.robots[index]] = self.first + index
+        self._note_worlds()
 
-    def put(self, index: int, raw: list[float]) -> None:
+    def put(self, index: int, raw: np.ndarray) -> None:
         """Put a robot into a raw state."""
-        robot, client, base = self.robots[index], self.id, self.base
-        if self.spec.floating:
-            bullet.resetBasePositionAndOrientation(robot, raw[:3], raw[3:7], physicsClientId=client)
-            bullet.resetBaseVelocity(robot, raw[7:10], raw[10:13], physicsClientId=client)
-        bullet.resetJointStatesMultiDof(
-            robot,
-            self.joints,
-            [[x] for x in raw[base::2]],
-            [[x] for x in raw[base + 1 :: 2]],
-            physicsClientId=client,
-        )
+        q_size = 7 + len(self.order)
+        self.bullet.put(self.robots[index], raw[:q_size].tolist(), raw[q_size:].tolist())
 
-    def step(self, torque: list[list[float]], raw: list[float], contacts: list[float]) -> None:
-        """Advance the client; append the raw states of its first robots, as many as torques, and all contacts."""
-        client, joints = self.id, self.joints
-        for robot, forces in zip(self.robots, torque if joints else (), strict=False):
-            bullet.setJointMotorControlArray(
-                robot, joints, bullet.TORQUE_CONTROL, forces=forces, physicsClientId=client
-            )
-        bullet.stepSimulation(client)
+    def step(self, torque: list[list[float]], raw: np.ndarray) -> None:
+        """Advance the client.
+
+        Args:
+            torque: of the first robots' joints, in Bullet's order.
+            raw: (len(torque), raw size) takes these robots' states.
+        """
+        bullet = self.bullet
+        for robot, torques in zip(self.robots, torque, strict=False):
+            bullet.drive(robot, torques)
+        bullet.step()
+        address, stride = raw.ctypes.data, raw.strides[0]
+        q_size, u_size = 8 * (7 + len(self.order)), 8 * (6 + len(self.order))
         for robot, _ in zip(self.robots, torque, strict=False):
-            if self.spec.floating:
-                position, rotation = bullet.getBasePositionAndOrientation(robot, client)
-                linear, angular = bullet.getBaseVelocity(robot, client)
-                raw += position
-                raw += rotation
-                raw += linear
-                raw += angular
-            for joint_position, joint_velocity, _, _ in bullet.getJointStates(robot, joints, client) or ():
-                raw.append(joint_position)
-                raw.append(joint_velocity)
-        if self.contact_columns:
-            self._read_contacts(contacts)
+            bullet.read(robot, address, q_size, u_size)
+            address += stride
 
-    def _read_contacts(self, contacts: list[float]) -> None:
-        columns, worlds = self.contact_columns, self.worlds
-        for ground in self.grounds:
-            for (
-                *_, robot, _, link, _, position, normal, _, push, slip, across, slip_2, across_2
-            ) in bullet.getContactPoints(ground, physicsClientId=self.id):  # fmt: skip
-                if push > 0.0 and link in columns:
-                    contacts += (worlds[robot], columns[link], push, slip, slip_2)
-                    contacts += position
-                    contacts += normal
-                    contacts += across
-                    contacts += across_2
+    def contacts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Contacts of measured links with the ground (k,), and the world and the column of each."""
+        found = np.concatenate([self.bullet.contacts(ground) for ground in self.grounds])
+        column = self.columns[found["links"][:, 1]]
+        found, column = found[column >= 0], column[column >= 0]
+        return found, self.worlds[found["bodies"][:, 1]], column
 
 
 class _Worker:
@@ -185,6 +129,9 @@ class _Worker:
         self.clients = [_Client(spec, first, min(size, spec.num_worlds - first)) for first in firsts]
         self.rows = np.concatenate([np.arange(c.first, c.first + c.count) for c in self.clients])
         self.offsets = np.concatenate([c.offsets for c in self.clients])
+        order = np.array(self.clients[0].order, np.int64)
+        self.q_columns, self.u_columns = 7 + order, 13 + len(order) + order  # of the joints in a raw state
+        self.bullet_order = np.argsort(order)
 
     def step(self, n: int) -> None:
         """Advance this worker's share of the first n worlds by one control period."""
@@ -196,17 +143,19 @@ class _Worker:
         self._take_states(active, failed)
         ctrl[failed] = 0.0
         torque = np.clip(ctrl, spec.ctrl_range[:, 0], spec.ctrl_range[:, 1]) @ spec.torque
-        torque = self._keep_limits(rows, torque).tolist()
+        torques = self._keep_limits(rows, torque)[:, self.bullet_order].tolist()
 
-        raw: list[float] = []
-        contacts: list[float] = []
+        raw = np.empty((active, arrays["raw"].shape[1]))
+        contacts = []
         for client, start, count in self._active_clients(active):
-            client.step(torque[start : start + count], raw, contacts)
+            client.step(torques[start : start + count], raw[start : start + count])
+            if spec.contact_links:
+                contacts.append(client.contacts())
             idle = arrays["dirty"][client.first + count : client.first + client.count]
             idle[idle == CLEAN] = RAW
-        self._give_states(active, np.fromiter(raw, float, len(raw)).reshape(active, arrays["raw"].shape[1]), failed)
-        if spec.contact_links:
-            self._give_contacts(rows, contacts)
+        self._give_states(active, raw, failed)
+        if contacts:
+            self._give_contacts(rows, *(np.concatenate(parts) for parts in zip(*contacts, strict=True)))
 
     def _keep_limits(self, rows: np.ndarray, torque: np.ndarray) -> np.ndarray:
         """Torques (n, joints) that do not carry a joint over its limits within the control period.
@@ -249,7 +198,7 @@ class _Worker:
         raw[exact] = arrays["raw"][worlds[exact]]
         arrays["dirty"][worlds] = CLEAN
         size = self.spec.robots_per_client
-        for index, state in zip(dirty.tolist(), raw.tolist(), strict=True):
+        for index, state in zip(dirty.tolist(), raw, strict=True):
             self.clients[index // size].put(index % size, state)
 
     def _give_states(self, active: int, raw: np.ndarray, failed: np.ndarray) -> None:
@@ -261,54 +210,52 @@ class _Worker:
         arrays["failed"][rows] = failed | spoiled
         arrays["qpos"][rows], arrays["qvel"][rows] = self._generalized(raw, self.offsets[:active])
 
-    def _give_contacts(self, rows: np.ndarray, contacts: list[float]) -> None:
+    def _give_contacts(self, rows: np.ndarray, contacts: np.ndarray, world: np.ndarray, column: np.ndarray) -> None:
         """Sum contact forces and their torques about the root body's origin."""
-        wrench = self.arrays["contact_wrench"]
-        wrench[rows] = 0.0
-        if not contacts:
-            return
-        table = np.fromiter(contacts, float, len(contacts)).reshape(-1, 17)
-        table = table[table[:, 0] <= rows[-1]]  # without the idle robots of a partly active client
-        world, column = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64)
-        push, slip, slip_2 = table[:, 2:3], table[:, 3:4], table[:, 4:5]
-        position, normal, across, across_2 = np.split(table[:, 5:], 4, axis=1)
-        # Bullet divides impulses by the control period instead of the substep in which they acted.
-        force = (slip * across + slip_2 * across_2 - push * normal) * self.spec.substeps
-        arm = position - self.offsets[np.searchsorted(self.rows, world)]
+        active = world <= rows[-1]  # without the idle robots of a partly active client
+        contacts, world, column = contacts[active], world[active], column[active]
+        force = np.einsum("ni,nij->nj", contacts["slip"], contacts["across"])
+        force -= contacts["push"][:, None] * contacts["normal"]
+        force *= self.spec.substeps  # Bullet has divided an impulse by the control period, not by its substep
+        arm = contacts["position_b"] - self.offsets[np.searchsorted(self.rows, world)]
         if self.spec.floating:
             arm -= self.arrays["qpos"][world, :3]
+        wrench = self.arrays["contact_wrench"]
+        wrench[rows] = 0.0
         np.add.at(wrench, (world, column), np.concatenate([force, np.cross(arm, force)], 1))
 
     def _raw(self, qpos: np.ndarray, qvel: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Bullet's state: of a floating base position, quaternion (x, y, z, w), linear and angular velocity (world
-        frame); then position and velocity of each joint."""
-        joints = len(self.spec.joint_names)
-        position, velocity = qpos[:, qpos.shape[1] - joints :] - self.spec.joint_zero, qvel[:, qvel.shape[1] - joints :]
-        parts = [np.stack([position, velocity], 2).reshape(len(qpos), 2 * joints)]
-        if self.spec.floating:
+        """Bullet's q and u (see `Bullet`) of generalized coordinates."""
+        spec, joints = self.spec, len(self.spec.joint_names)
+        raw = np.zeros((len(qpos), 13 + 2 * joints))
+        raw[:, self.q_columns] = qpos[:, qpos.shape[1] - joints :] - spec.joint_zero
+        raw[:, self.u_columns] = qvel[:, qvel.shape[1] - joints :]
+        raw[:, :3], raw[:, 6] = offsets, 1.0
+        if spec.floating:
+            base = raw[:, 7 + joints :]
             rotation = _matrices(qpos[:, 3:7])
-            arm = rotation @ self.spec.root_offset
-            omega = np.einsum("nij,nj->ni", rotation, qvel[:, 3:6])
-            quat = _product(qpos[:, 3:7], self.spec.root_rotation)
-            linear = qvel[:, :3] + np.cross(omega, arm)
-            parts = [qpos[:, :3] + arm + offsets, np.roll(quat, -1, axis=1), linear, omega, *parts]
-        return np.concatenate(parts, 1)
+            arm = rotation @ spec.root_offset
+            raw[:, :3] += qpos[:, :3] + arm
+            raw[:, 3:7] = np.roll(_product(qpos[:, 3:7], spec.root_rotation), -1, axis=1)
+            base[:, 3:6] = np.einsum("nij,nj->ni", rotation, qvel[:, 3:6])
+            base[:, :3] = qvel[:, :3] + np.cross(base[:, 3:6], arm)
+        return raw
 
     def _generalized(self, raw: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The inverse of `_raw`."""
-        base = raw.shape[1] - 2 * len(self.spec.joint_names)
-        position, velocity = raw[:, base::2] + self.spec.joint_zero, raw[:, base + 1 :: 2]
-        if not self.spec.floating:
+        spec, joints = self.spec, len(self.spec.joint_names)
+        position, velocity = raw[:, self.q_columns] + spec.joint_zero, raw[:, self.u_columns]
+        if not spec.floating:
             return position, velocity
-        quat = _product(np.roll(raw[:, 3:7], 1, axis=1), self.spec.root_rotation * (1.0, -1.0, -1.0, -1.0))
+        base = raw[:, 7 + joints :]
+        quat = _product(np.roll(raw[:, 3:7], 1, axis=1), spec.root_rotation * (1.0, -1.0, -1.0, -1.0))
         rotation = _matrices(quat)
-        arm = rotation @ self.spec.root_offset
-        omega = raw[:, 10:13]
-        linear = raw[:, 7:10] - np.cross(omega, arm)
-        body_omega = np.einsum("nij,ni->nj", rotation, omega)
+        arm = rotation @ spec.root_offset
+        linear = base[:, :3] - np.cross(base[:, 3:6], arm)
+        angular = np.einsum("nij,ni->nj", rotation, base[:, 3:6])
         return (
             np.concatenate([raw[:, :3] - arm - offsets, quat, position], 1),
-            np.concatenate([linear, body_omega, velocity], 1),
+            np.concatenate([linear, angular, velocity], 1),
         )
 
 

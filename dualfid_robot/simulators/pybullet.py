@@ -130,7 +130,6 @@ class PybulletSimulator(Simulator):
             column = joints.index(model.actuator_trnid[i, 0])
             torque[i, column] = model.actuator_gear[i, 0] * model.actuator_gainprm[i, 0]
         limited = model.actuator_ctrllimited[:, None].astype(bool)
-        raw = 2 * len(joints) + (13 if robot.floating_base else 0)
         return Spec(
             urdf=urdf.text,
             planes=tuple((plane.normal, plane.offset) for plane in urdf.planes),
@@ -153,8 +152,9 @@ class PybulletSimulator(Simulator):
             bound=STATE_BOUND,
             control_dt=self.control_dt,
             substeps=config.substeps,
-            engine={"numSolverIterations": config.solver_iterations, "solverResidualThreshold": 0.0},
-            foot_dynamics={"contactStiffness": config.contact_stiffness, "contactDamping": config.contact_damping},
+            solver_iterations=config.solver_iterations,
+            contact_stiffness=config.contact_stiffness,
+            contact_damping=config.contact_damping,
             num_worlds=n,
             robots_per_client=robots_per_client,
             workers=workers,
@@ -163,7 +163,7 @@ class PybulletSimulator(Simulator):
                 "ctrl": ((n, model.nu), "f4"),
                 "qpos": ((n, model.nq), "f8"),
                 "qvel": ((n, model.nv), "f8"),
-                "raw": ((n, raw), "f8"),
+                "raw": ((n, 13 + 2 * len(joints)), "f8"),
                 "contact_wrench": ((n, len(self.contact_bodies), 6), "f4"),
                 "failed": ((n,), "?"),
                 "dirty": ((n,), "u1"),
