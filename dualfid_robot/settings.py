@@ -10,7 +10,6 @@ from typing import Any
 
 from dualfid_robot.errors import ConfigError
 
-
 _TYPES = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", dict: "a mapping"}
 
 

@@ -126,7 +126,12 @@ def test_fuzzed_settings_are_accepted_or_refused_by_name(
 
 
 def test_a_run_leaves_nothing_but_its_folder(run_script: Run, tmp_path: Path) -> None:
-    arguments = ("task=Cartpole", "simulator/low=mujoco_reduced", "num_envs=32", "train.params.config.minibatch_size=256")
+    arguments = (
+        "task=Cartpole",
+        "simulator/low=mujoco_reduced",
+        "num_envs=32",
+        "train.params.config.minibatch_size=256",
+    )
     result = run_script("train.py", *arguments, "max_iterations=1")
     assert result.returncode == 0, result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
