@@ -45,7 +45,6 @@ class _Client:
         self.offsets *= _SPACING
         self.grounds = [self._add_plane(normal, offset) for normal, offset in spec.planes]
         self.robots = [self._add_robot(index) for index in range(count)]
-        self._note_worlds()
 
     def _load(self, urdf: str, position: list[float], fixed: bool) -> int:
         with tempfile.NamedTemporaryFile("w", suffix=".urdf") as file:
@@ -79,44 +78,30 @@ class _Client:
             bullet.set_contact(robot, links[name], spec.contact_stiffness, spec.contact_damping)
         return robot
 
-    def _note_worlds(self) -> None:
-        self.worlds = np.full(max(self.robots) + 1, -1)
-        self.worlds[self.robots] = np.arange(self.first, self.first + self.count)
-
     def rebuild(self, index: int) -> None:
         """Replace a robot whose state has spoiled Bullet's data."""
         self.bullet.remove(self.robots[index])
         self.robots[index] = self._add_robot(index)
-        self._note_worlds()
 
     def put(self, index: int, raw: np.ndarray) -> None:
         """Put a robot into a raw state."""
         q_size = 7 + len(self.order)
         self.bullet.put(self.robots[index], raw[:q_size].tolist(), raw[q_size:].tolist())
 
-    def step(self, torque: list[list[float]], raw: np.ndarray) -> None:
+    def step(self, torque: np.ndarray, raw: np.ndarray) -> None:
         """Advance the client.
 
         Args:
-            torque: of the first robots' joints, in Bullet's order.
-            raw: (len(torque), raw size) takes these robots' states.
+            torque: (k, joints) of the first k robots' joints, in Bullet's order.
+            raw: (k, raw size) takes these robots' states.
         """
-        bullet = self.bullet
-        for robot, torques in zip(self.robots, torque, strict=False):
-            bullet.drive(robot, torques)
+        bullet, joints = self.bullet, len(self.order)
+        robots = self.robots[: len(torque)]
+        for robot, address in zip(robots, _rows(torque), strict=True):
+            bullet.drive(robot, address, joints)
         bullet.step()
-        address, stride = raw.ctypes.data, raw.strides[0]
-        q_size, u_size = 8 * (7 + len(self.order)), 8 * (6 + len(self.order))
-        for robot, _ in zip(self.robots, torque, strict=False):
-            bullet.read(robot, address, q_size, u_size)
-            address += stride
-
-    def contacts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Contacts of measured links with the ground (k,), and the world and the column of each."""
-        found = np.concatenate([self.bullet.contacts(ground) for ground in self.grounds])
-        column = self.columns[found["links"][:, 1]]
-        found, column = found[column >= 0], column[column >= 0]
-        return found, self.worlds[found["bodies"][:, 1]], column
+        for robot, address in zip(robots, _rows(raw), strict=True):
+            bullet.read(robot, address, 8 * (7 + joints), 8 * (6 + joints))
 
 
 class _Worker:
@@ -132,6 +117,15 @@ class _Worker:
         order = np.array(self.clients[0].order, np.int64)
         self.q_columns, self.u_columns = 7 + order, 13 + len(order) + order  # of the joints in a raw state
         self.bullet_order = np.argsort(order)
+        self.indices = self._indices()
+
+    def _indices(self) -> np.ndarray:
+        """Place in `rows` of each client's bodies, (clients, bodies)."""
+        bodies = 1 + max(max(client.robots) for client in self.clients)
+        indices = np.full((len(self.clients), bodies), -1)
+        for number, client in enumerate(self.clients):
+            indices[number, client.robots] = number * self.spec.robots_per_client + np.arange(client.count)
+        return indices
 
     def step(self, n: int) -> None:
         """Advance this worker's share of the first n worlds by one control period."""
@@ -143,19 +137,22 @@ class _Worker:
         self._take_states(active, failed)
         ctrl[failed] = 0.0
         torque = np.clip(ctrl, spec.ctrl_range[:, 0], spec.ctrl_range[:, 1]) @ spec.torque
-        torques = self._keep_limits(rows, torque)[:, self.bullet_order].tolist()
+        torque = np.ascontiguousarray(self._keep_limits(rows, torque)[:, self.bullet_order])
 
         raw = np.empty((active, arrays["raw"].shape[1]))
-        contacts = []
-        for client, start, count in self._active_clients(active):
-            client.step(torques[start : start + count], raw[start : start + count])
+        contacts: list[bytes] = []
+        origins: list[int] = []
+        for index, (client, start, count) in enumerate(self._active_clients(active)):
+            client.step(torque[start : start + count], raw[start : start + count])
             if spec.contact_links:
-                contacts.append(client.contacts())
+                for ground in client.grounds:
+                    contacts.append(client.bullet.contacts(ground))
+                    origins.append(index)
             idle = arrays["dirty"][client.first + count : client.first + client.count]
             idle[idle == CLEAN] = RAW
         self._give_states(active, raw, failed)
-        if contacts:
-            self._give_contacts(rows, *(np.concatenate(parts) for parts in zip(*contacts, strict=True)))
+        if spec.contact_links:
+            self._give_contacts(rows, contacts, origins)
 
     def _keep_limits(self, rows: np.ndarray, torque: np.ndarray) -> np.ndarray:
         """Torques (n, joints) that do not carry a joint over its limits within the control period.
@@ -206,23 +203,33 @@ class _Worker:
         spoiled = ~(np.abs(raw).max(1) < self.spec.bound)
         for index in np.flatnonzero(spoiled).tolist():
             self.clients[index // size].rebuild(index % size)
+            self.indices = self._indices()
         arrays["raw"][rows] = raw
         arrays["failed"][rows] = failed | spoiled
         arrays["qpos"][rows], arrays["qvel"][rows] = self._generalized(raw, self.offsets[:active])
 
-    def _give_contacts(self, rows: np.ndarray, contacts: np.ndarray, world: np.ndarray, column: np.ndarray) -> None:
-        """Sum contact forces and their torques about the root body's origin."""
-        active = world <= rows[-1]  # without the idle robots of a partly active client
-        contacts, world, column = contacts[active], world[active], column[active]
-        force = np.einsum("ni,nij->nj", contacts["slip"], contacts["across"])
-        force -= contacts["push"][:, None] * contacts["normal"]
+    def _give_contacts(self, rows: np.ndarray, contacts: list[bytes], origins: list[int]) -> None:
+        """Sum contact forces and their torques about the root body's origin.
+
+        Args:
+            contacts: arrays of dtype CONTACT.
+            origins: the client of each array.
+        """
+        table = np.frombuffer(b"".join(contacts), CONTACT)
+        client = np.repeat(origins, [len(part) // CONTACT.itemsize for part in contacts])
+        index = self.indices[client, table["bodies"][:, 1]]
+        column = self.clients[0].columns[table["links"][:, 1]]
+        measured = (index < len(rows)) & (column >= 0)  # idle robots of a partly active client have contacts, too
+        table, index, column = table[measured], index[measured], column[measured]
+        force = np.einsum("ni,nij->nj", table["slip"], table["across"])
+        force -= table["push"][:, None] * table["normal"]
         force *= self.spec.substeps  # Bullet has divided an impulse by the control period, not by its substep
-        arm = contacts["position_b"] - self.offsets[np.searchsorted(self.rows, world)]
+        arm = table["position_b"] - self.offsets[index]
         if self.spec.floating:
-            arm -= self.arrays["qpos"][world, :3]
+            arm -= self.arrays["qpos"][rows[index], :3]
         wrench = self.arrays["contact_wrench"]
         wrench[rows] = 0.0
-        np.add.at(wrench, (world, column), np.concatenate([force, np.cross(arm, force)], 1))
+        np.add.at(wrench, (rows[index], column), np.concatenate([force, np.cross(arm, force)], 1))
 
     def _raw(self, qpos: np.ndarray, qvel: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """Bullet's q and u (see `Bullet`) of generalized coordinates."""
@@ -257,6 +264,12 @@ class _Worker:
             np.concatenate([raw[:, :3] - arm - offsets, quat, position], 1),
             np.concatenate([linear, angular, velocity], 1),
         )
+
+
+def _rows(array: np.ndarray) -> list[int]:
+    """Addresses of an array's rows."""
+    start, stride = array.ctypes.data, array.strides[0]
+    return [start + stride * row for row in range(len(array))]
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
