@@ -13,6 +13,8 @@ compared goes through the same eight control periods in turn.
 
 from __future__ import annotations
 
+import dualfid_robot  # first: it tells torch's threads to sleep when idle  # isort: skip  # noqa: F401
+
 import multiprocessing
 import tempfile
 from multiprocessing.connection import Connection

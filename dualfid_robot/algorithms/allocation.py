@@ -56,8 +56,8 @@ class AllocationConfig:
 class Allocator:
     """Splits N environments between the fidelities; ``n_low + n_high == N`` always.
 
-    N_low is the multiple of the block size nearest to ρ N, so the bounds hold to within half a block. Unless the bounds
-    themselves are 0 or 1, both sides keep at least one block.
+    N_low is the multiple of the block size nearest to ρ N that leaves each side at least one block, or none where the
+    bound itself is 0 or 1.
 
     Raises:
         ConfigError: for a setting out of range, an unknown rule, or too few environments for two fidelities.
@@ -136,5 +136,8 @@ class Allocator:
         return min(max(self._nearest(rho), self.min_n_low), self.max_n_low)
 
     def _nearest(self, rho: float) -> int:
-        """The multiple of the block size nearest to ρ N; all N at ρ = 1."""
-        return self.num_envs if rho == 1.0 else round(rho * self.num_envs / self.block_size) * self.block_size
+        """The multiple of the block size, at most N, nearest to ρ N; all N at ρ = 1."""
+        if rho == 1.0:
+            return self.num_envs
+        blocks = round(rho * self.num_envs / self.block_size)
+        return min(blocks, self.num_envs // self.block_size) * self.block_size

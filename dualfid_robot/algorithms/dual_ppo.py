@@ -108,8 +108,10 @@ def bfloat16_is_fast(device: torch.device) -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """Make glibc keep what activations free, instead of giving it back and faulting every page in again (3 to 10 % of an
-    update): its thresholds rise to the size of the largest block ever freed, up to 32 MiB (mallopt(3)). No-op elsewhere."""
+    """Make glibc keep the memory that activations free: given back, every page faults again (3 to 10 % of an update).
+
+    Its thresholds rise to the size of the largest block ever freed, up to 32 MiB (mallopt(3)); elsewhere, no effect.
+    """
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dualfid_robot.simulators import _shared_memory
-from dualfid_robot.simulators._bullet import Bullet
+from dualfid_robot.simulators._bullet import CONTACT, Bullet
 from dualfid_robot.simulators._pybullet_protocol import CLEAN, RAW, Spec
 
 _GROUND, _ROBOT = 1, 2
@@ -216,7 +216,8 @@ class _Worker:
             origins: the client of each array.
         """
         table = np.frombuffer(b"".join(contacts), CONTACT)
-        client = np.repeat(origins, [len(part) // CONTACT.itemsize for part in contacts])
+        counts = np.array([len(part) // CONTACT.itemsize for part in contacts], np.int64)
+        client = np.repeat(np.array(origins, np.int64), counts)
         index = self.indices[client, table["bodies"][:, 1]]
         column = self.clients[0].columns[table["links"][:, 1]]
         measured = (index < len(rows)) & (column >= 0)  # idle robots of a partly active client have contacts, too

@@ -105,7 +105,7 @@ class PybulletSimulator(Simulator):
         super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
         self.config = config
         self.worker_restarts = 0
-        workers = min(config.workers or os.cpu_count() or 1, num_worlds)
+        workers = min(config.workers or _cpus(), num_worlds)
         spec = self._spec(workers, min(config.robots_per_client, -(-num_worlds // workers)))
         self._memory = _shared_memory.create(spec.layout)
         self._arrays = _shared_memory.attach(self._memory, spec.layout)
@@ -214,11 +214,14 @@ class PybulletSimulator(Simulator):
         to the bit as one that is restored from it.
         """
         self._reload()
-        return {name: self._arrays[name].copy() for name in _STATE}
+        state = {name: self._arrays[name].copy() for name in _STATE}
+        return state | {"robots_per_client": np.array(self._workers[0].spec.robots_per_client)}
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> None:
         for name in _STATE:
             self._arrays[name][:] = snapshot[name]
+        if snapshot["robots_per_client"] != self._workers[0].spec.robots_per_client:
+            self._arrays["dirty"][:] = STATE  # the robots stand elsewhere in their clients: raw states do not fit
         self.qpos.copy_(self._tensors["qpos"])
         self.qvel.copy_(self._tensors["qvel"])
         self.contact_wrench.copy_(self._tensors["contact_wrench"])
@@ -239,7 +242,8 @@ class _Worker:
 
     def __init__(self, spec: Spec, memory: int) -> None:
         self.spec = spec
-        self._answers, answer = os.pipe()
+        answers, answer = os.pipe()
+        self._answers = os.fdopen(answers, "rb", buffering=0)
         # Not multiprocessing: its children import the parent's main module, and torch with it. A session of its own
         # keeps Ctrl-C from the worker; it ends when its standard input closes.
         self._process = subprocess.Popen(
@@ -258,7 +262,7 @@ class _Worker:
         self._requests.flush()
 
     def await_ready(self) -> None:
-        if not os.read(self._answers, 1):
+        if not self._answers.read(1):
             raise RuntimeError(f"PyBullet worker {self.spec.worker} ended at its start, status {self._process.wait()}")
 
     def start_step(self, n: int) -> None:
@@ -267,14 +271,19 @@ class _Worker:
 
     def finish_step(self) -> bool:
         """Whether the worker lives."""
-        return bool(os.read(self._answers, 1))
+        return bool(self._answers.read(1))
 
     def close(self) -> int:
         """Let the process end; its exit status."""
         with contextlib.suppress(BrokenPipeError):
             self._requests.close()
-        os.close(self._answers)
+        self._answers.close()
         return self._process.wait()
+
+
+def _cpus() -> int:
+    """CPUs that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _shut_down(workers: list[_Worker], memory: int) -> None:

@@ -93,7 +93,16 @@ configs = st.builds(
 divergences = st.lists(st.one_of(st.none(), st.floats(0.0, 1e6)), max_size=30)
 
 
-@settings(deadline=None, max_examples=300)
+def best_distance(allocator: Allocator, config: AllocationConfig) -> float:
+    """Distance from ρ N to the nearest allowed N_low, by trying all of them."""
+    total, block = allocator.num_envs, allocator.block_size
+    low = block if config.rho_min > 0.0 else 0
+    high = total - block if config.rho_max < 1.0 else total
+    allowed = [n for n in range(0, total + 1, block) if low <= n <= high] + [total] * (allocator.rho == 1.0)
+    return min(abs(n - allocator.rho * total) for n in allowed)
+
+
+@settings(deadline=None, max_examples=500)
 @given(num_envs=st.integers(2, 5000), config=configs, sequence=divergences)
 def test_guards_hold_for_any_divergences(num_envs: int, config: AllocationConfig, sequence: list[float | None]) -> None:
     allocator = Allocator(num_envs, config)
@@ -110,6 +119,7 @@ def test_guards_hold_for_any_divergences(num_envs: int, config: AllocationConfig
         assert config.rho_min - 1e-9 <= allocator.rho <= config.rho_max + 1e-9
         assert abs(allocator.rho - previous) <= config.rate_limit + 1e-9
         assert n_low % allocator.block_size == 0 or n_low == num_envs
+        assert abs(n_low - allocator.rho * num_envs) == pytest.approx(best_distance(allocator, config), abs=1e-6)
         previous = allocator.rho
 
 

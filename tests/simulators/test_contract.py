@@ -149,6 +149,18 @@ def test_a_snapshot_is_exact(ants: Simulator, twins: Simulator, controls: list[T
     assert torch.equal(state(twins), state(ants))
 
 
+def test_a_snapshot_fits_another_division_of_the_worlds(
+    pybullet: None, make: Make, ant: RobotModel, controls: list[Tensor]
+) -> None:
+    first, second = (make("pybullet", ant, N, bodies=ant.feet, robots_per_client=size) for size in (4, 3))
+    first.set_state(everyone(first), *standing(ant, N))
+    first.step(controls[0], N)
+    second.restore(first.snapshot())
+    for simulator in (first, second):
+        simulator.step(controls[1], N)
+    torch.testing.assert_close(state(second), state(first), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "setting"), [("mujoco", "threads"), ("pybullet", "workers")], ids=["mujoco", "pybullet"]
 )
