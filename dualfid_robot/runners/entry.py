@@ -32,26 +32,25 @@ FALLBACK_LOW = "mujoco_reduced"
 _USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError)
 
 # Settings of IsaacGymEnvs that would do nothing here: the values that ask for nothing, and what to use instead.
+_CURVES = "curves are written for TensorBoard under runs/"
+_VIDEO = "a video shows one episode of a checkpoint: test=True checkpoint=… capture_video=True"
 _INERT: dict[str, tuple[tuple[str, ...], str]] = {
     "physics_engine": ((), "engines are chosen with simulator/high=… and simulator/low=…"),
     "pipeline": ((), "the device is chosen with sim_device=… and rl_device=…"),
-    "graphics_device_id": ((), "videos are rendered in software (capture_video=True)"),
+    "graphics_device_id": ((), _VIDEO),
     "num_threads": ((), "threads are set with simulator.high.threads=…"),
     "solver_type": ((), "the solver is set with simulator.high.cone=…, simulator.high.iterations=…"),
     "num_subscenes": ((), "no engine here has sub-scenes"),
     "sigma": (("''", ""), "the initial log standard deviation is train.params.network.sigma_init=…"),
     "multi_gpu": (("false", "''", ""), "training runs in one process"),
-    "wandb_activate": (("false", "''", ""), "curves are written for TensorBoard under runs/"),
-    "wandb_group": ((), "curves are written for TensorBoard under runs/"),
-    "wandb_name": ((), "curves are written for TensorBoard under runs/"),
-    "wandb_entity": ((), "curves are written for TensorBoard under runs/"),
-    "wandb_project": ((), "curves are written for TensorBoard under runs/"),
-    "wandb_tags": ((), "curves are written for TensorBoard under runs/"),
-    "wandb_logcode_dir": ((), "curves are written for TensorBoard under runs/"),
     "pbt": (("no_pbt",), "there is no population-based training here; -m sweeps settings"),
-    "capture_video_freq": ((), "a video is recorded with test=True capture_video=True"),
-    "capture_video_len": ((), "a video shows one episode"),
-    "force_render": ((), "there is no live viewer; capture_video=True records a video"),
+    "capture_video_freq": ((), _VIDEO),
+    "capture_video_len": ((), _VIDEO),
+    "force_render": ((), _VIDEO),
+    "wandb_activate": (("false", "''", ""), _CURVES),
+    **dict.fromkeys(
+        (f"wandb_{key}" for key in ("group", "name", "entity", "project", "tags", "logcode_dir")), ((), _CURVES)
+    ),
 }
 
 
