@@ -146,20 +146,21 @@ class Trainer:
         env, storage = self.env, self.storage
         storage.begin(env.n_low)
         env.observe(self._observations)
-        for _ in range(storage.horizon):
-            actions, log_probs, values = self.policy.act(self._observations, env.n_low, self._generator)
-            env.step(actions)
-            storage.add(
-                self._observations,
-                actions,
-                log_probs,
-                values,
-                env.reward,
-                env.terminated,
-                env.truncated,
-                env.final_observations,
-            )
-            env.observe(self._observations)
+        with self.policy.frozen_weights():
+            for _ in range(storage.horizon):
+                actions, log_probs, values = self.policy.act(self._observations, env.n_low, self._generator)
+                env.step(actions)
+                storage.add(
+                    self._observations,
+                    actions,
+                    log_probs,
+                    values,
+                    env.reward,
+                    env.terminated,
+                    env.truncated,
+                    env.final_observations,
+                )
+                env.observe(self._observations)
         self.algorithm.compute_returns(storage, self._observations)
 
     def _take_statistics(self) -> dict[str, PoolStatistics]:
