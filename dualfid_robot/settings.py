@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,8 @@ def _checked(value: Any, expected: Any, key: str) -> Any:
         expected = origin
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and math.isnan(value):
+        raise ConfigError(f"{key}={value}: a number is expected")
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise ConfigError(f"{key}={value}: {_TYPES.get(expected, expected.__name__)} is expected")
     return value

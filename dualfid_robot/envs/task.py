@@ -7,7 +7,6 @@ a declared mapping to control units, so that one declaration serves every engine
 from __future__ import annotations
 
 import importlib
-import math
 import pkgutil
 import re
 from abc import ABC, abstractmethod
@@ -21,7 +20,7 @@ from torch import Tensor
 import tasks as task_package
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.settings import parse_settings
+from dualfid_robot.settings import parse_settings, require
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,7 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         for key in ("numEnvs", "episodeLength", "clipObservations", "clipActions"):
-            if getattr(self, key) <= 0:
-                raise ConfigError(f"{key}={getattr(self, key)}: must be positive")
+            require(getattr(self, key) > 0, key, getattr(self, key), "positive")
 
 
 class Task(ABC):
@@ -194,6 +192,4 @@ def make_task(
     module = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
     cls = getattr(importlib.import_module(f"tasks.{module}"), name)
     config = parse_settings(cls.Config, settings, "task.env")
-    if not math.isfinite(control_dt) or control_dt <= 0:
-        raise ConfigError(f"task.sim.dt={control_dt}: must be positive")
     return cls(config, robot, control_dt, device)

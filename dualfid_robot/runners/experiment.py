@@ -18,7 +18,7 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.runners.entry import CONFIG_DIR, ROOT
-from dualfid_robot.settings import parse_settings
+from dualfid_robot.settings import parse_settings, require_integer, require_number
 from dualfid_robot.simulators.registry import make_simulator
 
 _TOP_LEVEL = {str(key) for key in OmegaConf.load(CONFIG_DIR / "config.yaml")} - {"defaults"} | {
@@ -49,8 +49,8 @@ class AdapterConfig:
     alpha: float = 8.0
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigError(f"rank={self.rank}: must be at least 1")
+        require_integer("rank", self.rank, 1)
+        require_number("alpha", self.alpha, 0.0, 1e3)
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for key in ("max_epochs", "save_frequency"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key}={getattr(self, key)}: must be at least 1")
+            require_integer(key, getattr(self, key), 1)
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,9 @@ class NetworkConfig:
     mlp: MLPConfig
     adapter: AdapterConfig
     sigma_init: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_number("sigma_init", self.sigma_init, -10.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,7 @@ class SimConfig:
     dt: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.dt < 1:
-            raise ConfigError(f"dt={self.dt}: a control period in (0, 1) s is expected")
+        require_number("dt", self.dt, 0.0, 1.0, open_low=True)
 
 
 @dataclass(frozen=True)

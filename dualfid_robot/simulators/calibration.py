@@ -36,7 +36,7 @@ class Fit:
 
     Attributes:
         values: the fitted settings of the engine, chosen ones included.
-        before, after: the residual of the engine's own defaults and of the fitted settings (see `residual`).
+        before, after: the residual (see `residual`) with the defaults of what was fitted, and with the fit.
         cost: of a step, relative to the reference.
     """
 
@@ -67,8 +67,6 @@ def calibrate(
             is taken.
         report: takes a line of progress now and then.
     """
-    defaults = {key: value for key, value in engine.items() if key not in bounds and key not in choices}
-    before = residual(windows, robot, defaults, control_dt)
     tried = []
     for combination in itertools.product(*choices.values()):
         chosen = dict(zip(choices, combination, strict=True))
@@ -79,6 +77,8 @@ def calibrate(
     _, _, cost, chosen = min(tried, key=lambda entry: entry[:2])
 
     fixed = {**engine, **chosen}
+    defaults = {key: value for key, value in fixed.items() if key not in bounds}
+    before = residual(windows, robot, defaults, control_dt)
     values: dict[str, float] = {}
     for values, error in fit(
         lambda trial: residual(windows, robot, {**fixed, **trial}, control_dt)["all"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.runners.entry import ROOT
 from dualfid_robot.runners.experiment import Experiment
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -29,7 +31,7 @@ def test_entry_points_import_no_heavy_package() -> None:
         "import sys; import dualfid_robot.runners.entry; "
         "print([m for m in ('torch', 'mujoco', 'pybullet', 'scipy') if m in sys.modules])"
     )
-    result = subprocess.run(["python", "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
 
@@ -49,6 +51,10 @@ def test_entry_points_import_no_heavy_package() -> None:
         (("headless=False",), "error: headless=False: there is no live viewer"),
         (("+gravity=3",), "error: gravity: no such setting; allowed are"),
         (("simulator.high.substeps=-1",), "error: mujoco.substeps=-1: must be at least 1"),
+        (
+            ("train.params.network.sigma_init=1e30",),
+            "error: train.params.network.sigma_init=1e+30: must be a number in",
+        ),
         (("test=True",), "error: test=True: name the policy with checkpoint"),
         (("checkpoint=runs/nowhere",), "error: checkpoint=runs/nowhere: no such file"),
         (("resume=True",), "error: resume=True: no run of 'Ant' with a checkpoint"),

@@ -1,0 +1,91 @@
+"""The fit finds what was hidden, and its measure is zero for the reference itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Make
+from engines import DT, ENGINES
+
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.simulators.base import Simulator
+from dualfid_robot.simulators.calibration import HORIZONS, Windows, collect, fit, residual
+
+
+def test_compass_search_finds_a_minimum() -> None:
+    def error(x: dict[str, float]) -> float:
+        return (x["a"] - 0.3) ** 2 + (torch.tensor(x["b"]).log10().item() - 2.5) ** 2 + 1.0
+
+    steps = list(fit(error, {"a": 5.0, "b": 1.0}, {"a": (-1.0, 1.0), "b": (1.0, 1e4)}, finest=1e-3))
+    values, least = steps[-1]
+    assert steps[0][0] == {"a": 1.0, "b": 1.0}  # moved to its bounds
+    assert [e for _, e in steps] == sorted((e for _, e in steps), reverse=True)
+    assert values["a"] == pytest.approx(0.3, abs=0.01)
+    assert values["b"] == pytest.approx(10**2.5, rel=0.05)
+    assert least == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def windows(ant: RobotModel) -> Windows:
+    return collect(ant, ENGINES["mujoco"], DT, num_worlds=48, periods=60, max_windows=64)
+
+
+def test_windows_are_pieces_of_the_references_motion(windows: Windows, ant: RobotModel) -> None:
+    assert len(windows) == 64
+    assert windows.qpos.shape == (64, max(HORIZONS) + 1, 15)
+    assert windows.ctrl.shape == (64, max(HORIZONS), 8)
+    errors = residual(windows, ant, ENGINES["mujoco"], DT)
+    assert errors["root position/1"] < 1e-3
+    assert errors["all"] < 0.05  # not zero: a window starts without the solver's warm start
+    assert (windows.wrench[..., 2] > 0).any(1).any(1).float().mean() > 0.3  # feet are on the ground in many
+
+
+def test_a_coarser_engine_has_a_larger_residual(windows: Windows, ant: RobotModel) -> None:
+    two, one = (residual(windows, ant, ENGINES["mujoco_reduced"] | {"substeps": n}, DT)["all"] for n in (2, 1))
+    assert 0.05 < two < one < 0.6
+
+
+def followed_by(simulator: Simulator, windows: Windows) -> Windows:
+    """The same first states and controls, and what another engine makes of them."""
+    n = len(windows)
+    simulator.set_state(torch.arange(n), windows.qpos[:, 0], windows.qvel[:, 0])
+    qpos, qvel, wrench = [simulator.qpos.clone()], [simulator.qvel.clone()], []
+    for ctrl in windows.ctrl.unbind(1):
+        simulator.step(ctrl, n)
+        qpos.append(simulator.qpos.clone())
+        qvel.append(simulator.qvel.clone())
+        wrench.append(simulator.contact_wrench.clone())
+    return Windows(torch.stack(qpos, 1), torch.stack(qvel, 1), windows.ctrl, torch.stack(wrench, 1))
+
+
+@pytest.mark.slow
+def test_hidden_settings_are_found_again(pybullet: None, make: Make, windows: Windows, ant: RobotModel) -> None:
+    hidden = make("pybullet", ant, len(windows), bodies=ant.feet, joint_damping=2.0, friction=0.5)
+    seen = followed_by(hidden, windows)
+    *_, (values, error) = fit(
+        lambda trial: residual(seen, ant, ENGINES["pybullet"] | trial, DT)["all"],
+        {"joint_damping": 1.0, "friction": 1.0},
+        {"joint_damping": (0.3, 3.0), "friction": (0.2, 3.0)},
+    )
+    assert values["joint_damping"] == pytest.approx(2.0, rel=0.1)
+    assert values["friction"] == pytest.approx(0.5, rel=0.15)
+    assert error < 0.05
+
+
+def test_the_fitted_twin_of_the_ant_is_closer_than_the_naive_one(
+    pybullet: None, windows: Windows, ant: RobotModel
+) -> None:
+    from omegaconf import OmegaConf
+
+    from dualfid_robot.runners.entry import CONFIG_DIR
+
+    path: Path = CONFIG_DIR / "calibration" / "Ant.yaml"
+    fitted = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(fitted, dict)
+    naive = {"substeps": 1, "child_armature": 0.0, "parent_armature": 0.0, "contact_stiffness": 1e5}
+    with_fit = residual(windows, ant, ENGINES["pybullet"] | fitted["pybullet"], DT)["all"]
+    without = residual(windows, ant, ENGINES["pybullet"] | naive, DT)["all"]
+    assert with_fit < 0.4
+    assert without > 1.5 * with_fit
