@@ -220,7 +220,8 @@ class _Worker:
         client = np.repeat(np.array(origins, np.int64), counts)
         index = self.indices[client, table["bodies"][:, 1]]
         column = self.clients[0].columns[table["links"][:, 1]]
-        measured = (index < len(rows)) & (column >= 0)  # idle robots of a partly active client have contacts, too
+        # Not those of idle robots of a partly active client, and of one that has just been replaced.
+        measured = (index >= 0) & (index < len(rows)) & (column >= 0)
         table, index, column = table[measured], index[measured], column[measured]
         force = np.einsum("ni,nij->nj", table["slip"], table["across"])
         force -= table["push"][:, None] * table["normal"]
