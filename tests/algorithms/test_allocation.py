@@ -201,7 +201,7 @@ def test_a_new_rule_is_one_class() -> None:
         ({"warmup_iterations": 2.5}, ("allocation.warmup_iterations", "2.5", "a whole number")),
         ({"smoothing": 1.0}, ("allocation.smoothing", "1.0", "less than 1")),
         ({"rate_limit": 0.0}, ("allocation.rate_limit", "0.0", "(0, 1]")),
-        ({"rate_limit": math.nan}, ("allocation.rate_limit", "nan", "(0, 1]")),
+        ({"rate_limit": math.nan}, ("allocation.rate_limit", "nan", "a number")),
         ({"block_size": 0}, ("allocation.block_size", "0", "at least 1")),
         ({"rule": {"name": "linear"}}, ("allocation.rule.name", "linear", "exponential, fixed, inverse_sigmoid")),
         ({"rule": {"name": "exponential", "alpha": -1.0}}, ("allocation.rule.alpha", "-1.0", "(0, inf]")),
