@@ -8,12 +8,14 @@ linear velocity (world frame, m/s) and angular velocity (body frame, rad/s).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 
 # A coordinate or velocity beyond this bound, or NaN, marks a world as failed. MuJoCo's own bound is 1e10; long before
@@ -21,10 +23,25 @@ from dualfid_robot.robots.model import RobotModel
 STATE_BOUND = 1e6
 
 
+# Every physical parameter that an engine may let differ between worlds, and the shape of its values for k worlds. All
+# but gravity are factors on the asset's own values, so 1 is nominal.
+PARAMETERS: dict[str, str] = {
+    "friction": "(k,): sliding friction of all contacts",
+    "mass": "(k, bodies): mass and inertia of each body of `RobotModel.body_names`; armature is not scaled",
+    "damping": "(k,): damping of all joints",
+    "motor_strength": "(k, actuators): force of each actuator of `RobotModel.actuator_names`",
+    "gravity": "(k, 3): acceleration, m/s², world frame",
+}
+
+
 class Simulator(ABC):
     """N worlds of one robot in one engine.
 
     Attributes:
+        DEVICE_TYPES: types of torch devices on which the engine can keep its tensors.
+        SUPPORTED_PARAMETERS: the names of `PARAMETERS` that the engine can set per world.
+        RESETS_BY_MASK: whether `set_state_where` works without the host learning which worlds are meant; then it is
+            the faster of the two ways.
         robot: the robot and its scene.
         num_worlds: N, fixed for the simulator's life.
         control_dt: control period, s; one step advances it by all its substeps.
@@ -39,6 +56,10 @@ class Simulator(ABC):
             put back to the model's initial state, and they did not disturb the others.
     """
 
+    DEVICE_TYPES: ClassVar[tuple[str, ...]] = ("cpu",)
+    SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = ()
+    RESETS_BY_MASK: ClassVar[bool] = False
+
     def __init__(
         self,
         robot: RobotModel,
@@ -47,6 +68,13 @@ class Simulator(ABC):
         contact_bodies: Sequence[str] = (),
         device: torch.device | str = "cpu",
     ) -> None:
+        """Allocate the tensors.
+
+        Raises:
+            ConfigError: a device that the engine cannot use.
+        """
+        if torch.device(device).type not in self.DEVICE_TYPES:
+            raise ConfigError(f"sim_device={device}: engine {self.name()} runs on {' and '.join(self.DEVICE_TYPES)}")
         model = robot.model
         self.robot = robot
         self.num_worlds = num_worlds
@@ -58,6 +86,11 @@ class Simulator(ABC):
         self.contact_wrench = torch.zeros(num_worlds, len(contact_bodies), 6, device=self.device)
         self.failed = torch.zeros(num_worlds, dtype=torch.bool, device=self.device)
         self._initial_qpos = self.qpos[:1].clone()
+
+    @classmethod
+    def name(cls) -> str:
+        """The engine's name: its module's."""
+        return cls.__module__.rpartition(".")[2]
 
     def step(self, ctrl: Tensor, n: int) -> None:
         """Advance the first n worlds by one control period; the others keep their state.
@@ -86,6 +119,41 @@ class Simulator(ABC):
             qpos: (k, nq); its quaternion is of unit length.
             qvel: (k, nv).
         """
+
+    def set_state_where(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        """`set_state` of those of the first n worlds that a mask names.
+
+        Args:
+            mask: (n,) bool.
+            qpos: (n, nq); rows outside the mask are ignored.
+            qvel: (n, nv); likewise.
+        """
+        ids = mask.nonzero().squeeze(1)
+        self.set_state(ids, qpos[ids], qvel[ids])
+
+    def set_parameters(self, ids: Tensor, parameters: Mapping[str, Tensor]) -> None:
+        """Give worlds physical parameters of their own; they keep them through resets, and snapshots hold them.
+
+        Args:
+            ids: (k,) int64, distinct.
+            parameters: values by name, float32 with the shapes of `PARAMETERS`; what is not named stays as it is.
+
+        Raises:
+            ConfigError: a parameter that the engine cannot set per world.
+        """
+        unsupported = sorted(set(parameters) - set(self.SUPPORTED_PARAMETERS))
+        if unsupported:
+            engine = type(self).__module__.rpartition(".")[2]
+            allowed = sorted(self.SUPPORTED_PARAMETERS)
+            raise ConfigError(
+                f"parameter={unsupported[0]}: engine {engine} cannot set it per world; allowed are {allowed}"
+            )
+        for name, values in parameters.items():
+            self._set_parameter(name, ids, values)
+
+    def _set_parameter(self, name: str, ids: Tensor, values: Tensor) -> None:
+        """Set one of `SUPPORTED_PARAMETERS`."""
+        raise NotImplementedError
 
     @abstractmethod
     def snapshot(self) -> dict[str, np.ndarray]:

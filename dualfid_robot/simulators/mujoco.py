@@ -56,8 +56,6 @@ class MujocoSimulator(Simulator):
         contact_bodies: Sequence[str] = (),
         device: torch.device | str = "cpu",
     ) -> None:
-        if torch.device(device).type != "cpu":
-            raise ConfigError(f"sim_device={device}: engine mujoco runs on the CPU; allowed is cpu")
         super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
         self.config = config
         self.model = robot.compile(

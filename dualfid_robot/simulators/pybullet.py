@@ -95,8 +95,6 @@ class PybulletSimulator(Simulator):
         contact_bodies: Sequence[str] = (),
         device: torch.device | str = "cpu",
     ) -> None:
-        if torch.device(device).type != "cpu":
-            raise ConfigError(f"sim_device={device}: engine pybullet runs on the CPU; allowed is cpu")
         if importlib.util.find_spec("pybullet") is None:
             raise ConfigError(
                 'engine=pybullet: not installed; pip install "dualfid_robot[pybullet]" (PyPI has no wheel for '
