@@ -24,6 +24,9 @@ setup(
     ],
     extras_require={
         "pybullet": ["pybullet>=3.2.6"],
+        "gpu": ["warp-lang>=1.15", "mujoco-warp>=4.0"],
+        "physx": ["sapien>=3.0.3"],
+        "gymnasium": ["gymnasium>=1.1"],
         "test": ["pytest>=8", "hypothesis>=6.100", "mypy>=1.10", "ruff>=0.6", "types-PyYAML", "peft>=0.13"],
         "benchmark": ["rsl-rl-lib==5.5.1", "envpool==1.2.5", "gymnasium[mujoco]>=1.1"],
     },
