@@ -1,16 +1,18 @@
 """Where an iteration's time goes, and what the allocation costs: reallocation and divergence ≤ 2% of an iteration.
 
-    python benchmarks/iteration.py
+    python benchmarks/iteration.py [--rounds 20] [task=Ant num_envs=4096 sim_device=cuda:0 …]
 
-Default Ant settings; medians over the iterations of one run, after five that do not count.
+Default settings but for the overrides given; medians over the iterations of one run, after five that do not count. On a
+GPU, also the memory that torch, Warp and everything else took on it.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 
+import torch
 from hydra import compose, initialize_config_dir
-from timing import rounds_argument
 
 from dualfid_robot.runners.entry import CONFIG_DIR, register_simulators
 from dualfid_robot.runners.experiment import Experiment
@@ -20,12 +22,19 @@ WARMUP = 5
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=20, help="timed iterations")
+    parser.add_argument("overrides", nargs="*", help="settings of train.py")
+    arguments = parser.parse_args()
     register_simulators()
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         # beyond the warm-up, so that the boundary really moves
-        experiment = Experiment(compose("config", ["task=Ant", "allocation.warmup_iterations=2"]))
+        experiment = Experiment(compose("config", ["allocation.warmup_iterations=2", *arguments.overrides]))
     trainer = Trainer(experiment)
-    rows = [trainer.iterate() for _ in range(WARMUP + rounds_argument(20))][WARMUP:]
+    rows = [trainer.iterate() for _ in range(WARMUP + arguments.rounds)][WARMUP:]
+    if torch.cuda.is_available():
+        free, whole = torch.cuda.mem_get_info()
+        print(f"GPU memory in use: {(whole - free) / 2**30:.2f} GiB on {torch.cuda.get_device_name()}")
     trainer.close()
     medians = {key: statistics.median(row[key] for row in rows) for key in rows[0] if key.startswith("seconds/")}
     total = medians["seconds/iteration"]
@@ -34,7 +43,7 @@ def main() -> None:
     steps = experiment.num_envs * experiment.ppo.horizon_length
     print(f"env steps per second, update included: {steps / total:,.0f}")
     for side in ("low", "high"):
-        per_step = statistics.median(row[f"seconds_per_env_step/{side}"] for row in rows)
+        per_step = statistics.median(row.get(f"seconds_per_env_step/{side}", float("nan")) for row in rows)
         print(f"{side:5} {per_step * 1e6:6.2f} µs per env step ({1 / per_step:,.0f} env steps/s)")
     share = statistics.median(row["seconds/allocation"] / row["seconds/iteration"] for row in rows)
     print(f"allocation (reallocate, divergence, rule): {share:.2%} of an iteration (target 2%)")

@@ -7,43 +7,52 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualfid_robot.envs.pool import EnvironmentPool
+from dualfid_robot.envs.pool import EnvironmentPool, PoolStatistics
 
 
 class DualEnvironment:
     """Rows [0, n_low) are the low pool's environments, rows [n_low, N) the high pool's.
 
-    Either pool may be absent where the allocation never uses it.
+    Either pool may be absent where the allocation never uses it. Pools that live on different devices step at the same
+    time; two on the same device step in turn, which costs nothing there and keeps their costs apart.
 
     Attributes:
         num_envs: N.
         n_low: rows of the low pool; `reallocate` moves the boundary.
-        reward: (N,); terminated: (N,) bool; truncated: (N,) bool: results of the last step.
-        final_observations: (N, num_observations): in the rows that the last step truncated, what they saw last; the
-            other rows mean nothing.
+        overlap: whether the pools step at the same time.
+        reward: (N,); terminated: (N,) bool; truncated: (N,) bool: results of the last step, on `device`.
+        final_observations: (N, num_observations): in the rows whose episode ended in the last step, what they saw last;
+            the other rows mean nothing.
     """
 
-    def __init__(self, low: EnvironmentPool | None, high: EnvironmentPool | None, num_envs: int, overlap: bool) -> None:
+    def __init__(
+        self,
+        low: EnvironmentPool | None,
+        high: EnvironmentPool | None,
+        num_envs: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
         """Join two pools.
 
         Args:
             low, high: pools whose sizes bound n_low and N - n_low.
             num_envs: N.
-            overlap: let the pools step at the same time. Worth it where they use different resources (CPU and GPU);
-                on the same cores it gains nothing and blurs each pool's cost.
+            device: the learner's, of actions, observations and results.
         """
         pool = low or high
         assert pool is not None
         self.low = low
         self.high = high
         self.num_envs = num_envs
-        self.overlap = overlap
+        self.device = torch.device(device)
+        self.overlap = low is not None and high is not None and low.device != high.device
         self.n_low = 0 if low is None else num_envs
         self.task = pool.task
-        self.reward = torch.zeros(num_envs)
-        self.terminated = torch.zeros(num_envs, dtype=torch.bool)
-        self.truncated = torch.zeros(num_envs, dtype=torch.bool)
-        self.final_observations = torch.zeros(num_envs, pool.task.num_observations)
+        self.reward = torch.zeros(num_envs, device=device)
+        self.terminated = torch.zeros(num_envs, dtype=torch.bool, device=device)
+        self.truncated = torch.zeros(num_envs, dtype=torch.bool, device=device)
+        self.final_observations = torch.zeros(num_envs, pool.task.num_observations, device=device)
+        self._carriers = {id(pool): _ActionCarrier(pool, self.device) for pool in (low, high) if pool is not None}
 
     def reallocate(self, n_low: int) -> None:
         """Give the first n_low rows to the low pool. Environments out of use are frozen and go on later."""
@@ -55,32 +64,52 @@ class DualEnvironment:
     def observe(self, out: Tensor) -> None:
         """Write the current observations of all rows into `out` (N, num_observations)."""
         for pool, rows in self._parts():
-            out[rows] = pool.observations[: rows.stop - rows.start]
+            self._fetch(pool.observations[: rows.stop - rows.start], out[rows])
 
     def step(self, actions: Tensor) -> None:
         """Advance every row by one control period.
 
         Args:
-            actions: (N, num_actions), unclipped.
+            actions: (N, num_actions), unclipped, on `device`.
         """
         parts = self._parts()
         if self.overlap:
-            for pool, rows in parts:
-                pool.start_step(actions[rows])
-            for pool, _ in parts:
-                pool.finish_step()
+            self._step_at_once(parts, actions)
         else:
             for pool, rows in parts:
-                pool.step(actions[rows])
-        self._collect(parts)
-
-    def _collect(self, parts: list[tuple[EnvironmentPool, slice]]) -> None:
+                carrier = self._carriers[id(pool)]
+                carrier.send(actions[rows])
+                pool.step(carrier.receive())
         for pool, rows in parts:
             n = rows.stop - rows.start
-            self.reward[rows] = pool.reward[:n]
-            self.terminated[rows] = pool.terminated[:n]
-            self.truncated[rows] = pool.truncated[:n]
-            self.final_observations[rows.start + pool.final_ids] = pool.final_observations
+            self._fetch(pool.reward[:n], self.reward[rows])
+            self._fetch(pool.terminated[:n], self.terminated[rows])
+            self._fetch(pool.truncated[:n], self.truncated[rows])
+            self._fetch(pool.final_observations[:n], self.final_observations[rows])
+
+    def _step_at_once(self, parts: list[tuple[EnvironmentPool, slice]], actions: Tensor) -> None:
+        # All copies of actions are under way before the first step is: a copy from the learner's GPU to a pool of the
+        # CPU then waits for the policy only, and not for the GPU's physics, which the CPU's pool steps beside.
+        for pool, rows in parts:
+            self._carriers[id(pool)].send(actions[rows])
+        parts = sorted(parts, key=lambda part: part[0].device.type == "cpu")
+        for pool, _ in parts:
+            pool.start_step(self._carriers[id(pool)].receive())
+        for pool, _ in reversed(parts):
+            pool.finish_step()
+
+    def take_statistics(self) -> dict[str, PoolStatistics]:
+        """What happened in each pool since the last call, by side; nothing in one that is absent."""
+        pools = {"low": self.low, "high": self.high}
+        return {side: pool.take_statistics() if pool else PoolStatistics() for side, pool in pools.items()}
+
+    def hidden_seconds(self, statistics: dict[str, PoolStatistics]) -> float:
+        """Part of the pools' time in which both were stepping: what overlap saved. Pools begin a step together, so it
+        is the shorter one's time of every step."""
+        if not self.overlap:
+            return 0.0
+        steps = zip(statistics["low"].step_seconds, statistics["high"].step_seconds, strict=False)
+        return sum(min(pair) for pair in steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
@@ -100,6 +129,11 @@ class DualEnvironment:
             if pool is not None:
                 pool.simulator.close()
 
+    def _fetch(self, source: Tensor, target: Tensor) -> None:
+        # To a GPU the host need not wait: a pool that is copied from has pinned memory, and it writes there next after
+        # it has received actions that were computed after this copy.
+        target.copy_(source, non_blocking=self.device.type == "cuda")
+
     def _parts(self) -> list[tuple[EnvironmentPool, slice]]:
         parts = ((self.low, slice(0, self.n_low)), (self.high, slice(self.n_low, self.num_envs)))
         return [(pool, rows) for pool, rows in parts if pool is not None and rows.stop > rows.start]
@@ -107,3 +141,30 @@ class DualEnvironment:
     @staticmethod
     def _capacity(pool: EnvironmentPool | None) -> int:
         return 0 if pool is None else pool.num_envs
+
+
+class _ActionCarrier:
+    """Brings actions from the learner's device to a pool's."""
+
+    def __init__(self, pool: EnvironmentPool, source: torch.device) -> None:
+        self._target = pool.device
+        self._same = pool.device == source
+        self._from_gpu = source.type == "cuda" and pool.device.type == "cpu"
+        if self._from_gpu:
+            self._pinned = torch.zeros(pool.num_envs, pool.task.num_actions, pin_memory=True)
+            self._copied = torch.cuda.Event()
+
+    def send(self, actions: Tensor) -> None:
+        """Begin the transfer of (n, num_actions)."""
+        self._sent = actions
+        if self._from_gpu:
+            self._sent = self._pinned[: len(actions)]
+            self._sent.copy_(actions, non_blocking=True)
+            self._copied.record()
+
+    def receive(self) -> Tensor:
+        """The actions on the pool's device, once they are there."""
+        if self._from_gpu:
+            self._copied.synchronize()
+            return self._sent
+        return self._sent if self._same else self._sent.to(self._target)

@@ -67,7 +67,8 @@ def rollout(policy: DualActorCritic, pool: EnvironmentPool, name: PolicyName) ->
     """Run the deterministic policy from fresh initial states for one episode length; yields (N,) bool after each
     step: the environments that were still in their first episode during it."""
     pool.reset_all()
-    running = torch.ones(pool.num_envs, dtype=torch.bool)
+    policy.to(pool.device)
+    running = torch.ones(pool.num_envs, dtype=torch.bool, device=pool.device)
     for _ in range(pool.task.config.episodeLength):
         pool.step(policy.action_mean(pool.observations, name))
         yield running
@@ -81,13 +82,13 @@ def evaluate(policy: DualActorCritic, pool: EnvironmentPool, name: PolicyName) -
 
     Every environment counts once, so short episodes do not weigh more than long ones.
     """
-    returns = torch.zeros(pool.num_envs, dtype=torch.float64)
-    lengths = torch.zeros(pool.num_envs)
+    returns = torch.zeros(pool.num_envs, dtype=torch.float64, device=pool.device)
+    lengths = torch.zeros(pool.num_envs, device=pool.device)
     pool.take_statistics()
     for running in rollout(policy, pool, name):
         returns += torch.where(running, pool.reward, 0.0)
         lengths += running
-    return Evaluation(returns.numpy(), lengths.numpy(), pool.take_statistics().failures)
+    return Evaluation(returns.cpu().numpy(), lengths.cpu().numpy(), pool.take_statistics().failures)
 
 
 def record_video(policy: DualActorCritic, pool: EnvironmentPool, name: PolicyName, path: Path) -> None:
@@ -104,7 +105,7 @@ def record_video(policy: DualActorCritic, pool: EnvironmentPool, name: PolicyNam
             if not running[0] or pool.terminated[0]:
                 return
             if step % stride == 0:
-                data.qpos[:] = pool.simulator.qpos[0].numpy()
+                data.qpos[:] = pool.simulator.qpos[0].cpu().numpy()
                 mujoco.mj_forward(robot.model, data)
                 renderer.update_scene(data, camera=0 if robot.model.ncam else -1)
                 video.append_data(renderer.render())  # type: ignore[attr-defined]

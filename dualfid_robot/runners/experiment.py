@@ -19,7 +19,7 @@ from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.runners.entry import CONFIG_DIR, ROOT
 from dualfid_robot.settings import parse_settings, require_integer, require_number
-from dualfid_robot.simulators.registry import make_simulator
+from dualfid_robot.simulators.registry import engine_class, make_simulator
 
 _TOP_LEVEL = {str(key) for key in OmegaConf.load(CONFIG_DIR / "config.yaml")} - {"defaults"} | {
     "task",
@@ -142,6 +142,9 @@ class Experiment:
         task, network, ppo, run: typed settings.
         robot: the task's robot.
         max_cost: bound on the measured cost, s, or None.
+        sim_device: device of every engine that can use it; an engine that cannot runs on the CPU if it is E_low, and is
+            refused if it is E_high.
+        rl_device: device of the policy and the learner.
     """
 
     def __init__(self, cfg: DictConfig) -> None:
@@ -153,10 +156,9 @@ class Experiment:
         settings = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(settings, dict)
         self.settings: dict[str, Any] = {str(key): value for key, value in settings.items()}
-        for key in ("sim_device", "rl_device"):
-            if self.settings[key] != "cpu":
-                raise ConfigError(f"{key}={self.settings[key]}: allowed is cpu")
         self._fill_defaults()
+        self.sim_device, self.rl_device = (_device(key, self.settings[key]) for key in ("sim_device", "rl_device"))
+        engine_class(self.settings["simulator"]["high"].get("engine")).check_device(self.sim_device)
         unknown = sorted(self.settings.keys() - _TOP_LEVEL)
         if unknown:
             raise ConfigError(f"{unknown[0]}: no such setting; allowed are {sorted(_TOP_LEVEL)}")
@@ -173,6 +175,11 @@ class Experiment:
     def _fill_defaults(self) -> None:
         settings = self.settings
         task, config = settings["task"], settings["train"]["params"]["config"]
+        if not settings["sim_device"]:
+            settings["sim_device"] = _default_device(
+                engine_class(settings["simulator"]["high"].get("engine")).DEVICE_TYPES
+            )
+        settings["rl_device"] = settings["rl_device"] or _default_device(("cpu", "cuda"))
         self.num_envs = _override(settings, "num_envs", task["env"], "task.env.numEnvs")
         _override(settings, "max_iterations", config, "train.params.config.max_epochs")
         self.seed = _whole("seed", settings["seed"], -1)
@@ -188,15 +195,18 @@ class Experiment:
         """Name of the run's folder without its date."""
         return self.settings["experiment"] or self.run.name
 
-    def make_task(self) -> Task:
-        """The task on the simulators' device."""
-        return make_task(self.task.name, self.task.env, self.robot, self.task.sim.dt)
+    def make_task(self, device: torch.device | str = "cpu") -> Task:
+        """The task, with its constants on a device."""
+        return make_task(self.task.name, self.task.env, self.robot, self.task.sim.dt, device)
 
     def make_pool(self, simulator: Mapping[str, Any], num_envs: int, seed: int) -> EnvironmentPool:
-        """A pool of `num_envs` environments in the engine that the settings `simulator` describe."""
-        task = self.make_task()
-        engine = make_simulator(simulator, self.robot, num_envs, self.task.sim.dt, task.contact_bodies)
-        return EnvironmentPool(engine, task, seed)
+        """A pool of `num_envs` environments in the engine that the settings `simulator` describe, on `sim_device` where
+        the engine can use it, else on the CPU."""
+        usable = engine_class(simulator.get("engine")).DEVICE_TYPES
+        device = self.sim_device if self.sim_device.type in usable else torch.device("cpu")
+        task = self.make_task(device)
+        engine = make_simulator(simulator, self.robot, num_envs, self.task.sim.dt, task.contact_bodies, device)
+        return EnvironmentPool(engine, task, seed, pin_memory=device.type == "cpu" and self.rl_device.type == "cuda")
 
     def make_policy(self) -> DualActorCritic:
         """A policy with initial weights drawn from the run's seed."""
@@ -224,6 +234,19 @@ def _override(settings: dict[str, Any], key: str, section: dict[str, Any], full_
     value = _whole(full_name, section.get(name), 1) if settings[key] == "" else _whole(key, settings[key], 1)
     settings[key] = section[name] = value
     return value
+
+
+def _default_device(usable: tuple[str, ...]) -> str:
+    return "cuda:0" if "cuda" in usable and torch.cuda.is_available() else "cpu"
+
+
+def _device(key: str, value: Any) -> torch.device:
+    """The device that a setting names, where the machine has it."""
+    devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    name = "cuda:0" if value == "cuda" else value
+    if name not in devices:
+        raise ConfigError(f"{key}={value}: allowed are {devices}")
+    return torch.device(name)
 
 
 def _whole(key: str, value: Any, least: int) -> int:

@@ -75,8 +75,7 @@ class Trainer:
                 if pool is not None:
                     pool.simulator.close()
             raise
-        # Both sides' engines run on the CPU's cores: stepping them in turn costs nothing and keeps their costs apart.
-        return DualEnvironment(pools["low"], pools["high"], experiment.num_envs, overlap=False)
+        return DualEnvironment(pools["low"], pools["high"], experiment.num_envs, experiment.rl_device)
 
     def train(self, folder: Path) -> None:
         """Train until the iterations or the cost run out, or a signal asks to stop; the last state is always saved.
@@ -116,8 +115,9 @@ class Trainer:
         metrics = self.allocator.metrics()
         reallocation_seconds = time.perf_counter() - started
         self._roll_out()
-        statistics = self._take_statistics()
-        simulated = sum(s.seconds for s in statistics.values())
+        statistics = self.env.take_statistics()
+        hidden = self.env.hidden_seconds(statistics)
+        simulated = sum(part.seconds for part in statistics.values()) - hidden
         allocating = time.perf_counter()
         divergence = policy_divergence(self.policy, self.storage.low_observations)
         self.allocator.update(None if divergence is None else float(divergence))
@@ -137,6 +137,7 @@ class Trainer:
             "seconds/iteration": elapsed,
             "seconds/learner": elapsed - simulated,
             "seconds/allocation": allocation_seconds,
+            "seconds/hidden": hidden,
         }
         metrics |= self._pool_metrics(statistics)
         self._last_metrics = metrics
@@ -163,10 +164,6 @@ class Trainer:
                 env.observe(self._observations)
         self.algorithm.compute_returns(storage, self._observations)
 
-    def _take_statistics(self) -> dict[str, PoolStatistics]:
-        pools = {"low": self.env.low, "high": self.env.high}
-        return {side: pool.take_statistics() if pool else PoolStatistics() for side, pool in pools.items()}
-
     def _pool_metrics(self, statistics: dict[str, PoolStatistics]) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for side, part in statistics.items():
@@ -175,8 +172,7 @@ class Trainer:
             if part.env_steps:
                 metrics[f"seconds_per_env_step/{side}"] = part.seconds / part.env_steps
             recent = self._recent[side]
-            for returns, lengths in zip(part.returns, part.lengths, strict=True):
-                recent.extend(zip(returns.tolist(), lengths.tolist(), strict=True))
+            recent.extend(zip(part.returns.tolist(), part.lengths.tolist(), strict=True))
             if recent:
                 metrics[f"return/{side}"] = sum(r for r, _ in recent) / len(recent)
                 metrics[f"episode_length/{side}"] = sum(length for _, length in recent) / len(recent)

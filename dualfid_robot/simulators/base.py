@@ -38,6 +38,7 @@ class Simulator(ABC):
     """N worlds of one robot in one engine.
 
     Attributes:
+        Config: dataclass of the engine's settings; the constructor's first argument.
         DEVICE_TYPES: types of torch devices on which the engine can keep its tensors.
         SUPPORTED_PARAMETERS: the names of `PARAMETERS` that the engine can set per world.
         RESETS_BY_MASK: whether `set_state_where` works without the host learning which worlds are meant; then it is
@@ -56,6 +57,7 @@ class Simulator(ABC):
             put back to the model's initial state, and they did not disturb the others.
     """
 
+    Config: ClassVar[type]
     DEVICE_TYPES: ClassVar[tuple[str, ...]] = ("cpu",)
     SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = ()
     RESETS_BY_MASK: ClassVar[bool] = False
@@ -73,8 +75,7 @@ class Simulator(ABC):
         Raises:
             ConfigError: a device that the engine cannot use.
         """
-        if torch.device(device).type not in self.DEVICE_TYPES:
-            raise ConfigError(f"sim_device={device}: engine {self.name()} runs on {' and '.join(self.DEVICE_TYPES)}")
+        self.check_device(device)
         model = robot.model
         self.robot = robot
         self.num_worlds = num_worlds
@@ -91,6 +92,12 @@ class Simulator(ABC):
     def name(cls) -> str:
         """The engine's name: its module's."""
         return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def check_device(cls, device: torch.device | str) -> None:
+        """Raise ConfigError unless the engine can use devices of this type."""
+        if torch.device(device).type not in cls.DEVICE_TYPES:
+            raise ConfigError(f"sim_device={device}: engine {cls.name()} runs on {' and '.join(cls.DEVICE_TYPES)}")
 
     def step(self, ctrl: Tensor, n: int) -> None:
         """Advance the first n worlds by one control period; the others keep their state.

@@ -24,6 +24,18 @@ def engine_names() -> list[str]:
     return sorted(name for name in modules if name not in _NOT_ENGINES and not name.startswith("_"))
 
 
+def engine_class(name: object) -> type[Simulator]:
+    """The Simulator class of an engine.
+
+    Raises:
+        ConfigError: unknown engine.
+    """
+    if name not in engine_names():
+        raise ConfigError(f"engine={name}: allowed are {engine_names()}")
+    engine: type[Simulator] = importlib.import_module(f"dualfid_robot.simulators.{name}").ENGINE
+    return engine
+
+
 def make_simulator(
     config: Mapping[str, Any],
     robot: RobotModel,
@@ -41,8 +53,6 @@ def make_simulator(
         ConfigError: unknown engine, an engine that is not installed, or a setting that the engine does not have.
     """
     settings = dict(config)
-    name = settings.pop("engine", None)
-    if name not in engine_names():
-        raise ConfigError(f"engine={name}: allowed are {engine_names()}")
-    engine = importlib.import_module(f"dualfid_robot.simulators.{name}").ENGINE
-    return engine(parse_settings(engine.Config, settings, name), robot, num_worlds, control_dt, contact_bodies, device)
+    engine = engine_class(settings.pop("engine", None))
+    parsed = parse_settings(engine.Config, settings, engine.name())
+    return engine(parsed, robot, num_worlds, control_dt, contact_bodies, device)

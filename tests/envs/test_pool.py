@@ -6,13 +6,16 @@ import copy
 
 import pytest
 import torch
+from torch import Tensor
 
 from dualfid_robot.envs.dual import DualEnvironment
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import make_task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.simulators.mujoco import MujocoSimulator
 from dualfid_robot.simulators.registry import make_simulator
+from tasks.cartpole import Cartpole, CartpoleConfig
 
 DT = 1 / 60
 
@@ -27,17 +30,16 @@ def test_the_time_limit_truncates_and_keeps_the_final_observation(cartpole: Robo
     pool = make_pool(cartpole, "Cartpole", 3, episode_length=4)
     for _ in range(3):
         pool.step(torch.zeros(3, 1))
-        assert not pool.truncated.any() and len(pool.final_ids) == 0
+        assert not pool.truncated.any()
     before = pool.observations.clone()
     pool.step(torch.zeros(3, 1))
     assert pool.truncated.all() and not pool.terminated.any()
-    assert pool.final_ids.tolist() == [0, 1, 2]
     # a passive pole continues smoothly: one more period of the same motion, not a fresh initial state
     predicted = before[:, 0] + DT * before[:, 1]
     torch.testing.assert_close(pool.final_observations[:, 0], predicted, atol=2e-4, rtol=0)
     assert not torch.allclose(pool.observations, pool.final_observations)
     statistics = pool.take_statistics()
-    assert torch.cat(statistics.lengths).tolist() == [4, 4, 4]
+    assert statistics.lengths.tolist() == [4, 4, 4]
     assert statistics.env_steps == 12
 
 
@@ -46,7 +48,7 @@ def test_a_termination_is_not_a_truncation(cartpole: RobotModel) -> None:
     pool.simulator.set_state(torch.tensor([1]), torch.tensor([[2.99, 0.0]]), torch.tensor([[5.0, 0.0]]))
     pool.step(torch.zeros(2, 1))
     assert pool.terminated.tolist() == [False, True]
-    assert not pool.truncated.any() and len(pool.final_ids) == 0
+    assert not pool.truncated.any()
     assert pool.reward[1] == -2.0
     assert pool.observations[1, 0].abs() <= 0.1  # a new episode has begun
 
@@ -87,10 +89,56 @@ def test_observations_are_those_of_the_simulators_state(ant: RobotModel) -> None
     assert torch.equal(pool.observations[:, 0], pool.simulator.qpos[:, 2])
 
 
-def test_the_dual_environment_is_its_two_pools(cartpole: RobotModel) -> None:
+class FromTheMiddle(Cartpole):
+    """Cartpole whose episodes all begin alike."""
+
+    def sample_initial_state(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return torch.tensor([[0.0, 0.1]]).repeat(n, 1), torch.zeros(n, 2)
+
+
+class MaskingSimulator(MujocoSimulator):
+    RESETS_BY_MASK = True
+
+
+def test_resets_by_mask_and_by_number_agree(cartpole: RobotModel) -> None:
+    task = FromTheMiddle(CartpoleConfig(8, 30), cartpole, DT, "cpu")
+    by_number, by_mask = (
+        EnvironmentPool(engine(engine.Config(substeps=2), cartpole, 8, DT), task, seed=0)
+        for engine in (MujocoSimulator, MaskingSimulator)
+    )
+    generator = torch.Generator().manual_seed(0)
+    for step in range(120):
+        actions = 3 * torch.randn(8 if step % 3 else 5, 1, generator=generator)
+        ended = torch.zeros(8, dtype=torch.bool)
+        for pool in (by_number, by_mask):
+            pool.step(actions)
+            ended[: len(actions)] = (pool.terminated | pool.truncated)[: len(actions)]
+        for name in ("observations", "reward", "terminated", "truncated"):
+            assert torch.equal(getattr(by_number, name), getattr(by_mask, name)), name
+        assert torch.equal(by_number.final_observations[ended], by_mask.final_observations[ended])
+    first, second = by_number.take_statistics(), by_mask.take_statistics()
+    assert len(first.returns) > 20
+    assert first.lengths.min() < 30 and first.lengths.max() == 30  # both kinds of ends
+    assert torch.equal(first.returns, second.returns) and torch.equal(first.lengths, second.lengths)
+    assert len(first.step_seconds) == len(second.step_seconds) == 120
+
+
+def test_a_seed_repeats_the_initial_states(cartpole: RobotModel) -> None:
+    pool = make_pool(cartpole, "Cartpole", 4, seed=5)
+    first = pool.observations.clone()
+    pool.reset_all()
+    assert not torch.equal(pool.observations, first)
+    pool.seed(5)
+    pool.reset_all()
+    assert torch.equal(pool.observations, first)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_the_dual_environment_is_its_two_pools(cartpole: RobotModel, overlap: bool) -> None:
     pools = make_pool(cartpole, "Cartpole", 6, seed=1), make_pool(cartpole, "Cartpole", 6, seed=2)
     alone = make_pool(cartpole, "Cartpole", 6, seed=1), make_pool(cartpole, "Cartpole", 6, seed=2)
-    env = DualEnvironment(*pools, num_envs=8, overlap=True)
+    env = DualEnvironment(*pools, num_envs=8)
+    env.overlap = overlap
     observations = torch.zeros(8, 4)
     for n_low in (2, 5, 6, 3):
         env.reallocate(n_low)
@@ -104,10 +152,14 @@ def test_the_dual_environment_is_its_two_pools(cartpole: RobotModel) -> None:
         env.observe(observations)
         assert torch.equal(observations[:n_low], alone[0].observations[:n_low])
         assert torch.equal(observations[n_low:], alone[1].observations[: 8 - n_low])
+        statistics = env.take_statistics()
+        assert [part.env_steps for part in statistics.values()] == [3 * n_low, 3 * (8 - n_low)]
+        hidden = sum(min(pair) for pair in zip(*(part.step_seconds for part in statistics.values()), strict=True))
+        assert env.hidden_seconds(statistics) == (hidden if overlap else 0.0)
 
 
 def test_reallocation_beyond_a_pool_is_refused(cartpole: RobotModel) -> None:
-    env = DualEnvironment(make_pool(cartpole, "Cartpole", 6), make_pool(cartpole, "Cartpole", 4), 8, overlap=False)
+    env = DualEnvironment(make_pool(cartpole, "Cartpole", 6), make_pool(cartpole, "Cartpole", 4), 8)
     with pytest.raises(ValueError, match="does not fit"):
         env.reallocate(3)
 
@@ -115,7 +167,7 @@ def test_reallocation_beyond_a_pool_is_refused(cartpole: RobotModel) -> None:
 def test_final_observations_are_in_their_rows(cartpole: RobotModel) -> None:
     low = make_pool(cartpole, "Cartpole", 2, episode_length=2)
     high = make_pool(cartpole, "Cartpole", 3, episode_length=3)
-    env = DualEnvironment(low, high, 5, overlap=False)
+    env = DualEnvironment(low, high, 5)
     env.reallocate(2)
     for step in (1, 2, 3):
         env.step(torch.zeros(5, 1))
