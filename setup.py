@@ -1,5 +1,9 @@
 from setuptools import find_packages, setup
 
+GPU = ["warp-lang>=1.15", "mujoco-warp>=4.0"]
+PHYSX = ["sapien>=3.0.3"]
+GYMNASIUM = ["gymnasium>=1.1"]
+
 setup(
     name="dualfid_robot",
     version="0.1.0",
@@ -24,10 +28,14 @@ setup(
     ],
     extras_require={
         "pybullet": ["pybullet>=3.2.6"],
-        "gpu": ["warp-lang>=1.15", "mujoco-warp>=4.0"],
-        "physx": ["sapien>=3.0.3"],
-        "gymnasium": ["gymnasium>=1.1"],
-        "test": ["pytest>=8", "hypothesis>=6.100", "mypy>=1.10", "ruff>=0.6", "types-PyYAML", "peft>=0.13"],
+        "gpu": GPU,
+        "physx": PHYSX,
+        "gymnasium": GYMNASIUM,
+        # Every engine and every library that an adapter is for: what is not installed is not tested.
+        "test": [
+            *("pytest>=8", "hypothesis>=6.100", "mypy>=1.10", "ruff>=0.6", "types-PyYAML", "peft>=0.13"),
+            *(*GPU, *PHYSX, *GYMNASIUM, "stable-baselines3>=2.4", "rsl-rl-lib>=5.5"),
+        ],
         "benchmark": ["rsl-rl-lib==5.5.1", "envpool==1.2.5", "gymnasium[mujoco]>=1.1"],
     },
 )

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="timed iterations")
     parser.add_argument("overrides", nargs="*", help="settings of train.py")
     arguments = parser.parse_args()
-    register_simulators()
+    register_simulators(arguments.overrides)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         # beyond the warm-up, so that the boundary really moves
         experiment = Experiment(compose("config", ["allocation.warmup_iterations=2", *arguments.overrides]))

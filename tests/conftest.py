@@ -8,11 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.runners.entry import CONFIG_DIR, ROOT, register_simulators
+
+
+def pytest_report_header() -> str:
+    cuda = torch.cuda.is_available()
+    return "gpu tests: " + (torch.cuda.get_device_name() if cuda else "skipped, PyTorch sees no CUDA device")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("PyTorch sees no CUDA device")
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ ALLOWED = {
     "robots": {"robots"},
     "simulators": {"simulators", "robots"},
     "envs": {"envs", "simulators", "robots"},
+    "adapters": {"adapters", "envs"},
     "policies": {"policies"},
     "algorithms": {"algorithms", "policies"},
     "runners": {"runners", "algorithms", "policies", "envs", "simulators", "robots"},

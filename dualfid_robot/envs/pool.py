@@ -22,6 +22,7 @@ class PoolStatistics:
         returns: (k,) undiscounted return of each finished episode, in order of time; on the CPU.
         lengths: (k,) number of steps of each.
         failures: worlds that went non-finite or were refused by the engine, and were reset.
+        overflows: see `Simulator.take_overflows`.
         env_steps: environment steps done.
         step_seconds: wall time of each step: simulation, observation, reward and reset.
     """
@@ -29,6 +30,7 @@ class PoolStatistics:
     returns: Tensor = field(default_factory=lambda: torch.zeros(0))
     lengths: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int32))
     failures: int = 0
+    overflows: int = 0
     env_steps: int = 0
     step_seconds: list[float] = field(default_factory=list)
 
@@ -48,6 +50,7 @@ class EnvironmentPool:
         reward: (N,); terminated: (N,) bool; truncated: (N,) bool: results of the last step (first n rows).
         final_observations: (N, num_observations): in the rows whose episode ended in the last step, what they saw last,
             before their reset; the other rows mean nothing.
+        episode_step: (N,) int32, steps since each episode began.
     """
 
     def __init__(self, simulator: Simulator, task: Task, seed: int, pin_memory: bool = False) -> None:
@@ -70,7 +73,7 @@ class EnvironmentPool:
         self._actions = torch.zeros(n, task.num_actions, device=device)
         self._previous_qpos = torch.empty_like(simulator.qpos)
         self._episode_return = torch.zeros(n, device=device)
-        self._episode_step = torch.zeros(n, dtype=torch.int32, device=device)
+        self.episode_step = torch.zeros(n, dtype=torch.int32, device=device)
         self._generator = torch.Generator(device)
         self._finished: list[tuple[Tensor, Tensor]] = []
         self._failures = torch.zeros((), dtype=torch.int64, device=device)
@@ -128,8 +131,8 @@ class EnvironmentPool:
             torch.logical_or(terminated, failed, out=self.terminated[:n])
             task.write_observation(observed, self.observations[:n])
             self._episode_return[:n] += self.reward[:n]
-            self._episode_step[:n] += 1
-            torch.ge(self._episode_step[:n], task.config.episodeLength, out=self.truncated[:n])
+            self.episode_step[:n] += 1
+            torch.ge(self.episode_step[:n], task.config.episodeLength, out=self.truncated[:n])
             self.truncated[:n] &= ~self.terminated[:n]
             self._failures += failed.sum()
             self._env_steps += n
@@ -143,10 +146,15 @@ class EnvironmentPool:
     def take_statistics(self) -> PoolStatistics:
         """What happened since the last call."""
         returns = torch.cat([returns for returns, _ in self._finished] or [self._episode_return[:0]]).cpu()
-        lengths = torch.cat([lengths for _, lengths in self._finished] or [self._episode_step[:0]]).cpu()
+        lengths = torch.cat([lengths for _, lengths in self._finished] or [self.episode_step[:0]]).cpu()
         ended = lengths > 0  # where resets go by mask, the environments that went on stand here with length 0
         statistics = PoolStatistics(
-            returns[ended], lengths[ended], int(self._failures), self._env_steps, self._stopwatch.take_laps()
+            returns[ended],
+            lengths[ended],
+            int(self._failures),
+            self.simulator.take_overflows(),
+            self._env_steps,
+            self._stopwatch.take_laps(),
         )
         self._finished.clear()
         self._failures.zero_()
@@ -160,7 +168,7 @@ class EnvironmentPool:
             "observations": self.observations,
             "actions": self._actions,
             "episode_return": self._episode_return,
-            "episode_step": self._episode_step,
+            "episode_step": self.episode_step,
             "generator": self._generator.get_state(),
         }
 
@@ -170,7 +178,7 @@ class EnvironmentPool:
         self.observations.copy_(state["observations"])
         self._actions.copy_(state["actions"])
         self._episode_return.copy_(state["episode_return"])
-        self._episode_step.copy_(state["episode_step"])
+        self.episode_step.copy_(state["episode_step"])
         self._generator.set_state(state["generator"])
 
     def _state(self, n: int) -> State:
@@ -181,14 +189,14 @@ class EnvironmentPool:
         """End the episodes of the environments `ids` and begin new ones."""
         if len(ids):
             self.final_observations[ids] = self.observations[ids]
-            self._finished.append((self._episode_return[ids], self._episode_step[ids]))
+            self._finished.append((self._episode_return[ids], self.episode_step[ids]))
             self._reset(ids)
 
     def _reset(self, ids: Tensor) -> None:
         self.simulator.set_state(ids, *self.task.sample_initial_state(len(ids), self._generator))
         self._actions[ids] = 0.0
         self._episode_return[ids] = 0.0
-        self._episode_step[ids] = 0
+        self.episode_step[ids] = 0
         observations = self.observations[ids]
         self.task.write_observation(self.task.observe(self._state(self.num_envs).rows(ids)), observations)
         self.observations[ids] = observations
@@ -197,11 +205,11 @@ class EnvironmentPool:
         """`_end` of the environments that a mask (n,) names: every row is computed, so that no host need know which."""
         n = len(ended)
         self.final_observations[:n] = self.observations[:n]
-        self._finished.append((self._episode_return[:n].clone(), self._episode_step[:n] * ended))
+        self._finished.append((self._episode_return[:n].clone(), self.episode_step[:n] * ended))
         self.simulator.set_state_where(ended, *self.task.sample_initial_state(n, self._generator))
         self._actions[:n].masked_fill_(ended[:, None], 0.0)
         self._episode_return[:n].masked_fill_(ended, 0.0)
-        self._episode_step[:n].masked_fill_(ended, 0)
+        self.episode_step[:n].masked_fill_(ended, 0)
         observations = torch.empty_like(self.observations[:n])
         self.task.write_observation(self.task.observe(self._state(n)), observations)
         torch.where(ended[:, None], observations, self.observations[:n], out=self.observations[:n])

@@ -32,6 +32,8 @@ _NETFORCE = 3
 class RobotModel:
     """A robot and its scene, read from one MJCF file.
 
+    Bodies, joints, geoms and actuators that the file leaves unnamed are called `unnamed_<kind>_<number>`.
+
     Attributes:
         path: the MJCF file.
         feet: names of the bodies that keep their contacts in a reduced-contact variant.
@@ -55,9 +57,11 @@ class RobotModel:
         if not self.path.is_file():
             raise ConfigError(f"asset file {self.path} does not exist")
         try:
-            return mujoco.MjSpec.from_file(str(self.path))
+            spec = mujoco.MjSpec.from_file(str(self.path))
         except ValueError as error:
             raise ConfigError(f"asset file {self.path} is not a valid MJCF: {' '.join(str(error).split())}") from error
+        _name_all(spec)
+        return spec
 
     def _check_bodies(self, key: str, bodies: Sequence[str]) -> None:
         unknown = sorted(set(bodies) - set(self.body_names))
@@ -104,6 +108,8 @@ class RobotModel:
     ) -> mujoco.MjModel:
         """Compile a variant of the model for a MuJoCo engine.
 
+        Its constraint solver is Newton's, whatever the file says: not every engine has another.
+
         Args:
             timestep: physics time step, s.
             integrator: MuJoCo's name: Euler, RK4, implicit or implicitfast.
@@ -122,6 +128,7 @@ class RobotModel:
         spec.option.timestep = timestep
         spec.option.integrator = _named(mujoco.mjtIntegrator, "mjINT_", "integrator", integrator)
         spec.option.cone = _named(mujoco.mjtCone, "mjCONE_", "cone", cone)
+        spec.option.solver = mujoco.mjtSolver.mjSOL_NEWTON
         if iterations is not None:
             spec.option.iterations = iterations
         # A non-finite world must stay visible instead of being put back to its initial state without a word.
@@ -143,6 +150,15 @@ class RobotModel:
             if body.name != "world" and body.name not in self.feet:
                 for geom in body.geoms:
                     geom.contype = geom.conaffinity = 0
+
+
+def _name_all(spec: mujoco.MjSpec) -> None:
+    """Name the elements that the file leaves unnamed by their kind and number: engines find them by name."""
+    kinds = {"body": spec.bodies, "joint": spec.joints, "geom": spec.geoms, "actuator": spec.actuators}
+    for kind, elements in kinds.items():
+        for number, element in enumerate(elements):
+            if not element.name:
+                element.name = f"unnamed_{kind}_{number}"
 
 
 def _named(enum: type, prefix: str, key: str, value: str) -> int:

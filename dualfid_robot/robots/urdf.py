@@ -48,6 +48,9 @@ class Urdf:
         text: the file. Joints bear MuJoCo's names; a link bears the name of its topmost body.
         inertia: principal moments of each link, armature included, kg m^2. They are in the text too, but a reader may
             refuse them: with a rotor's part, the largest can exceed the sum of the others.
+        rotor_inertia: the part of each link's inertia that stands for rotors, (3, 3) along the link's axes, kg m^2.
+        mass: of each link, kg.
+        bodies: the bodies that each link consists of.
         joint_inertia: effective inertia of each joint of `RobotModel.joint_names` at `qpos0`, all others free, armature
             included, kg m^2 or kg.
         root_offset: (3,) centre of mass of a floating root link from the root body's origin, in the body's axes, m.
@@ -59,6 +62,9 @@ class Urdf:
 
     text: str
     inertia: dict[str, tuple[float, float, float]]
+    rotor_inertia: dict[str, np.ndarray]
+    mass: dict[str, float]
+    bodies: dict[str, tuple[str, ...]]
     joint_inertia: np.ndarray
     root_offset: np.ndarray
     root_rotation: np.ndarray
@@ -76,6 +82,7 @@ class _Link:
         anchor: (3,) origin of the link's frame: the joint's anchor.
         axes: (3, 3) the link's axes, as columns: principal axes of inertia.
         mass, com, moments: mass, centre of mass (3,), and moments of inertia (3,) about it along the axes.
+        rotors: (3, 3) the rotors' part of the inertia, along the axes.
         geoms: those that collide.
     """
 
@@ -85,6 +92,7 @@ class _Link:
     mass: float
     com: np.ndarray
     moments: np.ndarray
+    rotors: np.ndarray
     geoms: tuple[int, ...]
 
 
@@ -116,15 +124,22 @@ def make_urdf(robot: RobotModel, child_armature: float = 1.0, parent_armature: f
     ElementTree.indent(root)
     base = links[int(model.jnt_bodyid[0])] if robot.floating_base else None
     foot_links = [link for link in links.values() if link.geoms]
+    names = {model.body(body).name: link for body, link in links.items()}
     return Urdf(
         text=ElementTree.tostring(root, encoding="unicode"),
-        inertia={model.body(link.body).name: tuple(link.moments.tolist()) for link in links.values()},
+        inertia={name: tuple(link.moments.tolist()) for name, link in names.items()},
+        rotor_inertia={name: link.rotors for name, link in names.items()},
+        mass={name: link.mass for name, link in names.items()},
+        bodies={
+            name: tuple(model.body(i).name for i in np.flatnonzero(model.body_weldid == link.body))
+            for name, link in names.items()
+        },
         joint_inertia=_joint_inertia(robot, list(links.values())),
         root_offset=base.com if base else np.zeros(3),
         root_rotation=_quaternion(base.axes if base else np.eye(3)),
         foot_links=tuple(model.body(link.body).name for link in foot_links),
         friction=tuple(_friction(model, link, planes) for link in foot_links),
-        planes=tuple(_plane(model, geom) for geom in planes),
+        planes=tuple(_plane(model, geom, feet) for geom in planes),
     )
 
 
@@ -170,6 +185,8 @@ def _check(robot: RobotModel) -> None:
             refuse("joint", name, "armature of a slide joint")
         if model.jnt_actfrclimited[i]:
             refuse("joint", name, "actuatorfrcrange")
+        if model.jnt_limited[i] and model.jnt_margin[i]:
+            refuse("joint", name, "a margin of the limits")
     for i in range(model.nu):
         if (
             model.actuator_trntype[i] != mujoco.mjtTrn.mjTRN_JOINT
@@ -204,7 +221,8 @@ def _colliding(robot: RobotModel) -> tuple[list[int], list[int]]:
 
 
 def _link(model: mujoco.MjModel, body: int, feet: list[int], child_armature: float, parent_armature: float) -> _Link:
-    parts, inertia = [], _armature(model, body, child_armature, parent_armature)
+    rotors = _armature(model, body, child_armature, parent_armature)
+    parts, inertia = [], rotors.copy()
     for part in np.flatnonzero(model.body_weldid == body):
         position, rotation = _pose_in(model, int(part), body)
         parts.append((model.body_mass[part], position + rotation @ model.body_ipos[part]))
@@ -229,6 +247,7 @@ def _link(model: mujoco.MjModel, body: int, feet: list[int], child_armature: flo
         mass=float(mass),
         com=com,
         moments=np.diag(axes.T @ inertia @ axes),
+        rotors=axes.T @ rotors @ axes,
         geoms=geoms,
     )
 
@@ -346,11 +365,16 @@ def _friction(model: mujoco.MjModel, link: _Link, planes: list[int]) -> float:
     return found.pop()
 
 
-def _plane(model: mujoco.MjModel, geom: int) -> Plane:
+def _plane(model: mujoco.MjModel, geom: int, feet: list[int]) -> Plane:
+    """A plane as feet feel it: MuJoCo's contacts begin at the margin, so the plane is raised by it."""
+    margins = {model.geom_margin[geom] + model.geom_margin[i] for i in feet if _touch(model, geom, i)}
+    if len(margins) > 1:
+        raise ConfigError(f"geom {model.geom(geom).name}: feet have different margins {sorted(margins)} to this plane")
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
     normal = data.geom_xmat[geom].reshape(3, 3)[:, 2]
-    return Plane((float(normal[0]), float(normal[1]), float(normal[2])), float(normal @ data.geom_xpos[geom]))
+    offset = float(normal @ data.geom_xpos[geom]) + margins.pop()
+    return Plane((float(normal[0]), float(normal[1]), float(normal[2])), offset)
 
 
 def _is_free(model: mujoco.MjModel, body: int) -> bool:

@@ -8,8 +8,8 @@ import numpy as np
 
 from dualfid_robot.simulators import _shared_memory
 
-CLEAN, STATE, RAW = 0, 1, 2
-"""Values of the shared array `dirty`: the worker has the world's state; takes it from qpos, qvel; takes it from raw."""
+PARAMETERS = ("friction", "mass", "damping", "motor_strength")
+"""Shared arrays of factors, one row a world. The worker takes up a row where the shared array `changed` is true."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,9 @@ class Spec:
         planes: normal and offset of each plane of the ground.
         gravity: m/s^2, world frame.
         floating: whether the base floats.
+        mass: of each link, kg; the columns of the shared array `mass` are its keys.
         inertia: principal moments of each link, kg m^2.
+        rotor_inertia: the part of them that does not grow with the link's mass.
         root_offset, root_rotation: pose of the root link's principal frame in the root body's frame.
         joint_names: the joints in MuJoCo's order.
         joint_zero: MuJoCo's positions of the joints where the URDF's are zero.
@@ -43,7 +45,9 @@ class Spec:
     planes: tuple[tuple[tuple[float, float, float], float], ...]
     gravity: tuple[float, float, float]
     floating: bool
+    mass: dict[str, float]
     inertia: dict[str, tuple[float, float, float]]
+    rotor_inertia: dict[str, tuple[float, float, float]]
     root_offset: np.ndarray
     root_rotation: np.ndarray
     joint_names: tuple[str, ...]

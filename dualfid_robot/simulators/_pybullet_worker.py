@@ -17,12 +17,14 @@ import pickle
 import sys
 import tempfile
 from collections.abc import Iterator
+from ctypes import c_double, c_int, c_void_p
 
 import numpy as np
 
 from dualfid_robot.simulators import _shared_memory
-from dualfid_robot.simulators._bullet import CONTACT, Bullet
-from dualfid_robot.simulators._pybullet_protocol import CLEAN, RAW, Spec
+from dualfid_robot.simulators._bullet import CONTACT, Bullet, _function, _init_dynamics
+from dualfid_robot.simulators._pybullet_protocol import Spec
+from dualfid_robot.simulators._worker_process import CLEAN, RAW
 
 _GROUND, _ROBOT = 1, 2
 _SPACING = 4.0  # m, between the robots of a client
@@ -33,12 +35,25 @@ _PLANE = """<robot name="ground"><link name="ground">
 </link></robot>"""
 
 
+_set_mass = _function("ChangeDynamicsInfoSetMass", c_int, c_void_p, c_int, c_int, c_double)
+
+
+class _World(Bullet):
+    """A Bullet world in which masses can change."""
+
+    def set_mass(self, body: int, link: int, mass: float) -> None:
+        """Set a link's mass; Bullet then guesses moments of inertia from the link's shape, so set them afterwards."""
+        command = _init_dynamics(self._world)
+        _set_mass(command, body, link, mass)
+        self._do(command)
+
+
 class _Client:
     """One Bullet world with the robots of the worlds [first, first + count)."""
 
     def __init__(self, spec: Spec, first: int, count: int) -> None:
         self.spec, self.first, self.count = spec, first, count
-        self.bullet = Bullet(spec.gravity, spec.control_dt, spec.substeps, spec.solver_iterations)
+        self.bullet = _World(spec.gravity, spec.control_dt, spec.substeps, spec.solver_iterations)
         side = int(np.ceil(np.sqrt(count)))
         self.offsets = np.zeros((count, 3))
         self.offsets[:, 0], self.offsets[:, 1] = np.divmod(np.arange(count), side)
@@ -62,6 +77,7 @@ class _Client:
         spec, bullet = self.spec, self.bullet
         robot = self._load(spec.urdf, self.offsets[index].tolist(), not spec.floating)
         links, joints = bullet.names(robot)
+        self.links = links
         self.order = [joints[name] for name in spec.joint_names]  # where Bullet has the joints
         self.columns = np.full(len(links), -1)  # of the contact wrench, by link, the base last
         for column, name in enumerate(spec.contact_links):
@@ -82,6 +98,20 @@ class _Client:
         """Replace a robot whose state has spoiled Bullet's data."""
         self.bullet.remove(self.robots[index])
         self.robots[index] = self._add_robot(index)
+
+    def set_parameters(self, index: int, friction: float, mass: list[float], damping: float) -> None:
+        """Give a robot factors on its nominal parameters; of mass, one for each link."""
+        spec, bullet, robot = self.spec, self.bullet, self.robots[index]
+        for name, nominal in zip(spec.foot_links, spec.friction, strict=True):
+            bullet.set_friction(robot, self.links[name], nominal * friction)
+        for joint, nominal in zip(self.order, spec.joint_damping.tolist(), strict=True):
+            bullet.set_joint(robot, joint, nominal * damping)
+        for (name, nominal), factor in zip(spec.mass.items(), mass, strict=True):
+            bullet.set_mass(robot, self.links[name], nominal * factor)
+            pairs = zip(spec.inertia[name], spec.rotor_inertia[name], strict=True)
+            # Written so that a factor of 1 gives the nominal moments to the bit.
+            moments = [whole + (factor - 1) * (whole - rotor) for whole, rotor in pairs]
+            bullet.set_inertia(robot, self.links[name], moments)
 
     def put(self, index: int, raw: np.ndarray) -> None:
         """Put a robot into a raw state."""
@@ -134,9 +164,11 @@ class _Worker:
         rows = self.rows[:active]
         ctrl = arrays["ctrl"][rows]
         failed = ~np.isfinite(ctrl).all(1)
+        self._take_parameters(rows)
         self._take_states(active, failed)
         ctrl[failed] = 0.0
-        torque = np.clip(ctrl, spec.ctrl_range[:, 0], spec.ctrl_range[:, 1]) @ spec.torque
+        force = np.clip(ctrl, spec.ctrl_range[:, 0], spec.ctrl_range[:, 1]) * arrays["motor_strength"][rows]
+        torque = force @ spec.torque
         torque = np.ascontiguousarray(self._keep_limits(rows, torque)[:, self.bullet_order])
 
         raw = np.empty((active, arrays["raw"].shape[1]))
@@ -179,6 +211,14 @@ class _Worker:
             yield client, start, count
             start += count
 
+    def _take_parameters(self, rows: np.ndarray) -> None:
+        """Give robots the parameters that the parent has written."""
+        arrays, size = self.arrays, self.spec.robots_per_client
+        for index in np.flatnonzero(arrays["changed"][rows]).tolist():
+            friction, mass, damping = (arrays[name][rows[index]].tolist() for name in ("friction", "mass", "damping"))
+            self.clients[index // size].set_parameters(index % size, friction, mass, damping)
+            arrays["changed"][rows[index]] = False
+
     def _take_states(self, active: int, failed: np.ndarray) -> None:
         """Put robots into the states that the parent has written; a state that Bullet must not see is failed."""
         arrays, rows = self.arrays, self.rows[:active]
@@ -204,6 +244,7 @@ class _Worker:
         for index in np.flatnonzero(spoiled).tolist():
             self.clients[index // size].rebuild(index % size)
             self.indices = self._indices()
+            arrays["changed"][rows[index]] = True
         arrays["raw"][rows] = raw
         arrays["failed"][rows] = failed | spoiled
         arrays["qpos"][rows], arrays["qvel"][rows] = self._generalized(raw, self.offsets[:active])

@@ -158,6 +158,11 @@ class Simulator(ABC):
         for name, values in parameters.items():
             self._set_parameter(name, ids, values)
 
+    def take_overflows(self) -> int:
+        """Worlds × physics steps since the last call in which a buffer of the engine was too small; it logs which. The
+        host waits for the device."""
+        return 0
+
     def _set_parameter(self, name: str, ids: Tensor, values: Tensor) -> None:
         """Set one of `SUPPORTED_PARAMETERS`."""
         raise NotImplementedError

@@ -13,14 +13,22 @@ from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.simulators.base import Simulator
+from dualfid_robot.simulators._mujoco_parameters import FIELDS, SLIDING, check_actuators, nominal_values
+from dualfid_robot.simulators.base import PARAMETERS, Simulator
 
 # The parts of MuJoCo's integration state that change in our use; restoring them restores a world to the bit.
 _STATE = ("time", "qpos", "qvel", "act", "ctrl", "qacc_warmstart")
 
+_PARAMETER = "parameter/"
+
 
 class MujocoSimulator(Simulator):
-    """Worlds in `mujoco.batch.Batch`: bit-identical at any number of threads, and after `restore`."""
+    """Worlds in `mujoco.batch.Batch`: bit-identical at any number of threads, and after `restore`.
+
+    A parameter that no world has set costs nothing: the worlds share the model until then.
+    """
+
+    SUPPORTED_PARAMETERS = tuple(PARAMETERS)
 
     @dataclass(frozen=True)
     class Config:
@@ -70,6 +78,7 @@ class MujocoSimulator(Simulator):
         self._rows = np.arange(num_worlds)
         self._views = {name: self._batch.bind(name) for name in _STATE}
         self._tensors = {name: torch.from_numpy(view) for name, view in self._views.items()}
+        self._parameters: dict[str, np.ndarray] = {}  # of all worlds, by name; what was never set is not in it
         if contact_bodies:
             start = int(self.model.sensor_adr[self.model.nsensor - len(contact_bodies)])
             self._measured = self._batch.bind("sensordata")[:, start:]
@@ -110,9 +119,36 @@ class MujocoSimulator(Simulator):
         for name in ("time", "act", "ctrl", "qacc_warmstart"):
             self._tensors[name][ids] = 0.0
 
+    def _set_parameter(self, name: str, ids: Tensor, values: Tensor) -> None:
+        if name == "motor_strength":
+            check_actuators(self.model, self.robot.path.name)
+        if name not in self._parameters:
+            self._parameters[name] = nominal_values(self.model, name, self.num_worlds)
+        self._parameters[name][ids.numpy()] = values.numpy()
+        self._apply(name, np.sort(ids.numpy()))
+
+    def _apply(self, name: str, worlds: np.ndarray) -> None:
+        """Write a parameter of some worlds, in ascending order, into their models."""
+        values = self._parameters[name][worlds]
+        if name == "gravity":
+            self._batch.expand("opt.gravity")[worlds] = values
+            return
+        if name == "mass":
+            values = np.insert(values, 0, 1.0, axis=1)  # MuJoCo's body 0 is the world
+        for field in FIELDS[name]:
+            nominal = getattr(self.model, field)
+            factors = np.expand_dims(values, tuple(range(values.ndim, 1 + nominal.ndim)))
+            if name == "friction":
+                factors = np.where(np.arange(nominal.shape[1]) < SLIDING[field], factors, 1.0)
+            if nominal.size:
+                self._batch.expand(field)[worlds] = nominal * factors
+        if name == "mass":
+            self._batch.set_const(worlds)  # inverse inertias, from which the constraint solver takes its scales
+
     def snapshot(self) -> dict[str, np.ndarray]:
         state = {name: view.copy() for name, view in self._views.items()}
-        return state | {"contact_wrench": self.contact_wrench.numpy().copy()}
+        parameters = {_PARAMETER + name: values.copy() for name, values in self._parameters.items()}
+        return state | parameters | {"contact_wrench": self.contact_wrench.numpy().copy()}
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> None:
         for name, view in self._views.items():
@@ -120,6 +156,11 @@ class MujocoSimulator(Simulator):
         self.qpos.copy_(self._tensors["qpos"])
         self.qvel.copy_(self._tensors["qvel"])
         self.contact_wrench.copy_(torch.from_numpy(snapshot["contact_wrench"]))
+        saved = {name: snapshot[_PARAMETER + name] for name in PARAMETERS if _PARAMETER + name in snapshot}
+        for name in saved.keys() | self._parameters.keys():
+            values = saved[name] if name in saved else nominal_values(self.model, name, self.num_worlds)
+            self._parameters[name] = values.copy()
+            self._apply(name, self._rows)
 
     def close(self) -> None:
         del self._batch, self._views, self._tensors

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import logging
-import os
-import pickle
-import subprocess
-import sys
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,23 +14,18 @@ from torch import Tensor
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.robots.urdf import make_urdf
-from dualfid_robot.simulators import _shared_memory
-from dualfid_robot.simulators._pybullet_protocol import CLEAN, RAW, STATE, Spec
-from dualfid_robot.simulators.base import STATE_BOUND, Simulator
-
-_LOGGER = logging.getLogger(__name__)
-
-# The shared arrays that say how to go on.
-_STATE = ("qpos", "qvel", "raw", "contact_wrench", "dirty")
+from dualfid_robot.simulators._process_simulator import ProcessSimulator
+from dualfid_robot.simulators._pybullet_protocol import PARAMETERS, Spec
+from dualfid_robot.simulators._worker_process import STATE, cpus
+from dualfid_robot.simulators.base import STATE_BOUND
 
 
-class PybulletSimulator(Simulator):
-    """Worlds in PyBullet clients in worker processes, with the state in shared memory both ways.
+class PybulletSimulator(ProcessSimulator):
+    """Worlds in PyBullet clients in worker processes."""
 
-    Attributes:
-        worker_restarts: workers that died and were started again. The worlds that a dead worker was stepping are
-            reported as failed; its others keep their state.
-    """
+    WORKER: ClassVar[str] = f"{__package__}._pybullet_worker"
+    SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = PARAMETERS  # not gravity: the robots of a client share it
+    SNAPSHOT: ClassVar[tuple[str, ...]] = (*ProcessSimulator.SNAPSHOT, *PARAMETERS)
 
     @dataclass(frozen=True)
     class Config:
@@ -102,23 +91,15 @@ class PybulletSimulator(Simulator):
             )
         super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
         self.config = config
-        self.worker_restarts = 0
-        workers = min(config.workers or _cpus(), num_worlds)
-        spec = self._spec(workers, min(config.robots_per_client, -(-num_worlds // workers)))
-        self._memory = _shared_memory.create(spec.layout)
-        self._arrays = _shared_memory.attach(self._memory, spec.layout)
-        self._tensors = {name: torch.from_numpy(array) for name, array in self._arrays.items()}
-        self._arrays["qpos"][:] = robot.model.qpos0
-        self._arrays["dirty"][:] = STATE
-        clients = -(-num_worlds // spec.robots_per_client)
-        self._workers = [_Worker(replace(spec, worker=i), self._memory) for i in range(min(workers, clients))]
-        self._finalizer = weakref.finalize(self, _shut_down, self._workers, self._memory)
-        for worker in self._workers:
-            worker.await_ready()
+        workers = min(config.workers or cpus(), num_worlds)
+        self._urdf = make_urdf(robot, config.child_armature, config.parent_armature)
+        self._spec = self._make_spec(workers, min(config.robots_per_client, -(-num_worlds // workers)))
+        clients = -(-num_worlds // self._spec.robots_per_client)
+        self._launch([replace(self._spec, worker=number) for number in range(min(workers, clients))])
 
-    def _spec(self, workers: int, robots_per_client: int) -> Spec:
+    def _make_spec(self, workers: int, robots_per_client: int) -> Spec:
         robot, config, n = self.robot, self.config, self.num_worlds
-        model, urdf = robot.model, make_urdf(robot, config.child_armature, config.parent_armature)
+        model, urdf = robot.model, self._urdf
         joints = [model.joint(name).id for name in robot.joint_names]
         unmeasurable = sorted(set(self.contact_bodies) - set(urdf.foot_links))
         if unmeasurable:
@@ -133,7 +114,9 @@ class PybulletSimulator(Simulator):
             planes=tuple((plane.normal, plane.offset) for plane in urdf.planes),
             gravity=tuple(model.opt.gravity.tolist()),
             floating=robot.floating_base,
+            mass=urdf.mass,
             inertia=urdf.inertia,
+            rotor_inertia={name: tuple(np.diag(rotors).tolist()) for name, rotors in urdf.rotor_inertia.items()},
             root_offset=urdf.root_offset,
             root_rotation=urdf.root_rotation,
             joint_names=robot.joint_names,
@@ -165,44 +148,53 @@ class PybulletSimulator(Simulator):
                 "contact_wrench": ((n, len(self.contact_bodies), 6), "f4"),
                 "failed": ((n,), "?"),
                 "dirty": ((n,), "u1"),
+                "friction": ((n,), "f4"),
+                "mass": ((n, len(urdf.mass)), "f4"),
+                "damping": ((n,), "f4"),
+                "motor_strength": ((n, model.nu), "f4"),
+                "changed": ((n,), "?"),
             },
         )
 
-    def start_step(self, ctrl: Tensor, n: int) -> None:
-        self._n = n
-        self._tensors["ctrl"][:n] = ctrl
-        for worker in self._workers:
-            worker.start_step(n)
+    def _initialize(self, arrays: dict[str, np.ndarray]) -> None:
+        for name in PARAMETERS:
+            arrays[name][:] = 1.0
 
-    def finish_step(self) -> None:
-        n, tensors = self._n, self._tensors
-        dead = [worker for worker in self._workers if not worker.finish_step()]
-        for worker in dead:
-            self._restart(worker)
-        self.qpos[:n] = tensors["qpos"][:n]
-        self.qvel[:n] = tensors["qvel"][:n]
-        self.contact_wrench[:n] = tensors["contact_wrench"][:n]
-        self._reset_failed(n, tensors["failed"][:n].nonzero().squeeze(1))
-
-    def _restart(self, worker: _Worker) -> None:
-        spec, status = worker.spec, worker.close()
-        if status >= 0:  # it was not killed: it has raised, and its traceback is on standard error
-            raise RuntimeError(f"PyBullet worker {spec.worker} ended with status {status}")
-        _LOGGER.warning("PyBullet worker %d died of signal %d; it is started again", spec.worker, -status)
-        self.worker_restarts += 1
-        self._workers[spec.worker] = _Worker(spec, self._memory)
-        self._workers[spec.worker].await_ready()
+    def _worlds_of(self, worker: int) -> np.ndarray:
         worlds = np.arange(self.num_worlds)
-        worlds = worlds[worlds // spec.robots_per_client % spec.workers == spec.worker]
-        self._reload(worlds)
-        self._arrays["failed"][worlds[worlds < self._n]] = True
+        return worlds[worlds // self._spec.robots_per_client % self._spec.workers == worker]
 
-    def set_state(self, ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
-        self._write_state(ids, qpos, qvel)
-        self._tensors["qpos"][ids] = qpos.double()
-        self._tensors["qvel"][ids] = qvel.double()
-        self._tensors["contact_wrench"][ids] = 0.0
-        self._tensors["dirty"][ids] = STATE
+    def _set_parameter(self, name: str, ids: Tensor, values: Tensor) -> None:
+        """Set a parameter, which the worker takes up at the world's next step.
+
+        The bound on torques at joint limits keeps the nominal inertia, whatever the mass.
+        """
+        if name == "mass":
+            values = self._link_factors(values)
+        self._tensors[name][ids] = values
+        self._tensors["changed"][ids] = True
+
+    def _link_factors(self, values: Tensor) -> Tensor:
+        """Factors (k, links) of factors (k, bodies).
+
+        Raises:
+            ConfigError: masses whose link would have other axes: Bullet's links keep their frames.
+        """
+        names, urdf = list(self.robot.body_names), self._urdf
+        columns = []
+        for link, bodies in urdf.bodies.items():
+            factors = values[:, [names.index(body) for body in bodies]]
+            if (factors != factors[:, :1]).any():
+                raise ConfigError(
+                    f"parameter=mass: bodies {list(bodies)} are one link in engine pybullet: factors must be equal"
+                )
+            if (factors != 1.0).any() and not _is_diagonal(urdf.rotor_inertia[link]):
+                raise ConfigError(
+                    f"parameter=mass: body {link} cannot be set in engine pybullet: it carries a rotor that is "
+                    "aligned with none of its principal axes of inertia, so these would turn"
+                )
+            columns.append(factors[:, 0])
+        return torch.stack(columns, 1)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """All that the engine needs to go on from here.
@@ -211,83 +203,21 @@ class PybulletSimulator(Simulator):
         Bullet's own state cannot be read to the last bit. So this simulator, too, goes on from what was read here, and
         to the bit as one that is restored from it.
         """
-        self._reload()
-        state = {name: self._arrays[name].copy() for name in _STATE}
-        return state | {"robots_per_client": np.array(self._workers[0].spec.robots_per_client)}
+        return super().snapshot() | {"robots_per_client": np.array(self._spec.robots_per_client)}
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> None:
-        for name in _STATE:
-            self._arrays[name][:] = snapshot[name]
-        if snapshot["robots_per_client"] != self._workers[0].spec.robots_per_client:
+        super().restore(snapshot)
+        self._arrays["changed"][:] = True
+        if snapshot["robots_per_client"] != self._spec.robots_per_client:
             self._arrays["dirty"][:] = STATE  # the robots stand elsewhere in their clients: raw states do not fit
-        self.qpos.copy_(self._tensors["qpos"])
-        self.qvel.copy_(self._tensors["qvel"])
-        self.contact_wrench.copy_(self._tensors["contact_wrench"])
-
-    def close(self) -> None:
-        self._finalizer()
-        self._arrays.clear()
-        self._tensors.clear()
 
     def _reload(self, worlds: slice | np.ndarray = slice(None)) -> None:
-        """Let the workers take up worlds from the shared arrays at their next step."""
-        dirty = self._arrays["dirty"][worlds]
-        self._arrays["dirty"][worlds] = np.where(dirty == CLEAN, RAW, dirty)
+        super()._reload(worlds)
+        self._arrays["changed"][worlds] = True  # a worker that was started again has robots with nominal parameters
 
 
-class _Worker:
-    """A worker process and the pipes to it."""
-
-    def __init__(self, spec: Spec, memory: int) -> None:
-        self.spec = spec
-        answers, answer = os.pipe()
-        self._answers = os.fdopen(answers, "rb", buffering=0)
-        # Not multiprocessing: its children import the parent's main module, and torch with it. A session of its own
-        # keeps Ctrl-C from the worker; it ends when its standard input closes.
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__package__}._pybullet_worker import main; main({memory}, {answer})"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(memory, answer),
-            env=os.environ
-            | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-            start_new_session=True,
-        )
-        os.close(answer)
-        assert self._process.stdin is not None
-        self._requests = self._process.stdin
-        pickle.dump(spec, self._requests)
-        self._requests.flush()
-
-    def await_ready(self) -> None:
-        if not self._answers.read(1):
-            raise RuntimeError(f"PyBullet worker {self.spec.worker} ended at its start, status {self._process.wait()}")
-
-    def start_step(self, n: int) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it died between two steps; finish_step finds out
-            os.write(self._requests.fileno(), n.to_bytes(4, "little"))
-
-    def finish_step(self) -> bool:
-        """Whether the worker lives."""
-        return bool(self._answers.read(1))
-
-    def close(self) -> int:
-        """Let the process end; its exit status."""
-        with contextlib.suppress(BrokenPipeError):
-            self._requests.close()
-        self._answers.close()
-        return self._process.wait()
-
-
-def _cpus() -> int:
-    """CPUs that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def _shut_down(workers: list[_Worker], memory: int) -> None:
-    for worker in workers:
-        worker.close()
-    os.close(memory)
+def _is_diagonal(matrix: np.ndarray) -> bool:
+    return bool(np.allclose(matrix, np.diag(np.diag(matrix)), rtol=0, atol=1e-9 + 1e-6 * np.abs(matrix).max()))
 
 
 ENGINE = PybulletSimulator

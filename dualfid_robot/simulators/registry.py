@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,4 +55,5 @@ def make_simulator(
     settings = dict(config)
     engine = engine_class(settings.pop("engine", None))
     parsed = parse_settings(engine.Config, settings, engine.name())
-    return engine(parsed, robot, num_worlds, control_dt, contact_bodies, device)
+    build: Callable[..., Simulator] = engine
+    return build(parsed, robot, num_worlds, control_dt, contact_bodies, device)

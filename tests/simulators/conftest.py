@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import DT, ENGINES
+from engines import CASES
+from properties import DT
 
+from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.base import Simulator
-from dualfid_robot.simulators.registry import make_simulator
 
 Make = Callable[..., Simulator]
 
 
-@pytest.fixture(params=list(ENGINES))
+def on_every_engine() -> list[Any]:
+    """The names of all engines, as parameters of a test; those on CUDA are marked `gpu`."""
+    marks = {name: [pytest.mark.gpu] if engine.device != "cpu" else [] for name, engine in CASES.items()}
+    return [pytest.param(name, marks=marks[name], id=name) for name in CASES]
+
+
+@pytest.fixture(params=on_every_engine())
 def engine(request: pytest.FixtureRequest) -> str:
     """The name of each engine in turn."""
-    if request.param == "pybullet":
-        pytest.importorskip("pybullet")
+    skip_missing(request.param)
     return str(request.param)
+
+
+def skip_missing(engine: str) -> None:
+    """Skip where an engine cannot run, and say why."""
+    if reason := CASES[engine].missing():
+        pytest.skip(f"{engine}: {reason}")
+
+
+def refused(engine: str, subject: str) -> AbstractContextManager[object]:
+    """Expect the refusal that the engine's case announces for a property or a robot, if it announces one."""
+    named = CASES[engine].refuses.get(subject)
+    return pytest.raises(ConfigError, match=named) if named else contextlib.nullcontext()
 
 
 @pytest.fixture
 def pybullet() -> None:
     """Skip where PyBullet is not installed."""
-    if importlib.util.find_spec("pybullet") is None:
-        pytest.skip("PyBullet is not installed")
+    skip_missing("pybullet")
 
 
 @pytest.fixture
@@ -40,7 +58,7 @@ def make() -> Iterator[Make]:
     def build(
         engine: str, robot: RobotModel, n: int, dt: float = DT, bodies: tuple[str, ...] = (), **settings: Any
     ) -> Simulator:
-        made.append(make_simulator(ENGINES[engine] | settings, robot, n, dt, bodies))
+        made.append(CASES[engine].build(robot, n, dt, bodies, **settings))
         return made[-1]
 
     yield build

@@ -2,182 +2,104 @@
 
 from __future__ import annotations
 
-import numpy as np
+from functools import partial
+
 import pytest
 import torch
-from conftest import Make
-from engines import everyone, standing
-from torch import Tensor
+from conftest import Make, skip_missing
+from engines import CASES
+from properties import (
+    ANT,
+    PROPERTIES,
+    N,
+    controls,
+    difference,
+    drive,
+    everyone,
+    others,
+    put,
+    standing,
+    standing_ants,
+    state,
+    step,
+)
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.simulators.base import Simulator
+from dualfid_robot.simulators.registry import engine_names, make_simulator
 
-N = 12
-
-
-@pytest.fixture
-def controls() -> list[Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    return [torch.rand(N, 8, generator=generator) * 2 - 1 for _ in range(12)]
+PROMISES = [name for name, each in PROPERTIES.items() if not each.of_one_world]
 
 
-@pytest.fixture
-def ants(engine: str, make: Make, ant: RobotModel) -> Simulator:
-    simulator = make(engine, ant, N, bodies=ant.feet)
-    simulator.set_state(everyone(simulator), *standing(ant, N))
-    return simulator
+@pytest.mark.parametrize("name", PROMISES)
+def test_residual(engine: str, name: str, make: Make) -> None:
+    assert PROPERTIES[name].measure(partial(make, engine)) <= CASES[engine].bound(name)
 
 
-@pytest.fixture
-def twins(ants: Simulator, engine: str, make: Make, ant: RobotModel) -> Simulator:
-    simulator = make(engine, ant, N, bodies=ant.feet)
-    simulator.set_state(everyone(simulator), *standing(ant, N))
-    return simulator
-
-
-def state(simulator: Simulator) -> Tensor:
-    return torch.cat([simulator.qpos, simulator.qvel, simulator.contact_wrench.flatten(1)], 1).clone()
-
-
-def test_it_starts_in_the_initial_state(engine: str, make: Make, ant: RobotModel) -> None:
-    simulator = make(engine, ant, 3, bodies=ant.feet)
-    assert torch.equal(simulator.qpos, torch.from_numpy(ant.model.qpos0).float().repeat(3, 1))
+def test_it_starts_in_the_initial_state(engine: str, make: Make) -> None:
+    simulator = make(engine, ANT, 3, bodies=ANT.feet)
+    assert torch.equal(simulator.qpos.cpu(), torch.from_numpy(ANT.model.qpos0).float().repeat(3, 1))
     assert not simulator.qvel.any()
     assert not simulator.failed.any()
     assert simulator.contact_wrench.shape == (3, 4, 6)
+    assert simulator.device == torch.device(CASES[engine].device)
 
 
-@pytest.mark.parametrize("n", [1, 5, 8])
-def test_worlds_beyond_n_are_frozen(ants: Simulator, twins: Simulator, controls: list[Tensor], n: int) -> None:
-    ants.step(controls[0], N)
-    twins.step(controls[0], N)
-    frozen = state(ants)[n:]
-    for ctrl in controls[1:5]:
-        ants.step(ctrl[:n], n)
-    assert torch.equal(state(ants)[n:], frozen)
-    # They go on as if they had not been waiting, and have not disturbed those that went on.
-    for ctrl in controls[1:5]:
-        twins.step(ctrl, N)
-    torch.testing.assert_close(state(ants)[:n], state(twins)[:n], rtol=1e-5, atol=1e-6)
-    for simulator in (ants, twins):
-        simulator.set_state(everyone(simulator)[:n], *standing(ants.robot, n))
-    for ctrl in controls[1:5]:
-        ants.step(ctrl, N)
-    torch.testing.assert_close(state(ants)[n:], state(twins)[n:], rtol=1e-4, atol=1e-4)
+def test_equal_worlds_move_equally(engine: str, make: Make) -> None:
+    simulator = standing_ants(partial(make, engine))
+    drive((simulator,), [ctrl[:1].expand(N, -1) for ctrl in controls(6)])
+    torch.testing.assert_close(state(simulator), state(simulator)[:1].expand(N, -1), rtol=1e-3, atol=1e-3)
 
 
-def test_a_reset_touches_its_worlds_only(ants: Simulator, twins: Simulator, controls: list[Tensor]) -> None:
-    for ctrl in controls[:3]:
-        ants.step(ctrl, N)
-        twins.step(ctrl, N)
-    ids = torch.tensor([10, 1, 6])
-    qpos, qvel = standing(ants.robot, 3)
-    qpos[:, 0] = torch.tensor([1.0, 2.0, 3.0])
-    ants.set_state(ids, qpos, qvel)
-    assert torch.equal(ants.qpos[ids], qpos)
-    assert not ants.contact_wrench[ids].any()
-    ants.step(controls[3], N)
-    twins.step(controls[3], N)
-    rest = torch.ones(N, dtype=torch.bool)
-    rest[ids] = False
-    assert torch.equal(state(ants)[rest], state(twins)[rest])
-    assert (ants.qpos[ids, 0] - qpos[:, 0]).abs().max() < 0.1
+def test_a_reset_by_mask_is_a_reset(engine: str, make: Make) -> None:
+    ants, twin = (standing_ants(partial(make, engine)) for _ in range(2))
+    drive((ants, twin), controls(3))
+    qpos, qvel = standing(ANT, N)
+    qpos[:, 0] = torch.arange(N)
+    ids, n = torch.tensor([1, 6]), 9
+    device = ants.device
+    ants.set_state_where(~others(ids)[:n].to(device), qpos[:n].to(device), qvel[:n].to(device))
+    put(twin, qpos[ids], qvel[ids], ids)
+    bound = CASES[engine].bound("determinism")
+    assert torch.equal(state(ants)[ids], state(twin)[ids])
+    assert difference(state(ants), state(twin)) <= bound
+    drive((ants, twin), controls(6)[3:])
+    assert difference(state(ants), state(twin)) <= bound
 
 
-def test_equal_worlds_move_equally(ants: Simulator, controls: list[Tensor]) -> None:
-    for ctrl in controls[:6]:
-        ants.step(ctrl[:1].expand(N, -1), N)
-    torch.testing.assert_close(state(ants), state(ants)[:1].expand(N, -1), rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
-def test_a_non_finite_world_is_reset_alone(
-    ants: Simulator, twins: Simulator, controls: list[Tensor], value: float
-) -> None:
-    ants.step(controls[0], N)
-    twins.step(controls[0], N)
-    bad = torch.tensor([2, 7])
-    qpos, qvel = standing(ants.robot, 2)
-    qpos[0, 9], qvel[1, 2] = value, value
-    ants.set_state(bad, qpos, qvel)
-    rest = torch.ones(N, dtype=torch.bool)
-    rest[bad] = False
-    ants.step(controls[1], N)
-    twins.step(controls[1], N)
-    assert torch.equal(ants.failed, ~rest)
-    initial = torch.from_numpy(ants.robot.model.qpos0).float()
-    assert torch.equal(ants.qpos[bad], initial.expand(2, -1))
-    assert not ants.qvel[bad].any()
-    assert torch.equal(state(ants)[rest], state(twins)[rest])
-    ants.step(controls[2], N)
-    twins.step(controls[2], N)
-    assert not ants.failed.any()
-    assert torch.isfinite(state(ants)).all()
-    assert torch.equal(state(ants)[rest], state(twins)[rest])
-
-
-def test_a_control_that_is_not_a_number_stays_in_its_world(
-    ants: Simulator, twins: Simulator, controls: list[Tensor]
-) -> None:
-    broken = controls[0].clone()
+def test_a_control_that_is_not_a_number_stays_in_its_world(engine: str, make: Make) -> None:
+    ants, twin = (standing_ants(partial(make, engine)) for _ in range(2))
+    broken = controls(1)[0]
+    step(twin, broken)
+    broken = broken.clone()
     broken[4, 3] = float("nan")
-    ants.step(broken, N)
-    twins.step(controls[0], N)
-    rest = torch.arange(N) != 4
+    step(ants, broken)
+    rest = others(torch.tensor([4]))
     assert torch.isfinite(state(ants)).all()
-    assert not ants.failed[rest].any()
-    assert torch.equal(state(ants)[rest], state(twins)[rest])
+    assert not ants.failed.cpu()[rest].any()
+    bound = CASES[engine].bound("non-finite isolation")
+    assert difference(state(ants)[rest], state(twin)[rest]) <= bound
 
 
-def test_a_snapshot_is_exact(ants: Simulator, twins: Simulator, controls: list[Tensor]) -> None:
-    for ctrl in controls[:4]:
-        ants.step(ctrl, N)
-    ants.step(controls[4][:7], 7)
-    snapshot = ants.snapshot()
-    assert all(isinstance(array, np.ndarray) for array in snapshot.values())
-    twins.step(controls[5], N)
-    twins.restore(snapshot)
-    assert torch.equal(state(twins), state(ants))
-    for ctrl in controls[5:]:
-        ants.step(ctrl, N)
-        twins.step(ctrl, N)
-    assert torch.equal(state(twins), state(ants))
-    ants.restore(snapshot)
-    for ctrl in controls[5:]:
-        ants.step(ctrl, N)
-    assert torch.equal(state(twins), state(ants))
-
-
-def test_a_snapshot_fits_another_division_of_the_worlds(
-    pybullet: None, make: Make, ant: RobotModel, controls: list[Tensor]
-) -> None:
-    first, second = (make("pybullet", ant, N, bodies=ant.feet, robots_per_client=size) for size in (4, 3))
-    first.set_state(everyone(first), *standing(ant, N))
-    first.step(controls[0], N)
+def test_a_snapshot_fits_another_division_of_the_worlds(pybullet: None, make: Make) -> None:
+    first, second = (make("pybullet", ANT, N, bodies=ANT.feet, robots_per_client=size) for size in (4, 3))
+    put(first, *standing(ANT, N))
+    step(first, controls(1)[0])
     second.restore(first.snapshot())
-    for simulator in (first, second):
-        simulator.step(controls[1], N)
+    drive((first, second), controls(2)[1:])
     torch.testing.assert_close(state(second), state(first), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("name", "setting"), [("mujoco", "threads"), ("pybullet", "workers")], ids=["mujoco", "pybullet"]
 )
-def test_the_number_of_threads_does_not_matter(
-    name: str, setting: str, make: Make, ant: RobotModel, controls: list[Tensor]
-) -> None:
-    if name == "pybullet":
-        pytest.importorskip("pybullet")
-    states = []
-    for count in (1, 2, 3):
-        simulator = make(name, ant, N, bodies=ant.feet, **{setting: count})
-        simulator.set_state(everyone(simulator), *standing(ant, N))
-        for ctrl in controls:
-            simulator.step(ctrl, N)
-        states.append(state(simulator))
-    assert torch.equal(states[0], states[1])
-    assert torch.equal(states[0], states[2])
+def test_the_number_of_threads_does_not_matter(name: str, setting: str, make: Make) -> None:
+    skip_missing(name)
+    simulators = [make(name, ANT, N, bodies=ANT.feet, **{setting: count}) for count in (1, 2, 3)]
+    for simulator in simulators:
+        put(simulator, *standing(ANT, N))
+    drive(simulators, controls(12))
+    assert torch.equal(state(simulators[0]), state(simulators[1]))
+    assert torch.equal(state(simulators[0]), state(simulators[2]))
 
 
 @pytest.mark.parametrize(
@@ -197,21 +119,29 @@ def test_the_number_of_threads_does_not_matter(
         ("pybullet", "gravity", 1.0),
     ],
 )
-def test_wrong_settings_are_named(name: str, setting: str, value: object, make: Make, ant: RobotModel) -> None:
+def test_wrong_settings_are_named(name: str, setting: str, value: object, make: Make) -> None:
     with pytest.raises(ConfigError, match=rf"^{name}\.{setting}"):
-        make(name, ant, 1, **{setting: value})
+        make(name, ANT, 1, **{setting: value})
 
 
-def test_a_device_that_it_cannot_use_is_refused(engine: str, ant: RobotModel) -> None:
-    from dualfid_robot.simulators.registry import make_simulator
-
-    with pytest.raises(ConfigError, match="sim_device=cuda"):
-        make_simulator({"engine": engine.removesuffix("_reduced")}, ant, 1, 0.01, device="cuda")
+def test_a_device_that_it_cannot_use_is_refused(engine: str) -> None:
+    with pytest.raises(ConfigError, match=r"^sim_device=meta: engine .* runs on"):
+        make_simulator(CASES[engine].settings, ANT, 1, 0.01, device="meta")
 
 
-def test_an_unknown_engine_is_refused(ant: RobotModel) -> None:
-    from dualfid_robot.simulators.registry import engine_names, make_simulator
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(ConfigError, match=rf"engine=havok: allowed are \['mujoco', .*'{engine_names()[-1]}'\]"):
+        make_simulator({"engine": "havok"}, ANT, 1, 0.01)
+    assert {str(case.settings["engine"]) for case in CASES.values()} == set(engine_names())
 
-    with pytest.raises(ConfigError, match=r"engine=havok: allowed are \['mujoco', 'pybullet'\]"):
-        make_simulator({"engine": "havok"}, ant, 1, 0.01)
-    assert {"mujoco", "pybullet"} <= set(engine_names())
+
+def test_ids_may_come_in_any_order(engine: str, make: Make) -> None:
+    simulator = make(engine, ANT, 4)
+    ids = torch.tensor([3, 0, 2])
+    qpos, qvel = standing(ANT, 3)
+    qpos[:, 2] += torch.tensor([1.0, 2.0, 3.0])
+    put(simulator, qpos, qvel, ids)
+    assert everyone(simulator).tolist() == [0, 1, 2, 3]
+    assert torch.equal(simulator.qpos.cpu()[ids], qpos)
+    step(simulator, torch.zeros(4, 8))
+    assert (simulator.qpos.cpu()[ids, 2] - qpos[:, 2]).abs().max() < 0.05

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Make
-from engines import everyone, standing
+from properties import CROOKED, change_parameters, everyone, standing
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
@@ -40,7 +40,7 @@ def test_a_killed_worker_is_replaced(
         each.set_state(everyone(each), *standing(ant, n))
         each.step(ctrl, n)
     before = simulator.qpos.clone()
-    victim = simulator._workers[1]._process.pid  # worlds 4-7, 12-15, 20-23
+    victim = simulator._workers[1].pid  # worlds 4-7, 12-15, 20-23
     if moment == "before":
         os.kill(victim, signal.SIGKILL)
         time.sleep(0.2)
@@ -52,7 +52,7 @@ def test_a_killed_worker_is_replaced(
     with caplog.at_level(logging.WARNING):
         simulator.finish_step()
     twin.step(ctrl[:active], active)
-    assert "worker 1 died" in caplog.text
+    assert "worker 1 of engine pybullet died" in caplog.text
     assert simulator.worker_restarts == 1
     lost = torch.tensor([4, 5, 6, 7, 12, 13, 14, 15])
     kept = torch.tensor([0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19])
@@ -69,13 +69,13 @@ def test_a_killed_worker_is_replaced(
 def test_a_worker_that_fails_by_itself_is_not_started_again(
     pybullet: None, monkeypatch: pytest.MonkeyPatch, make: Make, ant: RobotModel
 ) -> None:
-    whole = PybulletSimulator._spec
+    whole = PybulletSimulator._make_spec
 
     def broken(self: PybulletSimulator, workers: int, robots_per_client: int) -> Spec:
         return replace(whole(self, workers, robots_per_client), urdf="<robot")
 
-    monkeypatch.setattr(PybulletSimulator, "_spec", broken)
-    with pytest.raises(RuntimeError, match="worker 0 ended at its start, status 1"):
+    monkeypatch.setattr(PybulletSimulator, "_make_spec", broken)
+    with pytest.raises(RuntimeError, match="worker process ended at its start, status 1"):
         make("pybullet", ant, 1)
 
 
@@ -90,7 +90,7 @@ def test_close_leaves_nothing(pybullet: None, make: Make, ant: RobotModel) -> No
     before = set(os.listdir("/proc/self/fd"))
     simulator = make("pybullet", ant, 8)
     assert isinstance(simulator, PybulletSimulator)
-    workers = [worker._process.pid for worker in simulator._workers]
+    workers = [worker.pid for worker in simulator._workers]
     assert len(workers) == 2
     assert all(alive(pid) for pid in workers)
     simulator.close()
@@ -105,7 +105,7 @@ from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.registry import make_simulator
 robot = RobotModel(Path(sys.argv[1]), ("foot_1",))
 simulator = make_simulator({"engine": "pybullet", "workers": 2}, robot, 8, 0.01)
-print(*[worker._process.pid for worker in simulator._workers], flush=True)
+print(*[worker.pid for worker in simulator._workers], flush=True)
 time.sleep(60)
 """
 
@@ -161,6 +161,80 @@ def test_free_flight_follows_mujoco(pybullet: None, make: Make, ant: RobotModel)
     assert (reference.qvel - qvel)[:, 6:].abs().mean() > 0.8
 
 
+def test_a_worker_that_replaces_a_dead_one_knows_the_parameters(pybullet: None, make: Make, ant: RobotModel) -> None:
+    n = 8
+    simulator, twin = (make("pybullet", ant, n, bodies=ant.feet) for _ in range(2))
+    assert isinstance(simulator, PybulletSimulator)
+    ctrl = torch.rand(n, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for each in (simulator, twin):
+        change_parameters(each, torch.tensor([2, 5, 7]))
+        each.step(ctrl, n)
+    for worker in simulator._workers:
+        os.kill(worker.pid, signal.SIGKILL)
+    simulator.step(ctrl, n)
+    assert simulator.failed.all()
+    for each in (simulator, twin):
+        each.set_state(everyone(each), *standing(ant, n))
+        for _ in range(3):
+            each.step(ctrl, n)
+    assert torch.equal(simulator.qpos, twin.qpos)
+
+
+def test_a_robot_that_spoiled_bullet_is_replaced_with_its_parameters(
+    pybullet: None, make: Make, ant: RobotModel
+) -> None:
+    simulator, twin = (make("pybullet", ant, 4, bodies=ant.feet) for _ in range(2))
+    ctrl = torch.rand(4, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for each in (simulator, twin):
+        change_parameters(each, torch.tensor([0, 1, 2, 3]))
+        each.set_state(everyone(each), *standing(ant, 4))
+    qpos, qvel = standing(ant, 1)
+    qvel[:] = 9e5  # finite, and Bullet takes it, but what it makes of it is not
+    simulator.set_state(torch.tensor([1]), qpos, qvel)
+    simulator.step(ctrl, 4)
+    assert simulator.failed.tolist() == [False, True, False, False]
+    for each in (simulator, twin):
+        each.set_state(everyone(each), *standing(ant, 4))
+        for _ in range(3):
+            each.step(ctrl, 4)
+    assert torch.equal(simulator.qpos, twin.qpos)
+
+
+def test_welded_bodies_need_one_factor_of_mass(pybullet: None, make: Make) -> None:
+    simulator = make("pybullet", CROOKED, 2)
+    factors = torch.ones(2, 4)
+    factors[1, 1:3] = 2.0  # arm and welded
+    simulator.set_parameters(everyone(simulator), {"mass": factors})
+    factors[1, 2] = 3.0
+    with pytest.raises(ConfigError, match=r"^parameter=mass: bodies \['arm', 'welded'\] are one link"):
+        simulator.set_parameters(everyone(simulator), {"mass": factors})
+
+
+def test_mass_is_refused_where_a_rotor_would_turn_the_axes_of_inertia(
+    pybullet: None, make: Make, robot_of: RobotOf
+) -> None:
+    skew = """<body name="arm"><joint name="hinge" axis="1 1 0" armature="0.1"/>
+    <inertial pos="0 0 0" mass="1" diaginertia="0.1 0.2 0.3"/></body>"""
+    simulator = make("pybullet", robot_of(skew), 1)
+    simulator.set_parameters(everyone(simulator), {"mass": torch.ones(1, 1)})
+    with pytest.raises(ConfigError, match=r"^parameter=mass: body arm"):
+        simulator.set_parameters(everyone(simulator), {"mass": torch.full((1, 1), 2.0)})
+
+
+def test_margins_raise_the_ground(pybullet: None, make: Make, robot_of: RobotOf) -> None:
+    ball = BALL.replace('size="0.1"', 'size="0.1" margin="0.02"')
+    robot = robot_of('<geom name="floor" type="plane" size="0 0 1" margin="0.01"/>' + ball, feet=("ball",))
+    heights = []
+    for name, settings in (("mujoco", {}), ("pybullet", {"contact_stiffness": 1e5, "contact_damping": 1e3})):
+        simulator = make(name, robot, 1, **settings)
+        qpos = torch.tensor([[0.0, 0.0, 0.14, 1.0, 0.0, 0.0, 0.0]])
+        simulator.set_state(everyone(simulator), qpos, torch.zeros(1, 6))
+        for _ in range(120):
+            simulator.step(torch.zeros(1, 0), 1)
+        heights.append(float(simulator.qpos[0, 2]))
+    assert heights == pytest.approx([0.13, 0.13], abs=2e-3)
+
+
 BALL = '<body name="ball" pos="0 0 1"><freejoint name="free"/><geom name="skin" size="0.1"/></body>'
 ARM = """<body name="arm"><joint name="hinge" {joint}/><geom name="bar" type="capsule" size="0.1 0.2" {geom}/>
 <body name="tip" pos="1 0 0">{tip}<geom name="end" size="0.1"/></body></body>"""
@@ -170,6 +244,7 @@ def arm(joint: str = "", geom: str = "", tip: str = '<joint name="wrist"/>') -> 
     return ARM.format(joint=joint, geom=geom, tip=tip)
 
 
+TWO_SOLES = BALL.replace("</body>", '<geom size="0.1" margin="0.01"/></body>')
 FLOOR = '<geom name="floor" type="plane" size="0 0 1"/>'
 
 
@@ -182,6 +257,7 @@ FLOOR = '<geom name="floor" type="plane" size="0 0 1"/>'
         (arm('frictionloss="0.1"'), "", (), "joint hinge: dry friction"),
         (arm('type="slide" armature="0.1"'), "", (), "joint hinge: armature"),
         (arm('actuatorfrcrange="-1 1"'), "", (), "joint hinge: actuatorfrcrange"),
+        (arm('range="-1 1" margin="0.1"'), "", (), "joint hinge: a margin"),
         (BALL + '<body name="other"><joint/><geom size="0.1"/></body>', "", (), "body other: a second tree"),
         (BALL + '<body name="other" pos="2 0 1"><freejoint/><geom size="0.1"/></body>', "", (), "second"),
         ('<body name="hand" mocap="true"/>' + arm(), "", (), "body hand: a mocap"),
@@ -198,6 +274,7 @@ FLOOR = '<geom name="floor" type="plane" size="0 0 1"/>'
         (FLOOR + BALL, "", (), "no feet"),
         (FLOOR + BALL.replace('size="0.1"', 'type="ellipsoid" size=".1 .2 .3"'), "", ("ball",), "geom skin of foot"),
         (FLOOR + BALL.replace('size="0.1"', 'size="0.1" condim="6"'), "", ("ball",), "geom skin: condim 6"),
+        (FLOOR + TWO_SOLES, "", ("ball",), "geom floor: feet have different margins"),
         ('<geom name="step" type="box" size="1 1 .1"/>' + BALL, "", ("ball",), "geom step: feet can only touch planes"),
         (BALL, '<option density="1.2"/>', (), "a fluid"),
     ],

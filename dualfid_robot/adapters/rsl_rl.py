@@ -1,0 +1,65 @@
+"""rsl_rl's VecEnv."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from torch import Tensor
+
+from dualfid_robot.envs.vector import PoolVectorEnv
+from dualfid_robot.errors import ConfigError
+
+try:
+    from rsl_rl.env import VecEnv
+    from tensordict import TensorDict
+except ImportError as error:
+    raise ConfigError("rsl_rl is not installed: pip install rsl-rl-lib") from error
+
+OBSERVATION_GROUP = "policy"
+
+
+class RslRlVecEnv(VecEnv):
+    """A pool's environments for rsl_rl's runners; the observations are the group `policy`."""
+
+    def __init__(self, env: PoolVectorEnv) -> None:
+        """Wrap an environment.
+
+        Raises:
+            ConfigError: an environment that returns NumPy arrays.
+        """
+        if not env.tensors:
+            raise ConfigError("tensors=False: rsl_rl works on tensors; allowed is True")
+        pool = env.pool
+        self.env = env
+        self.num_envs = pool.num_envs
+        self.num_actions = pool.task.num_actions
+        self.max_episode_length = pool.task.config.episodeLength
+        self.device = pool.device
+        self.cfg = {
+            "task": type(pool.task).__name__,
+            "engine": pool.simulator.name(),
+            "env": dataclasses.asdict(pool.task.config),
+        }
+
+    @property
+    def episode_length_buf(self) -> Tensor:
+        """(N,) steps since each episode began; the runner sets it to spread the time limits."""
+        return self.env.pool.episode_step
+
+    @episode_length_buf.setter
+    def episode_length_buf(self, steps: Tensor) -> None:
+        self.env.pool.episode_step.copy_(steps)
+
+    def get_observations(self) -> TensorDict:
+        """The current observations."""
+        return self._group(self.env.pool.observations)
+
+    def step(self, actions: Tensor) -> tuple[TensorDict, Tensor, Tensor, dict[str, Any]]:
+        """Advance every environment; observations, rewards (N,), ends of episodes (N,) bool, and `time_outs` (N,)."""
+        observations, rewards, terminated, truncated, _ = self.env.step(actions)
+        return self._group(observations), rewards.clone(), terminated | truncated, {"time_outs": truncated.clone()}
+
+    def _group(self, observations: Tensor) -> TensorDict:
+        # A copy: PPO stores what it acted on only after the next step has overwritten the pool's tensor.
+        return TensorDict({OBSERVATION_GROUP: observations.clone()}, batch_size=[self.num_envs])

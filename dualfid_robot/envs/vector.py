@@ -1,0 +1,135 @@
+"""Gymnasium's VectorEnv: the environments of a pool for everyone else's algorithms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualfid_robot.envs.pool import EnvironmentPool
+from dualfid_robot.errors import ConfigError
+
+try:
+    from gymnasium.error import ClosedEnvironmentError
+    from gymnasium.spaces import Box
+    from gymnasium.vector import AutoresetMode, VectorEnv
+    from gymnasium.vector.utils import batch_space
+except ImportError as error:
+    raise ConfigError("gymnasium is not installed: pip install 'dualfid_robot[gymnasium]'") from error
+
+# A pool keeps every finished episode until it is asked for its statistics. Nobody asks for them here, but asking makes
+# the host wait for the device.
+_STEPS_BETWEEN_DISCARDS = 256
+
+
+class PoolVectorEnv(VectorEnv[Any, Any, Any]):
+    """The environments of a pool under Gymnasium's contract; one whose episode ends is reset within the same step.
+
+    As NumPy arrays, everything that `reset` and `step` return is the caller's own, and `info` looks as Gymnasium's
+    `SyncVectorEnv` makes it with `AutoresetMode.SAME_STEP`: empty while no episode ends, else with an object array
+    `final_obs` (None where the episode goes on), its mask `_final_obs`, and `final_info` and `_final_info`.
+
+    As tensors, everything but masks is a view of the pool's memory, on the pool's device, which the next step
+    overwrites. `info` then always has these keys, so that the host need not wait to learn whether an episode ended, and
+    `final_obs` is (N, num_observations), of which only the rows in `_final_obs` mean anything.
+
+    Attributes:
+        pool: the environments.
+        tensors: whether `reset` and `step` return tensors.
+    """
+
+    def __init__(self, pool: EnvironmentPool, tensors: bool = False) -> None:
+        task = pool.task
+        self.pool = pool
+        self.tensors = tensors
+        self.num_envs = pool.num_envs
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        self.single_observation_space = _box(task.config.clipObservations, task.num_observations)
+        self.single_action_space = _box(task.action_mapping.clip, task.num_actions)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin a new episode everywhere.
+
+        Args:
+            seed: of all initial states from now on; None goes on with the random numbers.
+            options: there are none.
+
+        Returns:
+            Observations (N, num_observations) and an empty info.
+
+        Raises:
+            ConfigError: a seed that is no whole number, or an option.
+        """
+        self._require_open()
+        if options:
+            raise ConfigError(f"options={options}: allowed are none")
+        if seed is not None:
+            if not isinstance(seed, int) or not 0 <= seed < 2**63:
+                raise ConfigError(f"seed={seed}: allowed is a whole number from 0 to 2**63 - 1")
+            super().reset(seed=seed)
+            self.pool.seed(seed)
+        self.pool.reset_all()
+        return self._out(self.pool.observations), {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Advance every environment by one control period.
+
+        Args:
+            actions: (N, num_actions), an array or a tensor; clipped to the action space.
+
+        Returns:
+            Observations (N, num_observations), those of the next episode where one ended; rewards (N,), terminations
+            (N,) bool, truncations (N,) bool and info.
+
+        Raises:
+            ConfigError: actions of another shape.
+        """
+        self._require_open()
+        pool = self.pool
+        pool.step(self._as_actions(actions))
+        self._steps += 1
+        if self._steps % _STEPS_BETWEEN_DISCARDS == 0:
+            pool.take_statistics()
+        results = (self._out(x) for x in (pool.observations, pool.reward, pool.terminated, pool.truncated))
+        ended = pool.terminated | pool.truncated
+        return *results, self._tensor_info(ended) if self.tensors else self._array_info(ended)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the simulator."""
+        self.pool.simulator.close()
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise ClosedEnvironmentError(f"{self} is closed")
+
+    def _as_actions(self, actions: Any) -> Tensor:
+        tensor = torch.as_tensor(actions, dtype=torch.float32, device=self.pool.device)
+        expected = (self.num_envs, self.pool.task.num_actions)
+        if tensor.shape != expected:
+            raise ConfigError(f"actions of shape {tuple(tensor.shape)}: allowed is {expected}")
+        return tensor.detach()
+
+    def _out(self, tensor: Tensor) -> Any:
+        return tensor if self.tensors else tensor.to("cpu", copy=True).numpy()
+
+    def _tensor_info(self, ended: Tensor) -> dict[str, Any]:
+        final = self.pool.final_observations
+        return {"final_obs": final, "_final_obs": ended, "final_info": {}, "_final_info": ended}
+
+    def _array_info(self, ended: Tensor) -> dict[str, Any]:
+        mask = ended.cpu().numpy()
+        if not mask.any():
+            return {}
+        final = np.full(self.num_envs, None, dtype=object)
+        for row, observation in zip(mask.nonzero()[0], self._out(self.pool.final_observations[ended]), strict=True):
+            final[row] = observation
+        return {"final_obs": final, "_final_obs": mask, "final_info": {}, "_final_info": mask.copy()}
+
+
+def _box(bound: float, size: int) -> Box:
+    return Box(-bound, bound, (size,), np.float32)
