@@ -184,8 +184,8 @@ def main(rounds: int) -> None:
         + listed("What the rows mean", [f"**{name}**: {each.explanation}" for name, each in PROPERTIES.items()])
         + f"- **cost of an env step of Ant**: {WORLDS} Ants that stand up under random control at 60 Hz for {PERIODS} "
         f"control periods, contact wrenches of the feet included, all CPUs; median of {rounds} rounds in which the "
-        f"engines take turns. The machine's load average was {load:.1f} before them: above 1, other work made the figures "
-        "larger than they are on a quiet machine, and only their ratios mean something.\n"
+        f"engines take turns. The machine's load average was {load:.1f} before them: far above 1, other work would "
+        "have made the figures larger than they are on a quiet machine.\n"
     )
     before, _, rest = PAGE.read_text().partition(BEGIN)
     PAGE.write_text(before + BEGIN + text + END + rest.partition(END)[2])

@@ -25,7 +25,7 @@ from tensordict import TensorDict
 from timing import measure_in_turn, rounds_argument
 from torch import Tensor, nn
 
-from dualfid_robot.algorithms.dual_ppo import DualPPO, PPOConfig
+from dualfid_robot.algorithms.dual_ppo import DualPPO, PPOConfig, read_back
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
@@ -68,7 +68,7 @@ def filled_storage(algorithm: DualPPO, num_envs: int, n_low: int) -> RolloutStor
 def our_update(policy: DualActorCritic, config: PPOConfig, num_envs: int, n_low: int) -> Callable[[], object]:
     algorithm = DualPPO(policy, config)
     storage = filled_storage(algorithm, num_envs, n_low)
-    return lambda: algorithm.update(storage)
+    return lambda: read_back(algorithm.update(storage))
 
 
 def rsl_rl_update(num_envs: int, minibatches: int, mixed_precision: bool) -> Callable[[], object]:

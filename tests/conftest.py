@@ -39,9 +39,9 @@ def cartpole() -> RobotModel:
 @pytest.fixture
 def compose_config() -> Callable[..., DictConfig]:
     """Compose cfg/config.yaml with overrides, as the command line does."""
-    register_simulators()
 
     def composed(*overrides: str) -> DictConfig:
+        register_simulators(overrides)
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             return compose("config", list(overrides))
 

@@ -15,9 +15,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dualfid_robot.algorithms.communicator import ALONE, Communicator
 from dualfid_robot.algorithms.ppo_loss import LossCoefficients, MiniBatch, ppo_loss_gradient
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.policies.actor_critic import DualActorCritic
+from dualfid_robot.policies.normalizer import Gather
 from dualfid_robot.settings import require, require_integer, require_number
 
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-6, 1e-2
@@ -32,7 +34,7 @@ class PPOConfig:
 
     Attributes:
         horizon_length: T, steps per iteration.
-        minibatch_size: samples per gradient step, both fidelities together; divides N · T.
+        minibatch_size: samples per gradient step, both fidelities together, of one process; divides N · T.
         mini_epochs: passes over an iteration's samples.
         gamma, tau: discount, and λ of GAE.
         learning_rate, adapter_learning_rate: of θ and of φ; the initial ones with ``lr_schedule`` "adaptive". A step of
@@ -126,18 +128,27 @@ class DualPPO:
             ...  # step the environments
             storage.add(...)
         algorithm.compute_returns(storage, obs)
-        metrics = algorithm.update(storage)
+        metrics = read_back(algorithm.update(storage))
+
+    Between the rollout and ``read_back`` the host never waits for a GPU.
 
     Args:
         policy: both policies; moved to ``device``, and given the type of its hidden layers' products.
         config: settings.
         device: of the policy and of the storages.
-        seed: of the shuffling of samples.
+        seed: of the shuffling of samples, the same in every process.
+        ranks: the processes that train this policy together; all give it the same initial weights.
     """
 
     def __init__(
-        self, policy: DualActorCritic, config: PPOConfig, device: torch.device | str = "cpu", seed: int = 0
+        self,
+        policy: DualActorCritic,
+        config: PPOConfig,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        ranks: Communicator = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.device = torch.device(device)
         self.policy, self.config = policy.to(self.device), config
         if self.device.type == "cpu":
@@ -145,9 +156,13 @@ class DualPPO:
         use_bfloat16 = bfloat16_is_fast(self.device) if config.mixed_precision == "auto" else config.mixed_precision
         policy.hidden_dtype = torch.bfloat16 if use_bfloat16 else torch.float32
         self._base, self._adapter = policy.base_parameters(), policy.adapter_parameters()
-        self.base_optimizer = torch.optim.Adam(self._base, lr=config.learning_rate, fused=True)
+        self._parameters = [*self._base, *self._adapter]
+        self.base_optimizer = torch.optim.Adam(self._base, lr=self._rate(config.learning_rate), fused=True)
         self.adapter_optimizer = torch.optim.AdamW(
-            self._adapter, lr=config.adapter_learning_rate, weight_decay=config.adapter_weight_decay, fused=True
+            self._adapter,
+            lr=self._rate(config.adapter_learning_rate),
+            weight_decay=config.adapter_weight_decay,
+            fused=True,
         )
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._coefficients = LossCoefficients(
@@ -165,36 +180,38 @@ class DualPPO:
         """Fill the storage's returns and advantages, given the observations (N, num_obs) after the last step."""
         config = self.config
         if config.value_bootstrap:
-            steps, rows, n_low = storage.truncated_rows()
-            final_obs = storage.final_observations[steps, rows]
-            storage.final_values[steps, rows] = self.policy.values(final_obs, n_low)
+            if self.device.type == "cpu":  # few rows are truncated
+                steps, rows, n_low = storage.truncated_rows()
+                final_obs = storage.final_observations[steps, rows]
+                storage.final_values[steps, rows] = self.policy.values(final_obs, n_low)
+            else:  # to find them, the host would wait; one more pass of the critic costs a GPU less
+                storage.set_final_values(self.policy.values(*storage.all_final_observations()))
         last_values = self.policy.values(last_obs, storage.n_low)
         storage.compute_returns(last_values, config.gamma, config.tau, config.reward_scale, config.value_bootstrap)
 
-    def update(self, storage: RolloutStorage) -> dict[str, float]:
+    def update(self, storage: RolloutStorage) -> dict[str, Tensor]:
         """Train on one rollout whose returns are computed, then update the observation statistics.
 
         Returns:
-            Metrics by name (docs/algorithm.md lists them); those of a fidelity without samples are left out.
-
-        Raises:
-            FloatingPointError: if a return is not finite; nothing has changed then.
+            Metrics by name (docs/algorithm.md lists them), for ``read_back``; those of a fidelity without samples are
+            left out.
         """
-        config, policy = self.config, self.policy
+        config, policy, gather = self.config, self.policy, self.ranks.gather
         n_low, n_high = storage.n_low, storage.num_envs - storage.n_low
-        _require_finite(storage)
-        explained_variance = (
-            _explained_variance(storage.values[:, :n_low], storage.returns[:, :n_low]),
-            _explained_variance(storage.values[:, n_low:], storage.returns[:, n_low:]),
-        )
+        metrics = {
+            f"explained_variance/{side}": _explained_variance(storage.values[:, rows], storage.returns[:, rows], gather)
+            for side, rows in (("low", slice(0, n_low)), ("high", slice(n_low, storage.num_envs)))
+            if rows.start < rows.stop
+        }
         if config.normalize_value:
-            policy.update_return_statistics(storage.returns[:, :n_low].flatten(), storage.returns[:, n_low:].flatten())
+            low_returns, high_returns = storage.returns[:, :n_low].flatten(), storage.returns[:, n_low:].flatten()
+            policy.update_return_statistics(low_returns, high_returns, gather)
 
         minibatches = self._shuffled_minibatches(storage)
         share = n_low / storage.num_envs
         low_weight, high_weight = (share, 1.0 - share) if config.loss_weighting == "share" else (1.0, 1.0)
-        sums = torch.zeros(config.mini_epochs, 2, 4, device=self.device)
-        norms = torch.zeros(2, device=self.device)
+        sums = storage.returns.new_zeros(config.mini_epochs, 2, 4)
+        norms = storage.returns.new_zeros(2)
         for epoch in range(config.mini_epochs):
             for chunks in minibatches:
                 low_samples = sum(n for _, n in chunks)
@@ -211,6 +228,8 @@ class DualPPO:
                     accumulated = policy.log_std.grad
                     policy.log_std.grad = gradient.log_std if accumulated is None else accumulated + gradient.log_std
                     sums[epoch] += gradient.sums
+                # a mean of what is the same everywhere changes nothing: earlier mini-batches' sums stay as they are
+                self.ranks.average_([p.grad for p in self._parameters if p.grad is not None] + [sums[epoch]])
                 norms[0] += self._clip(self._base)
                 norms[1] += self._clip(self._adapter)
                 self.base_optimizer.step()
@@ -219,8 +238,9 @@ class DualPPO:
                 self._adapt_learning_rates(sums[epoch, :, 2], n_low, n_high)
 
         if config.normalize_input:
-            policy.normalizer.update(storage.low_observations.flatten(0, 1), storage.high_observations.flatten(0, 1))
-        return self._metrics(sums.mean(0), norms / (config.mini_epochs * len(minibatches)), explained_variance, storage)
+            low_obs, high_obs = storage.low_observations.flatten(0, 1), storage.high_observations.flatten(0, 1)
+            policy.normalizer.update(low_obs, high_obs, gather)
+        return metrics | self._metrics(sums.mean(0), norms / (config.mini_epochs * len(minibatches)), storage)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the policy's own state (which holds both normalisers) that the next update depends on."""
@@ -233,7 +253,14 @@ class DualPPO:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.base_optimizer.load_state_dict(state["base_optimizer"])
         self.adapter_optimizer.load_state_dict(state["adapter_optimizer"])
+        for optimizer in (self.base_optimizer, self.adapter_optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] = self._rate(float(group["lr"]))
         self._generator.set_state(state["generator"].cpu())
+
+    def _rate(self, value: float) -> Tensor:
+        """A learning rate that the device can change. CUDA's optimisers read float32; a CPU's take it as a double."""
+        return torch.tensor(value, dtype=torch.float64 if self.device.type == "cpu" else torch.float32).to(self.device)
 
     def _shuffled_minibatches(self, storage: RolloutStorage) -> list[list[tuple[MiniBatch, int]]]:
         """The samples as K mini-batches of [low | high] chunks, shuffled once; per chunk its number of low samples.
@@ -253,7 +280,7 @@ class DualPPO:
         advantages = storage.advantages
         if config.normalize_advantage:
             sides = (advantages[:, :n_low], advantages[:, n_low:])
-            advantages = torch.cat([_standardised(side) for side in sides], dim=1)
+            advantages = torch.cat([_standardised(side, self.ranks.gather) for side in sides], dim=1)
         normalizer = policy.return_normalizer
         samples = MiniBatch(
             obs=policy.normalizer(storage.observations).to(policy.hidden_dtype),
@@ -278,49 +305,53 @@ class DualPPO:
         return norm
 
     def _adapt_learning_rates(self, kl_sums: Tensor, n_low: int, n_high: int) -> None:
-        """rl_games' adaptive rule, once per epoch (the update's only host synchronisation)."""
+        """rl_games' adaptive rule, once per epoch."""
         horizon = self.config.horizon_length
-        low_sum, high_sum = kl_sums.tolist()
-        low_kl = low_sum / (n_low * horizon) if n_low > 0 else 0.0
-        high_kl = high_sum / (n_high * horizon) if n_high > 0 else 0.0
-        self._adapt(self.base_optimizer, max(low_kl, high_kl))
+        low_sum, high_sum = kl_sums.double().unbind()
+        low_kl, high_kl = low_sum / max(n_low * horizon, 1), high_sum / max(n_high * horizon, 1)
+        self._adapt(self.base_optimizer, torch.maximum(low_kl, high_kl))
         if n_high > 0:
             self._adapt(self.adapter_optimizer, high_kl)
 
-    def _adapt(self, optimizer: torch.optim.Optimizer, kl: float) -> None:
+    def _adapt(self, optimizer: torch.optim.Optimizer, kl: Tensor) -> None:
         threshold = self.config.kl_threshold
-        for group in optimizer.param_groups:
-            if kl > 2.0 * threshold:
-                group["lr"] = max(group["lr"] / 1.5, MIN_LEARNING_RATE)
-            elif kl < 0.5 * threshold:
-                group["lr"] = min(group["lr"] * 1.5, MAX_LEARNING_RATE)
+        rate: Tensor = optimizer.param_groups[0]["lr"]
+        slower, faster = (rate / 1.5).clamp_min(MIN_LEARNING_RATE), (rate * 1.5).clamp_max(MAX_LEARNING_RATE)
+        rate.copy_(torch.where(kl > 2.0 * threshold, slower, torch.where(kl < 0.5 * threshold, faster, rate)))
 
-    def _metrics(
-        self, sums: Tensor, norms: Tensor, explained_variance: tuple[Tensor, Tensor], storage: RolloutStorage
-    ) -> dict[str, float]:
+    def _metrics(self, sums: Tensor, norms: Tensor, storage: RolloutStorage) -> dict[str, Tensor]:
         policy = self.policy
         log_std = policy.log_std.detach()
-        entropy = log_std.sum() + policy.num_actions * (0.5 + 0.5 * math.log(2.0 * math.pi))
-        scalars = {
-            "policy/entropy": entropy,
+        metrics = {
+            "policy/entropy": log_std.sum() + policy.num_actions * (0.5 + 0.5 * math.log(2.0 * math.pi)),
             "policy/std": log_std.exp().mean(),
             "grad_norm/base": norms[0],
             "grad_norm/adapter": norms[1],
             "adapter/actor_ratio": policy.adapter_ratio("actor"),
             "adapter/critic_ratio": policy.adapter_ratio("critic"),
+            "learning_rate/base": self.base_optimizer.param_groups[0]["lr"],
+            "learning_rate/adapter": self.adapter_optimizer.param_groups[0]["lr"],
         }
         sizes = {"low": storage.n_low, "high": storage.num_envs - storage.n_low}
         for side, (name, size) in enumerate(sizes.items()):
             if size > 0:
                 means = sums[side] / (size * storage.horizon)
                 for column, metric in enumerate(("policy_loss", "value_loss", "approx_kl", "clip_fraction")):
-                    scalars[f"{metric}/{name}"] = means[column]
-                scalars[f"explained_variance/{name}"] = explained_variance[side]
-        values = torch.stack(list(scalars.values())).tolist()
-        metrics = dict(zip(scalars, values, strict=True))
-        metrics["learning_rate/base"] = self.base_optimizer.param_groups[0]["lr"]
-        metrics["learning_rate/adapter"] = self.adapter_optimizer.param_groups[0]["lr"]
+                    metrics[f"{metric}/{name}"] = means[column]
         return metrics
+
+
+def read_back(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """The values of scalars of one device, in one copy: the only time in an iteration that the host waits for a GPU.
+
+    Raises:
+        FloatingPointError: a value is not finite. The policy is spoiled then: go on from a checkpoint.
+    """
+    values = dict(zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True))
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{name} is {value}: check the rewards and observations of that fidelity")
+    return values
 
 
 def _shuffled_indices(horizon: int, num_envs: int, first_row: int, end_row: int, generator: torch.Generator) -> Tensor:
@@ -330,25 +361,24 @@ def _shuffled_indices(horizon: int, num_envs: int, first_row: int, end_row: int,
     return order // max(rows, 1) * num_envs + order % max(rows, 1) + first_row
 
 
-def _require_finite(storage: RolloutStorage) -> None:
-    """A non-finite reward or observation (through the critic) spoils a return, and one of them all weights."""
-    totals = torch.stack((storage.returns[:, : storage.n_low].sum(), storage.returns[:, storage.n_low :].sum()))
-    for name, total in zip(("low", "high"), totals.tolist(), strict=True):
-        if not math.isfinite(total):
-            raise FloatingPointError(
-                f"returns of the {name} fidelity are not finite: check its rewards and observations"
-            )
+def _moments(x: Tensor, gather: Gather) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of all elements of all processes."""
+    std, mean = torch.std_mean(x, correction=0)
+    # in float64 the root of the square of a single process's deviation is that deviation to the bit
+    means, stds = gather(torch.stack((mean, std)).double()).unbind(1)
+    return means.mean().to(x.dtype), (stds.square().mean() + means.var(correction=0)).sqrt().to(x.dtype)
 
 
-def _standardised(advantages: Tensor) -> Tensor:
+def _standardised(advantages: Tensor, gather: Gather) -> Tensor:
     """(A − mean) / std; a single sample, or samples that are all equal, give zeros."""
     if advantages.numel() == 0:
         return advantages
-    std, mean = torch.std_mean(advantages, correction=0)
+    mean, std = _moments(advantages, gather)
     return (advantages - mean) / (std + 1e-8)
 
 
-def _explained_variance(values: Tensor, returns: Tensor) -> Tensor:
-    """1 − Var(R − V) / Var(R): 1 for a perfect critic, 0 for a constant one, NaN without samples."""
-    centred_error, centred_returns = (x - x.mean() for x in (returns - values, returns))
-    return 1.0 - centred_error.square().mean() / centred_returns.square().mean().clamp_min(1e-12)
+def _explained_variance(values: Tensor, returns: Tensor, gather: Gather) -> Tensor:
+    """1 − Var(R − V) / Var(R): 1 for a perfect critic, 0 for a constant one."""
+    _, error = _moments(returns - values, gather)
+    _, spread = _moments(returns, gather)
+    return 1.0 - error.square() / spread.square().clamp_min(1e-12)

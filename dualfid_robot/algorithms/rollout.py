@@ -92,6 +92,18 @@ class RolloutStorage:
         high_steps, high_rows = self.truncated[:, self.n_low :].nonzero(as_tuple=True)
         return torch.cat((low_steps, high_steps)), torch.cat((low_rows, high_rows + self.n_low)), low_rows.shape[0]
 
+    def all_final_observations(self) -> tuple[Tensor, int]:
+        """`final_observations` of all rows, (T · N, num_obs): those of all steps' low rows, then of all high rows; and
+        the number of those that are low."""
+        low, high = self.final_observations.split((self.n_low, self.num_envs - self.n_low), dim=1)
+        return torch.cat((low.flatten(0, 1), high.flatten(0, 1))), self.horizon * self.n_low
+
+    def set_final_values(self, values: Tensor) -> None:
+        """Set ``final_values`` of all rows from values (T · N,) in the order of ``all_final_observations``."""
+        low, high = values.split((self.horizon * self.n_low, self.horizon * (self.num_envs - self.n_low)))
+        self.final_values[:, : self.n_low] = low.view(self.horizon, -1)
+        self.final_values[:, self.n_low :] = high.view(self.horizon, -1)
+
     def compute_returns(
         self,
         last_values: Tensor,

@@ -52,7 +52,12 @@ class DualEnvironment:
         self.terminated = torch.zeros(num_envs, dtype=torch.bool, device=device)
         self.truncated = torch.zeros(num_envs, dtype=torch.bool, device=device)
         self.final_observations = torch.zeros(num_envs, pool.task.num_observations, device=device)
-        self._carriers = {id(pool): _ActionCarrier(pool, self.device) for pool in (low, high) if pool is not None}
+        self._carriers = {id(pool): _ActionCarrier(pool, self.device) for pool in self.pools if pool is not None}
+
+    @property
+    def pools(self) -> tuple[EnvironmentPool | None, EnvironmentPool | None]:
+        """Low and high."""
+        return self.low, self.high
 
     def reallocate(self, n_low: int) -> None:
         """Give the first n_low rows to the low pool. Environments out of use are frozen and go on later."""
@@ -100,8 +105,8 @@ class DualEnvironment:
 
     def take_statistics(self) -> dict[str, PoolStatistics]:
         """What happened in each pool since the last call, by side; nothing in one that is absent."""
-        pools = {"low": self.low, "high": self.high}
-        return {side: pool.take_statistics() if pool else PoolStatistics() for side, pool in pools.items()}
+        sides = zip(("low", "high"), self.pools, strict=True)
+        return {side: pool.take_statistics() if pool else PoolStatistics() for side, pool in sides}
 
     def hidden_seconds(self, statistics: dict[str, PoolStatistics]) -> float:
         """Part of the pools' time in which both were stepping: what overlap saved. Pools begin a step together, so it
@@ -113,19 +118,19 @@ class DualEnvironment:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
-        pools = {"low": self.low, "high": self.high}
-        return {"n_low": self.n_low} | {name: pool.state_dict() for name, pool in pools.items() if pool is not None}
+        sides = zip(("low", "high"), self.pools, strict=True)
+        return {"n_low": self.n_low} | {side: pool.state_dict() for side, pool in sides if pool is not None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of an environment of the same task, engines and sizes."""
-        for name, pool in (("low", self.low), ("high", self.high)):
+        for side, pool in zip(("low", "high"), self.pools, strict=True):
             if pool is not None:
-                pool.load_state_dict(state[name])
+                pool.load_state_dict(state[side])
         self.reallocate(state["n_low"])
 
     def close(self) -> None:
         """Close both simulators."""
-        for pool in (self.low, self.high):
+        for pool in self.pools:
             if pool is not None:
                 pool.simulator.close()
 

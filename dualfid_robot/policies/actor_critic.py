@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dualfid_robot.policies.dual_linear import DualLinear, DualWeights, dual_affine
-from dualfid_robot.policies.normalizer import ObservationNormalizer, ReturnNormalizer
+from dualfid_robot.policies.normalizer import Gather, ObservationNormalizer, ReturnNormalizer, alone
 
 PolicyName = Literal["base", "adapted"]
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -166,7 +166,8 @@ class DualActorCritic(nn.Module):
         """Merge the adapters once for all the acting inside the block, as for a rollout; outside it, every call does.
 
         Raises:
-            RuntimeError: at the block's end, if any weight is not what it was at its beginning.
+            RuntimeError: at the block's end, if any weight is not what it was at its beginning; on a GPU some time
+                later, as a failed assertion of the device, since the host does not wait for the comparison.
         """
         weights = self._merged()
         self._frozen = weights
@@ -174,9 +175,9 @@ class DualActorCritic(nn.Module):
             yield
         finally:
             self._frozen = None
-        for then, now in zip(chain(*weights), chain(*self._merged()), strict=True):
-            if not all(map(torch.equal, then, now)):
-                raise RuntimeError("the policy's weights changed inside frozen_weights(): it acted with stale ones")
+        pairs = zip(chain.from_iterable(chain(*weights)), chain.from_iterable(chain(*self._merged())), strict=True)
+        unchanged = torch.stack([(then == now).all() for then, now in pairs]).all()
+        torch._assert_async(unchanged, "the policy's weights changed inside frozen_weights(): it acted with stale ones")
 
     def _merged(self) -> MergedNetworks:
         """Merged weights of actor and critic."""
@@ -193,7 +194,7 @@ class DualActorCritic(nn.Module):
         return mean, value.squeeze(-1)
 
     @torch.no_grad()
-    def update_return_statistics(self, low_returns: Tensor, high_returns: Tensor) -> None:
+    def update_return_statistics(self, low_returns: Tensor, high_returns: Tensor, gather: Gather = alone) -> None:
         """Update the return normaliser and rescale the value head so that no prediction changes.
 
         Pop-Art (van Hasselt et al., arXiv 1602.07714) per fidelity: w ← w σ / σ_new, b ← (b σ + μ − μ_new) / σ_new.
@@ -201,7 +202,7 @@ class DualActorCritic(nn.Module):
         """
         normalizer, head = self.return_normalizer, self.critic.output_layer
         old_mean, old_std = normalizer.mean.clone(), normalizer.std
-        normalizer.update(low_returns, high_returns)
+        normalizer.update(low_returns, high_returns, gather)
         ratio = (old_std / normalizer.std).to(head.weight.dtype)
         shift = ((old_mean - normalizer.mean) / normalizer.std).to(head.weight.dtype)
         weight_high = (head.weight + head.lora_b) * ratio[1]

@@ -6,8 +6,18 @@ compares the policy with itself, and would measure the normaliser's change inste
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+Gather = Callable[[Tensor], Tensor]
+"""Stacks the tensors of all processes that train together: (...) -> (R, ...). Each has equally many samples."""
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """The gathering of a single process."""
+    return tensor.unsqueeze(0)
 
 
 class ObservationNormalizer(nn.Module):
@@ -40,13 +50,13 @@ class ObservationNormalizer(nn.Module):
         return ((obs.float() - mean) * scale).clamp(-self.clip, self.clip)
 
     @torch.no_grad()
-    def update(self, low_obs: Tensor, high_obs: Tensor) -> None:
-        """Merge one iteration's observations, (M, dim) each; one of them may be empty.
+    def update(self, low_obs: Tensor, high_obs: Tensor, gather: Gather = alone) -> None:
+        """Merge one iteration's observations of all processes, here (M, dim) each; one of them may be empty.
 
         All iterations count the same: after k updates the statistics are those of the equal-weight mixture of k
         batches, by the law of total variance.
         """
-        sides = [_moments(obs) for obs in (low_obs, high_obs) if obs.shape[0] > 0]
+        sides = [_moments(obs, gather) for obs in (low_obs, high_obs) if obs.shape[0] > 0]
         batch_mean = torch.stack([mean for mean, _ in sides]).mean(0)
         batch_var = torch.stack([var + (mean - batch_mean) ** 2 for mean, var in sides]).mean(0)
         self.count += 1.0
@@ -88,12 +98,12 @@ class ReturnNormalizer(nn.Module):
         return torch.cat((values[:n_low] * std[0] + mean[0], values[n_low:] * std[1] + mean[1]))
 
     @torch.no_grad()
-    def update(self, low_returns: Tensor, high_returns: Tensor) -> None:
-        """Merge one iteration's returns, (M,) each; either may be empty."""
+    def update(self, low_returns: Tensor, high_returns: Tensor, gather: Gather = alone) -> None:
+        """Merge one iteration's returns of all processes, here (M,) each; either may be empty."""
         for side, returns in enumerate((low_returns, high_returns)):
             if returns.numel() > 0:
                 self.count[side] += 1.0
-                batch_mean, batch_var = _moments(returns.reshape(-1, 1))
+                batch_mean, batch_var = _moments(returns.reshape(-1, 1), gather)
                 weight = 1.0 / self.count[side].clamp_max(self.MEMORY)
                 _merge_(self.mean[side : side + 1], self.var[side : side + 1], batch_mean, batch_var, weight)
         for side, returns in enumerate((low_returns, high_returns)):
@@ -103,10 +113,11 @@ class ReturnNormalizer(nn.Module):
                 self.var[side] = torch.where(unseen, self.var[1 - side], self.var[side])
 
 
-def _moments(batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population variance over the rows, in float64."""
+def _moments(batch: Tensor, gather: Gather) -> tuple[Tensor, Tensor]:
+    """Mean and population variance over the rows of all processes, in float64."""
     var, mean = torch.var_mean(batch.double(), dim=0, correction=0)
-    return mean, var
+    means, variances = gather(torch.stack((mean, var))).unbind(1)
+    return means.mean(0), variances.mean(0) + means.var(0, correction=0)
 
 
 def _merge_(mean: Tensor, var: Tensor, batch_mean: Tensor, batch_var: Tensor, weight: Tensor) -> None:

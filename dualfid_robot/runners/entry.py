@@ -5,19 +5,22 @@ This module imports neither torch nor an engine, so that `--help` answers at onc
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 import functools
+import importlib.metadata
 import importlib.util
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
@@ -26,8 +29,8 @@ from dualfid_robot.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 CONFIG_DIR = ROOT / "cfg"
-DEFAULT_ENGINES = {"low": "pybullet", "high": "mujoco"}
-FALLBACK_LOW = "mujoco_reduced"
+DEFAULT_LOW, FALLBACK_LOW = "pybullet", "mujoco_reduced"
+DEFAULT_HIGH, DEFAULT_HIGH_ON_GPU = "mujoco", "mujoco_warp"
 
 _USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError)
 
@@ -42,7 +45,6 @@ _INERT: dict[str, tuple[tuple[str, ...], str]] = {
     "solver_type": ((), "the solver is set with simulator.high.cone=…, simulator.high.iterations=…"),
     "num_subscenes": ((), "no engine here has sub-scenes"),
     "sigma": (("''", ""), "the initial log standard deviation is train.params.network.sigma_init=…"),
-    "multi_gpu": (("false", "''", ""), "training runs in one process"),
     "pbt": (("no_pbt",), "there is no population-based training here; -m sweeps settings"),
     "capture_video_freq": ((), _VIDEO),
     "capture_video_len": ((), _VIDEO),
@@ -64,7 +66,7 @@ def run(main: Callable[[DictConfig], None], config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions reach us instead of Hydra's own report and status 1
     try:
         sys.argv[1:] = _refuse_inert(sys.argv[1:])
-        register_simulators()
+        register_simulators(sys.argv[1:])
         hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")(_reporting(main))()
     except _USER_ERRORS as error:
         _exit_with(error)
@@ -84,24 +86,48 @@ def _reporting(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], Non
 
 
 def _exit_with(error: Exception) -> NoReturn:
+    if int(os.environ.get("RANK", 0)) > 0:
+        time.sleep(5.0)  # what rank 0 finds too, it says for all: torchrun ends the others when it exits
     print(f"error: {describe(error)}", file=sys.stderr)
     sys.exit(2)
 
 
-def register_simulators() -> None:
-    """Offer each file of cfg/simulator/ as an option of both `simulator/low` and `simulator/high`."""
+def register_simulators(arguments: Sequence[str] = ()) -> None:
+    """Offer each file of cfg/simulator/ as an option of both `simulator/low` and `simulator/high`, and as `default`
+    the one that suits this machine.
+
+    Args:
+        arguments: the settings of the command line, of which `sim_device` says whether a GPU shall be used.
+    """
     store = ConfigStore.instance()
-    for side, engine in DEFAULT_ENGINES.items():
+    for side, default in (("low", _default_low()), ("high", _default_high(arguments))):
         for path in sorted((CONFIG_DIR / "simulator").glob("*.yaml")):
             store.store(group=f"simulator/{side}", name=path.stem, node=OmegaConf.load(path))
-        default = CONFIG_DIR / "simulator" / f"{_installed(engine)}.yaml"
-        store.store(group=f"simulator/{side}", name="default", node=OmegaConf.load(default))
+        store.store(
+            group=f"simulator/{side}", name="default", node=OmegaConf.load(CONFIG_DIR / "simulator" / f"{default}.yaml")
+        )
 
 
-def _installed(engine: str) -> str:
-    if engine == "pybullet" and importlib.util.find_spec("pybullet") is None:
-        return FALLBACK_LOW
-    return engine
+def _default_low() -> str:
+    return DEFAULT_LOW if importlib.util.find_spec("pybullet") is not None else FALLBACK_LOW
+
+
+def _default_high(arguments: Sequence[str]) -> str:
+    device = next((text.partition("=")[2] for text in reversed(arguments) if text.startswith("sim_device=")), "")
+    on_gpu = _gpu_is_usable() if device in ("", "''") else device.startswith("cuda")
+    return DEFAULT_HIGH_ON_GPU if on_gpu else DEFAULT_HIGH
+
+
+def _gpu_is_usable() -> bool:
+    """Whether the GPU's engine is installed and finds a GPU. The driver is asked: to import torch takes seconds."""
+    if importlib.util.find_spec("mujoco_warp") is None or importlib.metadata.version("torch").endswith("+cpu"):
+        return False
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int()
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
 
 
 def notify_fallback(choice: str) -> None:
@@ -110,11 +136,10 @@ def notify_fallback(choice: str) -> None:
     Args:
         choice: the option chosen for `simulator/low`.
     """
-    engine = DEFAULT_ENGINES["low"]
-    if choice == "default" and _installed(engine) != engine:
+    if choice == "default" and _default_low() != DEFAULT_LOW:
         logging.getLogger(__name__).warning(
             "%s is not installed (PyPI has no wheel of it for Python >= 3.12): simulator/low=%s is used instead",
-            engine,
+            DEFAULT_LOW,
             FALLBACK_LOW,
         )
 
@@ -142,6 +167,8 @@ def describe(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={option}: allowed are {sorted(error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {error.message.splitlines()[0]}"
     cause = error.__cause__
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
         return f"{cause.full_key}: no such setting{_similar(cause)}"

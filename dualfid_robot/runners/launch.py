@@ -17,6 +17,7 @@ from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic, PolicyName
 from dualfid_robot.runners.checkpoint import load_checkpoint, resolve_checkpoint
+from dualfid_robot.runners.distributed import communicator, prepare, use_own_gpu
 from dualfid_robot.runners.entry import notify_fallback
 from dualfid_robot.runners.evaluation import evaluate, record_video
 from dualfid_robot.runners.experiment import Experiment
@@ -32,9 +33,12 @@ def launch(cfg: DictConfig) -> None:
     """Train, or evaluate with `test=True`."""
     if not cfg.headless:
         raise ConfigError("headless=False: there is no live viewer; record a video with test=True capture_video=True")
+    prepare(cfg)
     notify_fallback(HydraConfig.get().runtime.choices["simulator/low"])
     torch.use_deterministic_algorithms(bool(cfg.torch_deterministic))
     if cfg.test:
+        if cfg.multi_gpu:
+            raise ConfigError("test=True multi_gpu=True: evaluation runs in one process; leave out multi_gpu=True")
         if not cfg.checkpoint:
             raise ConfigError("test=True: name the policy with checkpoint=…")
         episodes = TEST_EPISODES if cfg.num_envs == "" else cfg.num_envs
@@ -58,18 +62,27 @@ def _train(cfg: DictConfig) -> None:
     if cfg.capture_video:
         raise ConfigError("capture_video=True: a video is recorded of a checkpoint; add test=True checkpoint=…")
     experiment = Experiment(cfg)
-    checkpoint = _checkpoint_to_resume(cfg, experiment)
-    trainer = Trainer(experiment)
-    try:
-        if checkpoint is None:
-            folder = new_run_folder(experiment.run_name)
-        else:
-            trainer.resume(checkpoint)
-            folder = checkpoint.parent.parent
-        trainer.train(folder)
-    finally:
-        trainer.close()
+    if cfg.multi_gpu:
+        use_own_gpu(experiment)
+    with communicator(cfg.multi_gpu, experiment.rl_device) as ranks:
+        experiment.seed = experiment.settings["seed"] = ranks.share(lambda: experiment.seed)  # -1 drew one per rank
+        checkpoint = ranks.share(lambda: _checkpoint_to_resume(cfg, experiment))
+        trainer = Trainer(experiment, ranks)
+        try:
+            if checkpoint is None:
+                folder = ranks.share(lambda: new_run_folder(experiment.run_name))
+            else:
+                trainer.resume(checkpoint)
+                folder = checkpoint.parent.parent
+            logger.info("E_low: %s; E_high: %s; learner on %s", *map(_where, trainer.env.pools), experiment.rl_device)
+            trainer.train(folder)
+        finally:
+            trainer.close()
     logger.info("checkpoints, metrics.jsonl and TensorBoard curves: %s", folder)
+
+
+def _where(pool: EnvironmentPool | None) -> str:
+    return "unused" if pool is None else f"{pool.simulator.name()} on {pool.device}"
 
 
 def _checkpoint_to_resume(cfg: DictConfig, experiment: Experiment) -> Path | None:
@@ -80,8 +93,19 @@ def _checkpoint_to_resume(cfg: DictConfig, experiment: Experiment) -> Path | Non
     return None
 
 
-def load_policy(path: Path, expected_task: str | None = None) -> tuple[Experiment, DualActorCritic]:
+def load_policy(
+    path: Path,
+    expected_task: str | None = None,
+    simulator: Mapping[str, Any] | None = None,
+    sim_device: str = "",
+) -> tuple[Experiment, DualActorCritic]:
     """The experiment that a checkpoint was made by, and its policy.
+
+    Args:
+        path: the checkpoint.
+        expected_task: the task that it must be of.
+        simulator: settings of another E_high.
+        sim_device: where to simulate now, whatever the checkpoint was made on.
 
     Raises:
         ConfigError: no such checkpoint, damaged, or of another task than expected.
@@ -89,7 +113,10 @@ def load_policy(path: Path, expected_task: str | None = None) -> tuple[Experimen
     state = load_checkpoint(path)
     if expected_task is not None and state["task"] != expected_task:
         raise ConfigError(f"checkpoint={path}: was trained on task={state['task']}, not on task={expected_task}")
-    experiment = Experiment(OmegaConf.create(json.loads(state["settings"])))
+    settings = json.loads(state["settings"]) | {"sim_device": sim_device, "rl_device": ""}
+    if simulator is not None:
+        settings["simulator"]["high"] = dict(simulator)
+    experiment = Experiment(OmegaConf.create(settings))
     policy = experiment.make_policy()
     policy.load_state_dict(state["policy"])
     return experiment, policy
@@ -101,7 +128,7 @@ def _evaluate(cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any, expe
     if not isinstance(episodes, int) or isinstance(episodes, bool) or episodes < 1:
         raise ConfigError(f"num_envs={episodes}: a whole number of at least 1 is expected")
     path = resolve_checkpoint(Path(cfg.checkpoint))
-    experiment, policy = load_policy(path, expected_task)
+    experiment, policy = load_policy(path, expected_task, simulator, cfg.sim_device)
     name: PolicyName = cfg.policy
     pool = experiment.make_pool(simulator, episodes, cfg.seed)
     try:

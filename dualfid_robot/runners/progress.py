@@ -69,6 +69,8 @@ class ProgressDisplay:
             ("simulator s/iteration", f"{metrics['seconds/low']:.3f}", f"{metrics['seconds/high']:.3f}"),
         ):
             table.add_row(label, low, high)
+        if metrics["seconds/hidden"] > 0:
+            table.add_row("at the same time", f"{metrics['seconds/hidden']:.3f}")
         table.add_row("learner s/iteration", f"{metrics['seconds/learner']:.3f}")
         table.add_row("divergence D, share ρ", _number(metrics.get("divergence/D")), f"{metrics['allocation/rho']:.3f}")
         table.add_row("env steps/s, samples", f"{metrics['env_steps_per_second']:,.0f}", f"{metrics['samples']:,.0f}")

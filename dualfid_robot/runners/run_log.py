@@ -17,7 +17,7 @@ import dualfid_robot
 from dualfid_robot.errors import ConfigError
 
 RUNS = Path("runs")
-_PACKAGES = ("torch", "numpy", "mujoco", "pybullet", "hydra-core")
+_PACKAGES = ("torch", "numpy", "mujoco", "pybullet", "mujoco-warp", "warp-lang", "sapien", "hydra-core")
 
 
 def new_run_folder(name: str) -> Path:

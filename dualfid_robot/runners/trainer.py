@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 import time
 from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,13 @@ import numpy as np
 import torch
 
 from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
+from dualfid_robot.algorithms.communicator import ALONE, Communicator
 from dualfid_robot.algorithms.divergence import policy_divergence
-from dualfid_robot.algorithms.dual_ppo import DualPPO
+from dualfid_robot.algorithms.dual_ppo import DualPPO, read_back
 from dualfid_robot.envs.dual import DualEnvironment
 from dualfid_robot.envs.pool import EnvironmentPool, PoolStatistics
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.runners.checkpoint import load_checkpoint, save_checkpoint
 from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.runners.interrupt import Interrupt
@@ -35,26 +40,29 @@ _STRUCTURAL = ("task", "num_envs", "simulator", "train.params.network", "train.p
 
 
 class Trainer:
-    """One training run.
+    """One training run: its only process, or one of several that train the same policy (docs/distributed.md).
 
     Attributes:
+        ranks: the processes of the run.
         policy: both policies in one network.
-        env: the dual environment.
-        iteration: iterations done; samples: environment steps of both simulators.
-        cost_seconds: measured cost so far: seconds of both simulators and of the learner.
+        env: the dual environment of this process.
+        iteration: iterations done; samples: environment steps of both simulators in all processes.
+        cost_seconds: measured cost so far: seconds of both simulators and of the learner, of all processes together.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
-        seeds = [int(seed) for seed in np.random.SeedSequence(experiment.seed).generate_state(4)]
+    def __init__(self, experiment: Experiment, ranks: Communicator = ALONE) -> None:
+        self.experiment, self.ranks = experiment, ranks
+        low_seed, high_seed, _, noise_seed = _seeds(experiment.seed, ranks.rank)
+        _, _, shuffling_seed, _ = _seeds(experiment.seed, 0)
+        device = experiment.rl_device
         allocation = parse_settings(AllocationConfig, experiment.settings["allocation"], "allocation")
         self.allocator = Allocator(experiment.num_envs, allocation)
-        self.policy = experiment.make_policy()
-        self.algorithm = DualPPO(self.policy, experiment.ppo, seed=seeds[2])
-        self.env = self._make_environment(seeds[0], seeds[1])
+        self.policy = ranks.share(experiment.make_policy)
+        self.algorithm = DualPPO(self.policy, experiment.ppo, device, shuffling_seed, ranks)
+        self.env = self._make_environment(low_seed, high_seed)
         self.storage = self.algorithm.make_storage(experiment.num_envs)
-        self._observations = torch.zeros(experiment.num_envs, self.env.task.num_observations)
-        self._generator = torch.Generator().manual_seed(seeds[3])
+        self._observations = torch.zeros(experiment.num_envs, self.env.task.num_observations, device=device)
+        self._generator = torch.Generator(device).manual_seed(noise_seed)
         self.iteration = 0
         self.samples = 0
         self.cost_seconds = 0.0
@@ -83,64 +91,97 @@ class Trainer:
         Args:
             folder: the run's folder.
         """
-        run = self.experiment.run
-        resumed_at = self._last_metrics or None
-        log = RunLog(folder, self.experiment.settings, resumed_at)
-        title = f"{run.name} · seed {self.experiment.seed} · {folder}"
-        try:
-            with Interrupt() as interrupt, ProgressDisplay(title, run.max_epochs, self.experiment.max_cost) as display:
-                while not self._finished() and not interrupt.requested:
-                    metrics = self.iterate()
-                    log.write(metrics)
-                    display.update(metrics)
-                    self._save_best(folder)
-                    if self.iteration % run.save_frequency == 0:
-                        self.save(folder / "nn" / f"iteration_{self.iteration:06d}.pth")
-                        self.save(folder / "nn" / "last.pth")
+        stopped_by = ""
+        with Interrupt() as interrupt, ExitStack() as outputs:
+            reporters = self._open_outputs(folder, outputs) if self.ranks.rank == 0 else []
+            while not self._finished() and not stopped_by:
+                metrics = self.iterate()
+                for report in reporters:
+                    report(metrics)
+                self._save_best(folder)
+                if self.iteration % self.experiment.run.save_frequency == 0:
+                    self.save(folder / "nn" / f"iteration_{self.iteration:06d}.pth")
+                    self.save(folder / "nn" / "last.pth")
+                stopped_by = max(self.ranks.exchange(interrupt.name))  # a signal to any rank stops all, here
             self.save(folder / "nn" / "last.pth")
-        finally:
-            log.close()
-        if interrupt.requested:
-            logger.warning("%s: saved after iteration %d; go on with", interrupt.name, self.iteration)
+        if stopped_by:
+            logger.warning("%s: saved after iteration %d; go on with", stopped_by, self.iteration)
             logger.warning("the same command and checkpoint=%s", folder / "nn" / "last")
+
+    def _open_outputs(self, folder: Path, stack: ExitStack) -> list[Callable[[dict[str, float]], None]]:
+        """The run's log and its display, each as what it does with an iteration's metrics."""
+        experiment = self.experiment
+        log = RunLog(folder, experiment.settings, resumed_at=self._last_metrics or None)
+        stack.callback(log.close)
+        title = f"{experiment.run.name} · seed {experiment.seed} · {folder}"
+        if self.ranks.size > 1:
+            title += f" · {self.ranks.size} processes"
+        display = ProgressDisplay(title, experiment.run.max_epochs, experiment.max_cost)
+        return [log.write, stack.enter_context(display).update]
 
     def _finished(self) -> bool:
         cost = self.experiment.max_cost
         return self.iteration >= self.experiment.run.max_epochs or (cost is not None and self.cost_seconds >= cost)
 
     def iterate(self) -> dict[str, float]:
-        """One iteration of the algorithm (docs/algorithm.md); returns its metrics."""
+        """One iteration of the algorithm (docs/algorithm.md); returns its metrics, the same on every rank."""
         started = time.perf_counter()
         self.env.reallocate(self.allocator.n_low)
         metrics = self.allocator.metrics()
         reallocation_seconds = time.perf_counter() - started
         self._roll_out()
-        statistics = self.env.take_statistics()
-        hidden = self.env.hidden_seconds(statistics)
-        simulated = sum(part.seconds for part in statistics.values()) - hidden
-        allocating = time.perf_counter()
+        measuring = time.perf_counter()
         divergence = policy_divergence(self.policy, self.storage.low_observations)
-        self.allocator.update(None if divergence is None else float(divergence))
-        allocation_seconds = reallocation_seconds + time.perf_counter() - allocating
+        measuring_seconds = time.perf_counter() - measuring
+        scalars = self.algorithm.update(self.storage)
         if divergence is not None:
-            metrics["divergence/D"] = float(divergence)
-        metrics |= self.algorithm.update(self.storage)
-        elapsed = time.perf_counter() - started
+            self.ranks.average_([divergence])
+            scalars["divergence/D"] = divergence
+        metrics |= read_back(scalars)
+        statistics = self.env.take_statistics()  # only now: it asks the device too
+        hidden = self.env.hidden_seconds(statistics)
+        allocating = time.perf_counter()
+        self._allocate(metrics.get("divergence/D"))
+        finished = time.perf_counter()
+        elapsed = finished - started
+        seconds = {
+            "seconds/iteration": elapsed,
+            "seconds/hidden": hidden,
+            "seconds/learner": elapsed - sum(part.seconds for part in statistics.values()) + hidden,
+            "seconds/allocation": reallocation_seconds + measuring_seconds + finished - allocating,
+        }
+        metrics |= self._account(self.ranks.exchange((seconds, statistics)))
+        self._last_metrics = metrics
+        return metrics
+
+    def _allocate(self, divergence: float | None) -> None:
+        """Rank 0 decides the next iteration's split, for all."""
+
+        def decide() -> dict[str, Any]:
+            self.allocator.update(divergence)
+            return self.allocator.state_dict()
+
+        self.allocator.load_state_dict(self.ranks.share(decide))
+
+    def _account(self, reports: list[tuple[dict[str, float], dict[str, PoolStatistics]]]) -> dict[str, float]:
+        """Take in what an iteration cost on every rank and what its episodes brought; the metrics of it.
+
+        Seconds are means over the ranks, so that they add up to the time that passed; the cost is the ranks' sum.
+        """
+        ranks = len(reports)
+        metrics = {key: sum(seconds[key] for seconds, _ in reports) / ranks for key in reports[0][0]}
+        samples = self.storage.horizon * self.env.num_envs * ranks
         self.iteration += 1
-        self.samples += self.storage.horizon * self.env.num_envs
-        self.cost_seconds += elapsed
+        self.samples += samples
+        self.cost_seconds += metrics["seconds/iteration"] * ranks
         metrics |= {
             "iteration": self.iteration,
             "samples": self.samples,
             "cost_seconds": self.cost_seconds,
-            "env_steps_per_second": self.storage.horizon * self.env.num_envs / elapsed,
-            "seconds/iteration": elapsed,
-            "seconds/learner": elapsed - simulated,
-            "seconds/allocation": allocation_seconds,
-            "seconds/hidden": hidden,
+            "env_steps_per_second": samples / metrics["seconds/iteration"],
         }
-        metrics |= self._pool_metrics(statistics)
-        self._last_metrics = metrics
+        for side in SIDES:
+            metrics |= self._side_metrics(side, [statistics[side] for _, statistics in reports])
         return metrics
 
     def _roll_out(self) -> None:
@@ -164,20 +205,24 @@ class Trainer:
                 env.observe(self._observations)
         self.algorithm.compute_returns(storage, self._observations)
 
-    def _pool_metrics(self, statistics: dict[str, PoolStatistics]) -> dict[str, float]:
-        metrics: dict[str, float] = {}
-        for side, part in statistics.items():
-            metrics[f"seconds/{side}"] = part.seconds
-            metrics[f"failures/{side}"] = part.failures
-            if part.env_steps:
-                metrics[f"seconds_per_env_step/{side}"] = part.seconds / part.env_steps
-            recent = self._recent[side]
+    def _side_metrics(self, side: str, parts: list[PoolStatistics]) -> dict[str, float]:
+        seconds, env_steps = sum(part.seconds for part in parts), sum(part.env_steps for part in parts)
+        failures = sum(part.failures for part in parts)
+        metrics: dict[str, float] = {
+            f"seconds/{side}": seconds / len(parts),
+            f"failures/{side}": failures,
+            f"overflows/{side}": sum(part.overflows for part in parts),
+        }
+        if env_steps:
+            metrics[f"seconds_per_env_step/{side}"] = seconds / env_steps
+        recent = self._recent[side]
+        for part in parts:
             recent.extend(zip(part.returns.tolist(), part.lengths.tolist(), strict=True))
-            if recent:
-                metrics[f"return/{side}"] = sum(r for r, _ in recent) / len(recent)
-                metrics[f"episode_length/{side}"] = sum(length for _, length in recent) / len(recent)
-            if part.failures:
-                logger.warning("%d world(s) of the %s simulator went non-finite and were reset", part.failures, side)
+        if recent:
+            metrics[f"return/{side}"] = sum(r for r, _ in recent) / len(recent)
+            metrics[f"episode_length/{side}"] = sum(length for _, length in recent) / len(recent)
+        if failures:
+            logger.warning("%d world(s) of the %s simulator went non-finite and were reset", failures, side)
         return metrics
 
     def _save_best(self, folder: Path) -> None:
@@ -191,7 +236,17 @@ class Trainer:
             self.save(self.experiment.save_path(folder))
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint with everything that the next iteration depends on."""
+        """Write a checkpoint with everything that the next iteration depends on; rank 0 writes it for all.
+
+        Raises:
+            RuntimeError: the ranks' policies have come to differ.
+        """
+        own = {"env": self.env.state_dict(), "generator": self._generator.get_state()}
+        collected = self.ranks.collect((own, _digest(self.policy)))
+        if self.ranks.rank != 0:
+            return
+        if len({digest for _, digest in collected}) > 1:
+            raise RuntimeError("the processes' policies differ: are their devices and versions the same?")
         state = {
             "task": self.experiment.task.name,
             "settings": json.dumps(self.experiment.settings),
@@ -201,27 +256,34 @@ class Trainer:
             "cost_seconds": self.cost_seconds,
             "best_return": self.best_return,
             "recent": {side: list(map(list, recent)) for side, recent in self._recent.items()},
-            "generator": self._generator.get_state(),
             "policy": self.policy.state_dict(),
             "algorithm": self.algorithm.state_dict(),
             "allocator": self.allocator.state_dict(),
-            "env": self.env.state_dict(),
+            **own,
+            "other_ranks": [other for other, _ in collected[1:]],
         }
         save_checkpoint(path, state)
 
     def resume(self, path: Path) -> None:
-        """Go on from a checkpoint exactly.
+        """Go on from a checkpoint exactly; only rank 0 reads it.
 
         Raises:
-            ConfigError: it is damaged, belongs to another task, or was made with other structural settings.
+            ConfigError: it is damaged, belongs to another task, or was made with other structural settings or by
+                another number of processes.
         """
-        state = load_checkpoint(path)
-        check_resumable(path, state, self.experiment)
-        self._generator.set_state(state["generator"])
+
+        def read() -> dict[str, Any]:
+            state = load_checkpoint(path)
+            check_resumable(path, state, self.experiment, self.ranks.size)
+            return state
+
+        state = self.ranks.share(read)
+        own = [state, *state.get("other_ranks", [])][self.ranks.rank]
+        self._generator.set_state(own["generator"])
+        self.env.load_state_dict(own["env"])
         self.policy.load_state_dict(state["policy"])
         self.algorithm.load_state_dict(state["algorithm"])
         self.allocator.load_state_dict(state["allocator"])
-        self.env.load_state_dict(state["env"])
         self.iteration, self.samples = state["iteration"], state["samples"]
         self.cost_seconds, self.best_return = state["cost_seconds"], state["best_return"]
         self._last_metrics = state["metrics"]
@@ -233,14 +295,33 @@ class Trainer:
         self.env.close()
 
 
-def check_resumable(path: Path, state: dict[str, Any], experiment: Experiment) -> None:
+def _seeds(seed: int, rank: int) -> list[int]:
+    """Seeds of a rank's low pool, high pool, shuffling and noise, independent of those of other ranks and runs."""
+    spawn_key = (rank,) if rank else ()
+    return [int(seed) for seed in np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(4)]
+
+
+def _digest(policy: DualActorCritic) -> str:
+    """Says whether two policies are the same to the bit."""
+    digest = hashlib.sha1(usedforsecurity=False)
+    for value in policy.state_dict().values():
+        digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_resumable(path: Path, state: dict[str, Any], experiment: Experiment, processes: int) -> None:
     """Compare a checkpoint's settings with the present ones; changes that are allowed are announced.
 
     Raises:
-        ConfigError: another task, or another value of a structural setting.
+        ConfigError: another task, another value of a structural setting, or another number of processes.
     """
     if state["task"] != experiment.task.name:
         raise ConfigError(f"checkpoint={path}: was trained on task={state['task']}, not on task={experiment.task.name}")
+    made_by = 1 + len(state.get("other_ranks", []))
+    if made_by != processes:
+        raise ConfigError(
+            f"checkpoint={path}: was made by {made_by} process(es), not by {processes}; go on with as many"
+        )
     before, now = _flat(json.loads(state["settings"])), _flat(experiment.settings)
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     for key in changed:

@@ -12,8 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from dualfid_robot.algorithms.dual_ppo import DualPPO, PPOConfig, _standardised
+from dualfid_robot.algorithms.communicator import ALONE, Communicator
+from dualfid_robot.algorithms.divergence import policy_divergence
+from dualfid_robot.algorithms.dual_ppo import DualPPO, PPOConfig, _standardised, read_back
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
@@ -23,29 +26,30 @@ NUM_OBS, NUM_ACTIONS, NUM_ENVS = 6, 2, 24
 SMALL: dict[str, Any] = {"horizon_length": 8, "minibatch_size": 48, "mini_epochs": 2, "mixed_precision": False}
 
 
-def make_algorithm(seed: int = 0, **changes: Any) -> DualPPO:
+def make_algorithm(seed: int = 0, ranks: Communicator = ALONE, device: str = "cpu", **changes: Any) -> DualPPO:
     generator = torch.Generator().manual_seed(seed)
     policy = DualActorCritic(
         NUM_OBS, NUM_ACTIONS, actor_hidden=[32, 16], critic_hidden=[32], rank=4, generator=generator
     )
-    return DualPPO(policy, PPOConfig(**{**SMALL, **changes}), seed=seed)
+    return DualPPO(policy, PPOConfig(**{**SMALL, **changes}), device, seed, ranks)
 
 
 def roll_out(algorithm: DualPPO, storage: RolloutStorage, n_low: int, seed: int = 0) -> None:
     """One rollout of a contextual bandit with episode ends: the best action is ½ (obs_0, ±obs_1), where the sign is the
     fidelity's, so the two policies must come to differ."""
-    generator = torch.Generator().manual_seed(seed)
+    device = storage.returns.device
+    generator = torch.Generator(device).manual_seed(seed)
     n = storage.num_envs
-    sign = torch.ones(n)
+    sign = torch.ones(n, device=device)
     sign[n_low:] = -1.0
     storage.begin(n_low)
-    obs = torch.randn(n, NUM_OBS, generator=generator)
+    obs = torch.randn(n, NUM_OBS, generator=generator, device=device)
     for _ in range(storage.horizon):
         actions, log_probs, values = algorithm.policy.act(obs, n_low, generator)
         target = torch.stack((obs[:, 0], sign * obs[:, 1]), 1)
         rewards = -(actions - 0.5 * target).square().sum(1)
-        ends = torch.rand(2, n, generator=generator) < 0.1
-        following = torch.randn(n, NUM_OBS, generator=generator)
+        ends = torch.rand(2, n, generator=generator, device=device) < 0.1
+        following = torch.randn(n, NUM_OBS, generator=generator, device=device)
         storage.add(obs, actions, log_probs, values, rewards, ends[0], ends[1], following)
         obs = following
     algorithm.compute_returns(storage, obs)
@@ -56,7 +60,7 @@ def train(algorithm: DualPPO, iterations: int, n_low: int = 12, first: int = 0) 
     metrics: dict[str, float] = {}
     for i in range(first, first + iterations):
         roll_out(algorithm, storage, n_low, seed=i)
-        metrics = algorithm.update(storage)
+        metrics = read_back(algorithm.update(storage))
     return metrics
 
 
@@ -159,9 +163,11 @@ def test_extreme_allocations_stay_finite(n_low: int) -> None:
 def test_standardised_advantages() -> None:
     data = torch.randn(8, 3) * 4.0 + 2.0
     expected = (data.numpy() - data.numpy().mean()) / data.numpy().std()
-    np.testing.assert_allclose(_standardised(data).numpy(), expected, rtol=1e-5, atol=1e-6)
-    assert _standardised(torch.tensor([[3.0]])).tolist() == [[0.0]]
-    assert _standardised(torch.zeros(8, 0)).shape == (8, 0)
+    np.testing.assert_allclose(_standardised(data, ALONE.gather).numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert _standardised(torch.tensor([[3.0]]), ALONE.gather).tolist() == [[0.0]]
+    assert _standardised(torch.zeros(8, 0), ALONE.gather).shape == (8, 0)
+    std, mean = torch.std_mean(data, correction=0)
+    assert torch.equal(_standardised(data, ALONE.gather), (data - mean) / (std + 1e-8))
 
 
 def test_truncated_episodes_use_the_value_of_the_final_observation() -> None:
@@ -268,16 +274,32 @@ def test_adaptive_learning_rates(kl: float) -> None:
     factor = 1.5 if kl < 0.004 else 1 / 1.5 if kl > 0.016 else 1.0
     samples = 8.0 * 12
     algorithm._adapt_learning_rates(torch.tensor([kl, 0.0]) * samples, 12, 12)
-    assert algorithm.base_optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * factor)
-    assert algorithm.adapter_optimizer.param_groups[0]["lr"] == pytest.approx(2e-3 * 1.5)
+    assert rates(algorithm) == pytest.approx((1e-3 * factor, 2e-3 * 1.5))
     algorithm = make_algorithm(learning_rate=1e-3, adapter_learning_rate=2e-3)
     algorithm._adapt_learning_rates(torch.tensor([0.0, kl]) * samples, 12, 12)
-    assert algorithm.base_optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * factor)
-    assert algorithm.adapter_optimizer.param_groups[0]["lr"] == pytest.approx(2e-3 * factor)
+    assert rates(algorithm) == pytest.approx((1e-3 * factor, 2e-3 * factor))
     for _ in range(100):
         algorithm._adapt_learning_rates(torch.tensor([0.0, kl]) * samples, 12, 12)
     if factor != 1.0:
-        assert algorithm.base_optimizer.param_groups[0]["lr"] == (1e-2 if factor > 1.0 else 1e-6)
+        assert rates(algorithm)[0] == (1e-2 if factor > 1.0 else 1e-6)
+
+
+def rates(algorithm: DualPPO) -> tuple[float, ...]:
+    optimizers = (algorithm.base_optimizer, algorithm.adapter_optimizer)
+    return tuple(float(optimizer.param_groups[0]["lr"]) for optimizer in optimizers)
+
+
+def test_a_checkpoint_with_plain_learning_rates_is_taken_up() -> None:
+    algorithm = make_algorithm()
+    train(algorithm, 1)
+    state = copy.deepcopy(algorithm.state_dict())
+    for name in ("base_optimizer", "adapter_optimizer"):
+        state[name]["param_groups"][0]["lr"] = float(state[name]["param_groups"][0]["lr"])
+    resumed = make_algorithm()
+    resumed.policy.load_state_dict(algorithm.policy.state_dict())
+    resumed.load_state_dict(state)
+    assert rates(resumed) == rates(algorithm)
+    assert train(resumed, 1, first=1) == train(algorithm, 1, first=1)
 
 
 def evaluate(algorithm: DualPPO) -> tuple[float, float]:
@@ -320,7 +342,7 @@ def test_bfloat16_update_is_close_to_float32() -> None:
         source = make_algorithm()
         roll_out(source, storage, 12)
         before = torch.cat([p.detach().flatten() for p in algorithm.policy.parameters()])
-        metrics = algorithm.update(storage)
+        metrics = read_back(algorithm.update(storage))
         after = torch.cat([p.detach().flatten() for p in algorithm.policy.parameters()])
         results.append((metrics, after - before))
     assert torch.cosine_similarity(results[0][1], results[1][1], dim=0) > 0.97
@@ -347,17 +369,100 @@ def test_metrics_are_complete() -> None:
     assert 0.0 < metrics["adapter/actor_ratio"] < 1.0
 
 
-def test_non_finite_rewards_are_reported_before_they_do_harm() -> None:
+@pytest.mark.parametrize(("row", "side"), [(3, "low"), (20, "high")])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_non_finite_rewards_are_reported(row: int, side: str, value: float) -> None:
     algorithm = make_algorithm()
     storage = algorithm.make_storage(NUM_ENVS)
     roll_out(algorithm, storage, 12)
-    storage.rewards[3, 20] = math.nan
+    storage.rewards[3, row] = value
     algorithm.compute_returns(storage, storage.observations[0])
-    before = copy.deepcopy(algorithm.policy.state_dict())
-    with pytest.raises(FloatingPointError, match="high"):
-        algorithm.update(storage)
-    for old, new in zip(before.values(), algorithm.policy.state_dict().values(), strict=True):
-        assert torch.equal(old, new)
+    with pytest.raises(FloatingPointError, match=side):
+        read_back(algorithm.update(storage))
+
+
+class NoHostSynchronisation(TorchDispatchMode):
+    """Refuses the operations at which the host would wait for a GPU to learn a value or a size."""
+
+    REFUSED = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "unique", "_unique2", "item")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in self.REFUSED, f"{func} makes the host wait"
+        indices = args[1] if name in ("index", "index_put", "index_put_", "_index_put_impl_") else ()
+        assert all(i is None or i.dtype != torch.bool for i in indices), f"{func} with a mask makes the host wait"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("n_low", [0, 12, NUM_ENVS])
+def test_the_host_never_waits_for_a_gpu(n_low: int) -> None:
+    """On the CPU's tensors, with the branches that a GPU takes."""
+    algorithm = make_algorithm(adapter_weight_decay=0.1)
+    train(algorithm, 1, n_low)
+    storage = algorithm.make_storage(NUM_ENVS)
+    algorithm.device = torch.device("cuda")
+    with NoHostSynchronisation():
+        with algorithm.policy.frozen_weights():
+            roll_out(algorithm, storage, n_low)
+        divergence = policy_divergence(algorithm.policy, storage.low_observations)
+        metrics = algorithm.update(storage)
+    assert (divergence is None) == (n_low == 0)
+    assert len(read_back(metrics)) > 10
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("n_low", [0, 12, NUM_ENVS])
+def test_an_iteration_on_a_gpu_runs_without_host_synchronisation(n_low: int) -> None:
+    algorithm = make_algorithm(device="cuda")
+    train(algorithm, 2, n_low)  # libraries wait when they are first used
+    storage = algorithm.make_storage(NUM_ENVS)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with algorithm.policy.frozen_weights():
+            roll_out(algorithm, storage, n_low)
+        policy_divergence(algorithm.policy, storage.low_observations)
+        metrics = algorithm.update(storage)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(read_back(metrics)) > 10
+
+
+@pytest.mark.gpu
+def test_a_gpu_learns_as_the_cpu_does() -> None:
+    """One update from the same rollout; only the order of the samples differs, so there is one mini-batch."""
+    results = []
+    source = make_algorithm()
+    rollout = source.make_storage(NUM_ENVS)
+    roll_out(source, rollout, 12)
+    for device in ("cpu", "cuda"):
+        algorithm = make_algorithm(device=device, minibatch_size=NUM_ENVS * 8, truncate_grads=True)
+        storage = algorithm.make_storage(NUM_ENVS)
+        storage.begin(12)
+        for name, tensor in vars(rollout).items():
+            if isinstance(tensor, Tensor):
+                getattr(storage, name).copy_(tensor)
+        algorithm.compute_returns(storage, storage.observations[0])
+        metrics = read_back(algorithm.update(storage))
+        results.append((metrics, [p.detach().cpu() for p in algorithm.policy.parameters()]))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-3, abs=1e-4)
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(a, b, rtol=0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_low", [0, 5, NUM_ENVS])
+def test_final_values_of_all_rows_are_those_of_the_truncated_ones(n_low: int) -> None:
+    """What a GPU does to learn the values of final observations, and what a CPU does, give the same returns."""
+    algorithm = make_algorithm()
+    train(algorithm, 2)
+    storage = algorithm.make_storage(NUM_ENVS)
+    roll_out(algorithm, storage, n_low)
+    expected = storage.returns.clone()
+    storage.final_values.fill_(math.nan)
+    storage.set_final_values(algorithm.policy.values(*storage.all_final_observations()))
+    assert storage.truncated.any()
+    last_values = algorithm.policy.values(storage.final_observations[-1], n_low)
+    storage.compute_returns(last_values, algorithm.config.gamma, algorithm.config.tau)
+    torch.testing.assert_close(storage.returns, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

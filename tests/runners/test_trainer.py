@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig
 
+from dualfid_robot.runners.entry import ROOT
 from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.runners.trainer import Trainer
 
@@ -54,6 +56,25 @@ def test_metrics_add_up_and_are_complete(compose_config: Callable[..., DictConfi
     assert list((tmp_path / "tensorboard" / "against_samples").iterdir())
     assert list((tmp_path / "tensorboard" / "against_cost_seconds").iterdir())
     assert (tmp_path / "config.yaml").is_file() and (tmp_path / "versions.json").is_file()
+
+
+def documented_metrics() -> set[str]:
+    """Names in the tables of docs/algorithm.md; one that begins with a slash goes on from the name before it."""
+    text = (ROOT / "docs" / "algorithm.md").read_text()
+    names: set[str] = set()
+    stem = ""
+    for row in re.findall(r"^\| (`.*?) \|", text.partition("## Logged metrics")[2], re.MULTILINE):
+        for name in re.findall(r"`([^`]+)`", row):
+            stem = name if not name.startswith("/") else stem.partition("/")[0] + name
+            names.add(stem)
+    return names
+
+
+def test_every_logged_metric_is_documented(compose_config: Callable[..., DictConfig]) -> None:
+    trainer = Trainer(Experiment(compose_config(*SMALL, "task.env.episodeLength=5")))
+    metrics = trainer.iterate()
+    trainer.close()
+    assert documented_metrics() == metrics.keys()
 
 
 def test_a_cost_bound_ends_the_run(compose_config: Callable[..., DictConfig], tmp_path: Path) -> None:
