@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import statistics
 
-import torch
 from hydra import compose, initialize_config_dir
 
 from dualfid_robot.runners.entry import CONFIG_DIR, register_simulators
@@ -19,6 +18,14 @@ from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.runners.trainer import Trainer
 
 WARMUP = 5
+
+
+def report_gpu_memory() -> None:
+    import torch  # not at the top: dualfid_robot, imported first, sets how torch's threads wait
+
+    if torch.cuda.is_available():
+        free, whole = torch.cuda.mem_get_info()
+        print(f"GPU memory in use: {(whole - free) / 2**30:.2f} GiB on {torch.cuda.get_device_name()}")
 
 
 def main() -> None:
@@ -32,9 +39,7 @@ def main() -> None:
         experiment = Experiment(compose("config", ["allocation.warmup_iterations=2", *arguments.overrides]))
     trainer = Trainer(experiment)
     rows = [trainer.iterate() for _ in range(WARMUP + arguments.rounds)][WARMUP:]
-    if torch.cuda.is_available():
-        free, whole = torch.cuda.mem_get_info()
-        print(f"GPU memory in use: {(whole - free) / 2**30:.2f} GiB on {torch.cuda.get_device_name()}")
+    report_gpu_memory()
     trainer.close()
     medians = {key: statistics.median(row[key] for row in rows) for key in rows[0] if key.startswith("seconds/")}
     total = medians["seconds/iteration"]

@@ -109,6 +109,7 @@ _set_linear_damping = _function("ChangeDynamicsInfoSetLinearDamping", c_int, c_v
 _set_angular_damping = _function("ChangeDynamicsInfoSetAngularDamping", c_int, c_void_p, c_int, c_double)
 _set_max_velocity = _function("ChangeDynamicsInfoSetMaxJointVelocity", c_int, c_void_p, c_int, c_double)
 _set_joint_damping = _function("ChangeDynamicsInfoSetJointDamping", c_int, c_void_p, c_int, c_int, c_double)
+_set_mass = _function("ChangeDynamicsInfoSetMass", c_int, c_void_p, c_int, c_int, c_double)
 _set_inertia = _function("ChangeDynamicsInfoSetLocalInertiaDiagonal", c_int, c_void_p, c_int, c_int, _vectors)
 _set_friction = _function("ChangeDynamicsInfoSetLateralFriction", c_int, c_void_p, c_int, c_int, c_double)
 _set_stiffness = _function(
@@ -199,6 +200,12 @@ class Bullet:
         _set_linear_damping(command, body, 0.0)
         _set_angular_damping(command, body, 0.0)
         _set_max_velocity(command, body, largest_velocity)
+        self._do(command)
+
+    def set_mass(self, body: int, link: int, mass: float) -> None:
+        """Set a link's mass; Bullet then guesses moments of inertia from the link's shape, so set them afterwards."""
+        command = _init_dynamics(self._world)
+        _set_mass(command, body, link, mass)
         self._do(command)
 
     def set_inertia(self, body: int, link: int, moments: Sequence[float]) -> None:

@@ -68,7 +68,7 @@ class WorldParameters:
             values = torch.nn.functional.pad(values, (1, 0), value=1.0)  # MuJoCo's body 0 is the world
         for field in FIELDS[name]:
             nominal, current = self._rows(field)
-            factors = values.reshape(len(ids), -1, *[1] * (nominal.ndim - 2))
+            factors = values.reshape(*values.shape, *[1] * (nominal.ndim - values.ndim))
             if name == "friction":
                 columns = torch.arange(nominal.shape[2], device=self._device)
                 factors = torch.where(columns < SLIDING[field], factors, 1.0)

@@ -17,12 +17,11 @@ import pickle
 import sys
 import tempfile
 from collections.abc import Iterator
-from ctypes import c_double, c_int, c_void_p
 
 import numpy as np
 
 from dualfid_robot.simulators import _shared_memory
-from dualfid_robot.simulators._bullet import CONTACT, Bullet, _function, _init_dynamics
+from dualfid_robot.simulators._bullet import CONTACT, Bullet
 from dualfid_robot.simulators._pybullet_protocol import Spec
 from dualfid_robot.simulators._worker_process import CLEAN, RAW
 
@@ -35,25 +34,12 @@ _PLANE = """<robot name="ground"><link name="ground">
 </link></robot>"""
 
 
-_set_mass = _function("ChangeDynamicsInfoSetMass", c_int, c_void_p, c_int, c_int, c_double)
-
-
-class _World(Bullet):
-    """A Bullet world in which masses can change."""
-
-    def set_mass(self, body: int, link: int, mass: float) -> None:
-        """Set a link's mass; Bullet then guesses moments of inertia from the link's shape, so set them afterwards."""
-        command = _init_dynamics(self._world)
-        _set_mass(command, body, link, mass)
-        self._do(command)
-
-
 class _Client:
     """One Bullet world with the robots of the worlds [first, first + count)."""
 
     def __init__(self, spec: Spec, first: int, count: int) -> None:
         self.spec, self.first, self.count = spec, first, count
-        self.bullet = _World(spec.gravity, spec.control_dt, spec.substeps, spec.solver_iterations)
+        self.bullet = Bullet(spec.gravity, spec.control_dt, spec.substeps, spec.solver_iterations)
         side = int(np.ceil(np.sqrt(count)))
         self.offsets = np.zeros((count, 3))
         self.offsets[:, 0], self.offsets[:, 1] = np.divmod(np.arange(count), side)
