@@ -29,7 +29,7 @@ PARAMETERS: dict[str, str] = {
     "friction": "(k,): sliding friction of all contacts",
     "mass": "(k, bodies): mass and inertia of each body of `RobotModel.body_names`; armature is not scaled",
     "damping": "(k,): damping of all joints",
-    "motor_strength": "(k, actuators): gain and bias of each actuator of `RobotModel.actuator_names`; force ranges stay",
+    "motor_strength": "(k, actuators): gain and bias of each of `RobotModel.actuator_names`; force ranges stay",
     "gravity": "(k, 3): acceleration, m/s², world frame",
 }
 
