@@ -29,7 +29,7 @@ import matplotlib.pyplot as plt
 from dualfid_robot.policies.actor_critic import PolicyName
 from dualfid_robot.runners.checkpoint import load_checkpoint
 from dualfid_robot.runners.entry import ROOT
-from dualfid_robot.runners.evaluation import evaluate
+from dualfid_robot.runners.evaluation import Evaluation, evaluate
 from dualfid_robot.runners.launch import load_policy
 
 METHODS: dict[str, tuple[list[str], PolicyName]] = {
@@ -43,19 +43,30 @@ EPISODES = 64
 COLOURS = {"dual": "tab:blue", "high_only": "tab:orange", "low_only": "tab:green"}
 
 
-def train(task: str, method: str, seed: int, cost: float) -> Path:
+def train(name: str, overrides: list[str]) -> Path:
     """Run train.py and return the run's folder; a finished run of the same name is used as it is."""
-    name = f"learning_{task}_{method}_seed{seed}_{cost:.0f}s"
     finished = [folder for folder in Path("runs").glob(f"{name}_*") if (folder / "finished").is_file()]
     if finished:
         return finished[0]
-    overrides, _ = METHODS[method]
-    command = [sys.executable, str(ROOT / "train.py"), f"task={task}", f"seed={seed}", f"max_cost={cost}"]
     started = time.monotonic()
-    subprocess.run([*command, "max_iterations=100000", f"experiment={name}", *overrides], check=True)
+    subprocess.run([sys.executable, str(ROOT / "train.py"), f"experiment={name}", *overrides], check=True)
     (folder,) = (folder for folder in Path("runs").glob(f"{name}_*"))
     (folder / "finished").write_text(f"{time.monotonic() - started:.1f} s of wall time, start-up included\n")
     return folder
+
+
+def evaluation(path: Path, policy_name: PolicyName) -> Evaluation:
+    """A checkpoint's policy in its own E_high."""
+    experiment, policy = load_policy(path)
+    pool = experiment.make_pool(experiment.settings["simulator"]["high"], EPISODES, seed=10_000)
+    result = evaluate(policy, pool, policy_name)
+    pool.simulator.close()
+    return result
+
+
+def final_return(folder: Path) -> float:
+    """Deterministic return in E_high of a run's last adapted policy."""
+    return evaluation(folder / "nn" / "last.pth", "adapted").mean
 
 
 def curve(folder: Path, policy_name: PolicyName) -> list[dict[str, float]]:
@@ -65,10 +76,7 @@ def curve(folder: Path, policy_name: PolicyName) -> list[dict[str, float]]:
     points = []
     for path in [*dict.fromkeys(chosen), folder / "nn" / "last.pth"]:
         state = load_checkpoint(path)
-        experiment, policy = load_policy(path)
-        pool = experiment.make_pool(experiment.settings["simulator"]["high"], EPISODES, seed=10_000)
-        result = evaluate(policy, pool, policy_name)
-        pool.simulator.close()
+        result = evaluation(path, policy_name)
         low, high = result.interval
         point = {"cost_seconds": state["cost_seconds"], "samples": state["samples"], "return": result.mean}
         points.append(point | {"low": low, "high": high, "episode_length": float(result.lengths.mean())})
@@ -114,7 +122,10 @@ def main() -> None:
     folders = {}
     for seed in arguments.seeds:
         for method in arguments.methods:
-            folders[method, seed] = train(arguments.task, method, seed, arguments.cost)
+            name = f"learning_{arguments.task}_{method}_seed{seed}_{arguments.cost:.0f}s"
+            bounds = [f"max_cost={arguments.cost}", "max_iterations=100000"]
+            overrides = [f"task={arguments.task}", f"seed={seed}", *bounds, *METHODS[method][0]]
+            folders[method, seed] = train(name, overrides)
     for (method, seed), folder in folders.items():
         curves[method][str(seed)] = curve(folder, METHODS[method][1])
     stem = ROOT / "docs" / f"learning_{arguments.task.lower()}"
