@@ -2,9 +2,9 @@
 
     python benchmarks/mixed_precision.py --iterations 120 --seeds 1 2 3
 
-Each run is `python train.py task=Ant allocation=high_only`, with `mixed_precision` True and False; then the last policy's
-deterministic return over 64 complete episodes. Finished runs are kept under runs/ and not repeated. Time does not matter
-here (benchmarks/ppo_update.py measures it), so other work may run beside it.
+Each run is `python train.py task=Ant allocation=high_only`, with `mixed_precision` True and False; then the last
+policy's deterministic return over 64 complete episodes. Finished runs are kept under runs/ and not repeated. Time does
+not matter here (benchmarks/ppo_update.py measures it), so other work may run beside it.
 """
 
 from __future__ import annotations
