@@ -12,7 +12,8 @@ import torch
 
 from dualfid_robot.errors import ConfigError
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # format 1 holds the same policies, but simulators' states that this version cannot go on from
 _SUFFIX = ".pth"
 
 
@@ -43,8 +44,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigError(f"checkpoint={path}: damaged, or no checkpoint ({reason[:120]})") from error
     if not isinstance(state, dict) or "format" not in state:
         raise ConfigError(f"checkpoint={path}: not written by dualfid_robot")
-    if state["format"] != FORMAT:
-        raise ConfigError(f"checkpoint={path}: has format {state['format']}; this version reads format {FORMAT}")
+    if state["format"] not in READABLE:
+        raise ConfigError(f"checkpoint={path}: has format {state['format']}; this version reads {list(READABLE)}")
     return state
 
 

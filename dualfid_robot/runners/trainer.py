@@ -24,7 +24,7 @@ from dualfid_robot.envs.dual import DualEnvironment
 from dualfid_robot.envs.pool import EnvironmentPool, PoolStatistics
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
-from dualfid_robot.runners.checkpoint import load_checkpoint, save_checkpoint
+from dualfid_robot.runners.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.runners.interrupt import Interrupt
 from dualfid_robot.runners.progress import ProgressDisplay
@@ -36,7 +36,10 @@ logger = logging.getLogger(__name__)
 EPISODES = 100  # a return is reported as the mean of so many finished episodes
 SIDES = ("low", "high")
 # Settings that give a checkpoint its shapes and meaning; a run cannot go on with other ones.
-_STRUCTURAL = ("task", "num_envs", "simulator", "train.params.network", "train.params.config.horizon_length")
+_STRUCTURAL = (
+    *("task", "num_envs", "simulator", "sim_device", "rl_device"),
+    *("train.params.network", "train.params.config.horizon_length"),
+)
 
 
 class Trainer:
@@ -313,10 +316,16 @@ def check_resumable(path: Path, state: dict[str, Any], experiment: Experiment, p
     """Compare a checkpoint's settings with the present ones; changes that are allowed are announced.
 
     Raises:
-        ConfigError: another task, another value of a structural setting, or another number of processes.
+        ConfigError: another task, another value of a structural setting, another number of processes, or an earlier
+            version's checkpoint.
     """
     if state["task"] != experiment.task.name:
         raise ConfigError(f"checkpoint={path}: was trained on task={state['task']}, not on task={experiment.task.name}")
+    if state["format"] != FORMAT:
+        raise ConfigError(
+            f"checkpoint={path}: has format {state['format']}, from which training cannot go on; allowed is {FORMAT} "
+            "(its policy can be evaluated)"
+        )
     made_by = 1 + len(state.get("other_ranks", []))
     if made_by != processes:
         raise ConfigError(

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runners.checkpoint import load_checkpoint, save_checkpoint
 from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.launch import load_policy
 from dualfid_robot.runners.trainer import Trainer
 
 
@@ -91,3 +92,23 @@ def test_a_checkpoint_of_other_settings_is_refused(compose_config: Callable[...,
         with pytest.raises(ConfigError, match=message):
             other.resume(tmp_path / "x.pth")
         other.close()
+
+
+def test_an_earlier_formats_policy_is_read_but_not_trained_on(
+    compose_config: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    experiment = Experiment(
+        compose_config(
+            "task=Cartpole", "simulator/low=mujoco_reduced", "num_envs=32", "train.params.config.minibatch_size=64"
+        )
+    )
+    trainer = Trainer(experiment)
+    trainer.iterate()
+    trainer.save(tmp_path / "x.pth")
+    state = torch.load(tmp_path / "x.pth", weights_only=True)
+    torch.save(state | {"format": 1}, tmp_path / "old.pth")
+    _, policy = load_policy(tmp_path / "old.pth")
+    assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), trainer.policy.parameters(), strict=True))
+    with pytest.raises(ConfigError, match="has format 1, from which training cannot go on; allowed is 2"):
+        trainer.resume(tmp_path / "old.pth")
+    trainer.close()
