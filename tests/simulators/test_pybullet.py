@@ -103,6 +103,7 @@ import os, signal, sys, time
 from pathlib import Path
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.registry import make_simulator
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
 robot = RobotModel(Path(sys.argv[1]), ("foot_1",))
 simulator = make_simulator({"engine": "pybullet", "workers": 2}, robot, 8, 0.01)
 print(*[worker.pid for worker in simulator._workers], flush=True)
