@@ -10,10 +10,6 @@ another, and an idle one costs nothing.
 
 from __future__ import annotations
 
-import gc
-import os
-import pickle
-import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dualfid_robot.simulators import _shared_memory
 from dualfid_robot.simulators._physx_protocol import Joint, Part, Pose, Shape, Spec
+from dualfid_robot.simulators._worker_loop import rotation_matrices, serve
 from dualfid_robot.simulators._worker_process import CLEAN, RAW
 
 with warnings.catch_warnings():
@@ -404,7 +400,7 @@ class _Worker:
             joint = spec.articulation.links[number].joint
             assert joint is not None
             turns = _rows((touch.turns[self.below.index(number)] for touch in touches), 4)
-            frame = _matrices(turns) @ _matrices(joint.in_child.quaternion[None])
+            frame = rotation_matrices(turns) @ rotation_matrices(joint.in_child.quaternion[None])
             force[:, place] += sign * np.einsum("nij,nj->ni", frame, transmitted[:, self.indices[number], :3])
         return force
 
@@ -416,7 +412,7 @@ class _Worker:
         raw[:, 13 + joints + self.order] = qvel[:, qvel.shape[1] - joints :]
         raw[:, 3] = 1.0
         if spec.articulation.floating:
-            rotation = _matrices(qpos[:, 3:7])
+            rotation = rotation_matrices(qpos[:, 3:7])
             spin = np.einsum("nij,nj->ni", rotation, qvel[:, 3:6])
             raw[:, :7], raw[:, 10:13] = qpos[:, :7], spin
             raw[:, 7:10] = qvel[:, :3] + np.cross(spin, np.einsum("nij,nj->ni", rotation, centres))
@@ -428,7 +424,7 @@ class _Worker:
         position, velocity = raw[:, 13 + self.order] + spec.joint_zero, raw[:, 13 + joints + self.order]
         if not spec.articulation.floating:
             return position, velocity
-        rotation, spin = _matrices(raw[:, 3:7]), raw[:, 10:13]
+        rotation, spin = rotation_matrices(raw[:, 3:7]), raw[:, 10:13]
         linear = raw[:, 7:10] - np.cross(spin, np.einsum("nij,nj->ni", rotation, centres))
         angular = np.einsum("nij,ni->nj", rotation, spin)
         return np.concatenate([raw[:, :7], position], 1), np.concatenate([linear, angular, velocity], 1)
@@ -486,29 +482,7 @@ def _quaternion(matrix: np.ndarray) -> np.ndarray:
     return np.linalg.eigh(k, UPLO="U")[1][:, -1]
 
 
-def _matrices(quat: np.ndarray) -> np.ndarray:
-    """Rotation matrices (n, 3, 3) of unit quaternions (n, 4), (w, x, y, z)."""
-    w, x, y, z = quat.T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, -1) for row in rows], -2)
-
-
 def main(memory: int, answer: int) -> None:
-    """Serve until standard input is closed.
-
-    Args:
-        memory: descriptor of the shared arrays.
-        answer: descriptor to which one byte is written when the worker is ready, and after each step.
-    """
-    gc.disable()  # nothing here makes cycles, and a collection in the step loop costs as much as a robot's step
+    """Serve until standard input is closed; see `_worker_loop.serve`."""
     sapien.set_log_level("off")
-    spec = pickle.load(sys.stdin.buffer)
-    worker = _Worker(spec, _shared_memory.attach(memory, spec.layout))
-    os.write(answer, b"r")
-    while request := os.read(0, 4):
-        worker.step(int.from_bytes(request, "little"))
-        os.write(answer, b"s")
+    serve(_Worker, memory, answer)

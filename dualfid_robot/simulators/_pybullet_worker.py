@@ -11,18 +11,14 @@ so that they touch nothing but the ground.
 
 from __future__ import annotations
 
-import gc
-import os
-import pickle
-import sys
 import tempfile
 from collections.abc import Iterator
 
 import numpy as np
 
-from dualfid_robot.simulators import _shared_memory
 from dualfid_robot.simulators._bullet import CONTACT, Bullet
 from dualfid_robot.simulators._pybullet_protocol import Spec
+from dualfid_robot.simulators._worker_loop import rotation_matrices, serve
 from dualfid_robot.simulators._worker_process import CLEAN, RAW
 
 _GROUND, _ROBOT = 1, 2
@@ -269,7 +265,7 @@ class _Worker:
         raw[:, :3], raw[:, 6] = offsets, 1.0
         if spec.floating:
             base = raw[:, 7 + joints :]
-            rotation = _matrices(qpos[:, 3:7])
+            rotation = rotation_matrices(qpos[:, 3:7])
             arm = rotation @ spec.root_offset
             raw[:, :3] += qpos[:, :3] + arm
             raw[:, 3:7] = np.roll(_product(qpos[:, 3:7], spec.root_rotation), -1, axis=1)
@@ -285,7 +281,7 @@ class _Worker:
             return position, velocity
         base = raw[:, 7 + joints :]
         quat = _product(np.roll(raw[:, 3:7], 1, axis=1), spec.root_rotation * (1.0, -1.0, -1.0, -1.0))
-        rotation = _matrices(quat)
+        rotation = rotation_matrices(quat)
         arm = rotation @ spec.root_offset
         linear = base[:, :3] - np.cross(base[:, 3:6], arm)
         angular = np.einsum("nij,ni->nj", rotation, base[:, 3:6])
@@ -308,28 +304,6 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a @ right
 
 
-def _matrices(quat: np.ndarray) -> np.ndarray:
-    """Rotation matrices (n, 3, 3) of unit quaternions (n, 4), (w, x, y, z)."""
-    w, x, y, z = quat.T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, -1) for row in rows], -2)
-
-
 def main(memory: int, answer: int) -> None:
-    """Serve until standard input is closed.
-
-    Args:
-        memory: descriptor of the shared arrays.
-        answer: descriptor to which one byte is written when the worker is ready, and after each step.
-    """
-    gc.disable()  # nothing here makes cycles, and a collection in the step loop costs as much as a robot's step
-    spec = pickle.load(sys.stdin.buffer)
-    worker = _Worker(spec, _shared_memory.attach(memory, spec.layout))
-    os.write(answer, b"r")
-    while request := os.read(0, 4):
-        worker.step(int.from_bytes(request, "little"))
-        os.write(answer, b"s")
+    """Serve until standard input is closed; see `_worker_loop.serve`."""
+    serve(_Worker, memory, answer)
