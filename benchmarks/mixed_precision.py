@@ -3,13 +3,15 @@
     python benchmarks/mixed_precision.py --iterations 120 --seeds 1 2 3
 
 Each run is `python train.py task=Ant allocation=high_only`, with `mixed_precision` True and False; then the last
-policy's deterministic return over 64 complete episodes. Finished runs are kept under runs/ and not repeated. Time does
+policy's deterministic return over 64 complete episodes, and the mean return of the last episodes of training, with the
+actions' noise. Finished runs are kept under runs/ and not repeated. Time does
 not matter here (benchmarks/ppo_update.py measures it), so other work may run beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 
 from learning import final_return, train
@@ -22,17 +24,18 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=120)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
-    returns: dict[str, list[float]] = {name: [] for name in SETTINGS}
+    returns: dict[str, list[tuple[float, float]]] = {name: [] for name in SETTINGS}
     for seed in arguments.seeds:
         for name, value in SETTINGS.items():
             overrides = ["task=Ant", f"seed={seed}", f"max_iterations={arguments.iterations}", "allocation=high_only"]
             run = f"precision_Ant_{name}_seed{seed}_{arguments.iterations}"
             folder = train(run, [*overrides, f"train.params.config.mixed_precision={value}"])
-            returns[name].append(final_return(folder))
-            print(f"{name}, seed {seed}: {returns[name][-1]:.0f}", flush=True)
+            last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+            returns[name].append((final_return(folder), last["return/high"]))
     print(f"\nAnt, E_high alone, {arguments.iterations} iterations, seeds {arguments.seeds}")
-    for name, values in returns.items():
-        print(f"{name}: {', '.join(f'{value:.0f}' for value in values)}; mean {statistics.mean(values):.0f}")
+    for name, pairs in returns.items():
+        for kind, values in zip(("deterministic", "with noise"), zip(*pairs, strict=True), strict=True):
+            print(f"{name}, {kind}: {', '.join(f'{v:.0f}' for v in values)}; mean {statistics.mean(values):.0f}")
 
 
 if __name__ == "__main__":
