@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 import mujoco
 import numpy as np
 
 from dualfid_robot.errors import ConfigError
+
+T = TypeVar("T")
 
 FIELDS = {
     "friction": ("geom_friction", "pair_friction"),
@@ -20,6 +25,19 @@ SLIDING = {"geom_friction": 1, "pair_friction": 2}
 
 _LINEAR_GAINS = {int(mujoco.mjtGain.mjGAIN_FIXED), int(mujoco.mjtGain.mjGAIN_AFFINE)}
 _LINEAR_BIASES = {int(mujoco.mjtBias.mjBIAS_NONE), int(mujoco.mjtBias.mjBIAS_AFFINE)}
+
+
+_SNAPSHOT = "parameter/"  # keeps the parameters' names apart from those of MuJoCo's state
+
+
+def snapshot_names(values: Mapping[str, T]) -> dict[str, T]:
+    """Values by parameter, under the names that they have in a simulator's snapshot."""
+    return {_SNAPSHOT + name: value for name, value in values.items()}
+
+
+def from_snapshot(snapshot: Mapping[str, T]) -> dict[str, T]:
+    """The parameters in a simulator's snapshot, by their own names; what was never set is not in it."""
+    return {name.removeprefix(_SNAPSHOT): value for name, value in snapshot.items() if name.startswith(_SNAPSHOT)}
 
 
 def nominal_values(model: mujoco.MjModel, name: str, num_worlds: int) -> np.ndarray:

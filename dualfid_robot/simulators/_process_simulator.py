@@ -48,6 +48,27 @@ class ProcessSimulator(Simulator):
 
     worker_restarts: int
 
+    def _layout(self, raw: str) -> dict[str, tuple[tuple[int, ...], str]]:
+        """The shared arrays that every engine has, and those of the parameters that each of them sets.
+
+        Args:
+            raw: NumPy's name of the type of the engine's own state: 13 numbers of the root and 2 of each joint.
+        """
+        n, model = self.num_worlds, self.robot.model
+        return {
+            "ctrl": ((n, model.nu), "f4"),
+            "qpos": ((n, model.nq), "f8"),
+            "qvel": ((n, model.nv), "f8"),
+            "raw": ((n, 13 + 2 * len(self.robot.joint_names)), raw),
+            "contact_wrench": ((n, len(self.contact_bodies), 6), "f4"),
+            "failed": ((n,), "?"),
+            "dirty": ((n,), "u1"),
+            "friction": ((n,), "f4"),
+            "damping": ((n,), "f4"),
+            "motor_strength": ((n, model.nu), "f4"),
+            "changed": ((n,), "?"),
+        }
+
     def _launch(self, specs: Sequence[WorkerSpec]) -> None:
         """Reserve the shared arrays and start a worker for each spec."""
         self.worker_restarts = 0

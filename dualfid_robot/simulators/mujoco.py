@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import mujoco.batch
 import numpy as np
@@ -13,13 +12,19 @@ from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.simulators._mujoco_parameters import FIELDS, SLIDING, check_actuators, nominal_values
+from dualfid_robot.simulators._mujoco_fidelity import MujocoFidelity
+from dualfid_robot.simulators._mujoco_parameters import (
+    FIELDS,
+    SLIDING,
+    check_actuators,
+    from_snapshot,
+    nominal_values,
+    snapshot_names,
+)
 from dualfid_robot.simulators.base import PARAMETERS, Simulator
 
 # The parts of MuJoCo's integration state that change in our use; restoring them restores a world to the bit.
 _STATE = ("time", "qpos", "qvel", "act", "ctrl", "qacc_warmstart")
-
-_PARAMETER = "parameter/"
 
 
 class MujocoSimulator(Simulator):
@@ -31,22 +36,13 @@ class MujocoSimulator(Simulator):
     SUPPORTED_PARAMETERS = tuple(PARAMETERS)
 
     @dataclass(frozen=True)
-    class Config:
-        """Settings of the engine.
+    class Config(MujocoFidelity):
+        """Settings of the engine, besides those of its fidelity.
 
         Attributes:
-            substeps: physics steps in a control period.
-            integrator, cone: MuJoCo's names.
-            iterations: bound on the constraint solver's iterations; None keeps the asset's.
-            contacts: "full", or "feet" for the reduced-contact variant.
             threads: worker threads; 0 takes all CPUs.
         """
 
-        substeps: int = 8
-        integrator: Literal["Euler", "RK4", "implicit", "implicitfast"] = "implicitfast"
-        cone: Literal["pyramidal", "elliptic"] = "elliptic"
-        iterations: int | None = None
-        contacts: Literal["full", "feet"] = "full"
         threads: int = 0
 
         def __post_init__(self) -> None:
@@ -66,14 +62,7 @@ class MujocoSimulator(Simulator):
     ) -> None:
         super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
         self.config = config
-        self.model = robot.compile(
-            control_dt / config.substeps,
-            config.integrator,
-            config.cone,
-            config.iterations,
-            config.contacts,
-            contact_bodies,
-        )
+        self.model = config.compile(robot, control_dt, contact_bodies)
         self._batch = mujoco.batch.Batch(self.model, num_worlds, config.threads)
         self._rows = np.arange(num_worlds)
         self._views = {name: self._batch.bind(name) for name in _STATE}
@@ -147,8 +136,8 @@ class MujocoSimulator(Simulator):
 
     def snapshot(self) -> dict[str, np.ndarray]:
         state = {name: view.copy() for name, view in self._views.items()}
-        parameters = {_PARAMETER + name: values.copy() for name, values in self._parameters.items()}
-        return state | parameters | {"contact_wrench": self.contact_wrench.numpy().copy()}
+        parameters = {name: values.copy() for name, values in self._parameters.items()}
+        return state | snapshot_names(parameters) | {"contact_wrench": self.contact_wrench.numpy().copy()}
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> None:
         for name, view in self._views.items():
@@ -156,7 +145,7 @@ class MujocoSimulator(Simulator):
         self.qpos.copy_(self._tensors["qpos"])
         self.qvel.copy_(self._tensors["qvel"])
         self.contact_wrench.copy_(torch.from_numpy(snapshot["contact_wrench"]))
-        saved = {name: snapshot[_PARAMETER + name] for name in PARAMETERS if _PARAMETER + name in snapshot}
+        saved = from_snapshot(snapshot)
         for name in saved.keys() | self._parameters.keys():
             values = saved[name] if name in saved else nominal_values(self.model, name, self.num_worlds)
             self._parameters[name] = values.copy()

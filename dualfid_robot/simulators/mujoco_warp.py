@@ -9,7 +9,6 @@ import importlib.util
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import mujoco
 import numpy as np
@@ -19,10 +18,11 @@ from torch import Tensor
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import require_integer
+from dualfid_robot.simulators._mujoco_fidelity import MujocoFidelity
+from dualfid_robot.simulators._mujoco_parameters import from_snapshot, snapshot_names
 from dualfid_robot.simulators.base import PARAMETERS, Simulator
 
 _LOGGER = logging.getLogger(__name__)
-_PARAMETER = "parameter/"
 
 
 class MujocoWarpSimulator(Simulator):
@@ -41,25 +41,16 @@ class MujocoWarpSimulator(Simulator):
     RESETS_BY_MASK = True
 
     @dataclass(frozen=True)
-    class Config:
-        """Settings of the engine.
+    class Config(MujocoFidelity):
+        """Settings of the engine, besides those of its fidelity.
 
         Attributes:
-            substeps: physics steps in a control period.
-            integrator, cone: MuJoCo's names.
-            iterations: bound on the constraint solver's iterations; None keeps the asset's.
-            contacts: "full", or "feet" for the reduced-contact variant.
             nconmax: contacts to provide for per world, in a buffer that the stepping worlds share; candidates for a
                 contact need the same room. None sizes it from the model (`_mujoco_warp_buffers`).
             njmax: constraint rows of each world; likewise.
             graphs: how many numbers of worlds keep their graph; the one unused for longest is dropped.
         """
 
-        substeps: int = 8
-        integrator: Literal["Euler", "RK4", "implicit", "implicitfast"] = "implicitfast"
-        cone: Literal["pyramidal", "elliptic"] = "elliptic"
-        iterations: int | None = None
-        contacts: Literal["full", "feet"] = "full"
         nconmax: int | None = None
         njmax: int | None = None
         graphs: int = 32
@@ -88,14 +79,7 @@ class MujocoWarpSimulator(Simulator):
             raise ConfigError('engine=mujoco_warp: not installed; pip install "dualfid_robot[gpu]"')
         super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
         self.config = config
-        self.model = robot.compile(
-            control_dt / config.substeps,
-            config.integrator,
-            config.cone,
-            config.iterations,
-            config.contacts,
-            contact_bodies,
-        )
+        self.model = config.compile(robot, control_dt, contact_bodies)
         _refuse_hidden_state(self.model, robot.path.name)
         from dualfid_robot.simulators._mujoco_warp_parameters import WorldParameters
         from dualfid_robot.simulators._mujoco_warp_worlds import Worlds
@@ -181,13 +165,13 @@ class MujocoWarpSimulator(Simulator):
 
     def snapshot(self) -> dict[str, np.ndarray]:
         tensors = self._state | {"contact_wrench": self.contact_wrench}
-        tensors |= {_PARAMETER + name: values for name, values in self._parameters.values.items()}
+        tensors |= snapshot_names(self._parameters.values)
         return {name: tensor.cpu().numpy().copy() for name, tensor in tensors.items()}
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> None:
         for name, tensor in (self._state | {"contact_wrench": self.contact_wrench}).items():
             tensor.copy_(torch.from_numpy(snapshot[name]))
-        saved = {name: snapshot[_PARAMETER + name] for name in PARAMETERS if _PARAMETER + name in snapshot}
+        saved = from_snapshot(snapshot)
         self._parameters.replace({name: torch.from_numpy(array).to(self.device) for name, array in saved.items()})
 
     def close(self) -> None:

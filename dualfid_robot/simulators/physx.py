@@ -109,21 +109,8 @@ class PhysxSimulator(ProcessSimulator):
             max_depenetration_velocity=config.max_depenetration_velocity,
             workers=workers,
             worker=0,
-            layout={
-                "ctrl": ((n, model.nu), "f4"),
-                "qpos": ((n, model.nq), "f8"),
-                "qvel": ((n, model.nv), "f8"),
-                "raw": ((n, 13 + 2 * joints), "f4"),
-                "contact_wrench": ((n, len(self.contact_bodies), 6), "f4"),
-                "failed": ((n,), "?"),
-                "dirty": ((n,), "u1"),
-                "friction": ((n,), "f4"),
-                "mass": ((n, model.nbody - 1), "f4"),
-                "damping": ((n,), "f4"),
-                "motor_strength": ((n, model.nu), "f4"),
-                "gravity": ((n, 3), "f4"),
-                "changed": ((n,), "?"),  # a scene must be made anew for its parameters
-            },
+            # "changed": a scene must be made anew for its parameters
+            layout=self._layout(raw="f4") | {"mass": ((n, model.nbody - 1), "f4"), "gravity": ((n, 3), "f4")},
         )
 
     def _initialize(self, arrays: dict[str, np.ndarray]) -> None:

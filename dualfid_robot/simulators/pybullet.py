@@ -140,20 +140,7 @@ class PybulletSimulator(ProcessSimulator):
             robots_per_client=robots_per_client,
             workers=workers,
             worker=0,
-            layout={
-                "ctrl": ((n, model.nu), "f4"),
-                "qpos": ((n, model.nq), "f8"),
-                "qvel": ((n, model.nv), "f8"),
-                "raw": ((n, 13 + 2 * len(joints)), "f8"),
-                "contact_wrench": ((n, len(self.contact_bodies), 6), "f4"),
-                "failed": ((n,), "?"),
-                "dirty": ((n,), "u1"),
-                "friction": ((n,), "f4"),
-                "mass": ((n, len(urdf.mass)), "f4"),
-                "damping": ((n,), "f4"),
-                "motor_strength": ((n, model.nu), "f4"),
-                "changed": ((n,), "?"),
-            },
+            layout=self._layout(raw="f8") | {"mass": ((n, len(urdf.mass)), "f4")},
         )
 
     def _initialize(self, arrays: dict[str, np.ndarray]) -> None:
