@@ -24,6 +24,7 @@ class PoolStatistics:
         failures: worlds that went non-finite or were refused by the engine, and were reset.
         overflows: see `Simulator.take_overflows`.
         env_steps: environment steps done.
+        measures: mean over them of each of `Task.measure`.
         step_seconds: wall time of each step: simulation, observation, reward and reset.
     """
 
@@ -32,6 +33,7 @@ class PoolStatistics:
     failures: int = 0
     overflows: int = 0
     env_steps: int = 0
+    measures: dict[str, float] = field(default_factory=dict)
     step_seconds: list[float] = field(default_factory=list)
 
     @property
@@ -51,6 +53,7 @@ class EnvironmentPool:
         final_observations: (N, num_observations): in the rows whose episode ended in the last step, what they saw last,
             before their reset; the other rows mean nothing.
         episode_step: (N,) int32, steps since each episode began.
+        measured: (n,) of each of `Task.measure` in the last step.
     """
 
     def __init__(self, simulator: Simulator, task: Task, seed: int, pin_memory: bool = False) -> None:
@@ -70,13 +73,17 @@ class EnvironmentPool:
         self.reward = torch.zeros(n, device=device, pin_memory=pin_memory)
         self.terminated = torch.zeros(n, dtype=torch.bool, device=device, pin_memory=pin_memory)
         self.truncated = torch.zeros(n, dtype=torch.bool, device=device, pin_memory=pin_memory)
+        self.measured: dict[str, Tensor] = {}
         self._actions = torch.zeros(n, task.num_actions, device=device)
+        self._controls = torch.zeros(n, task.num_actions, device=device)
+        self._memory = {name: torch.zeros(n, columns, device=device) for name, columns in task.memory.items()}
         self._previous_qpos = torch.empty_like(simulator.qpos)
         self._episode_return = torch.zeros(n, device=device)
         self.episode_step = torch.zeros(n, dtype=torch.int32, device=device)
         self._generator = torch.Generator(device)
         self._finished: list[tuple[Tensor, Tensor]] = []
         self._failures = torch.zeros((), dtype=torch.int64, device=device)
+        self._measure_sums: dict[str, Tensor] = {}
         self._env_steps = 0
         self._stopwatch = Stopwatch(device)
         self.seed(seed)
@@ -115,7 +122,8 @@ class EnvironmentPool:
             self._n = n = len(actions)
             self._previous_qpos[:n] = self.simulator.qpos[:n]
             self._actions[:n] = self.task.clip_action(actions)
-            self.simulator.start_step(self.task.control(self._actions[:n]), n)
+            self._controls[:n] = self.task.control(self._actions[:n], self._controls[:n])
+            self.simulator.start_step(self._controls[:n], n)
 
     def finish_step(self) -> None:
         """Wait for the step; compute rewards, ends and observations; reset the environments that ended."""
@@ -123,15 +131,17 @@ class EnvironmentPool:
             n, task = self._n, self.task
             self.simulator.finish_step()
             failed = self.simulator.failed[:n]
+            self.episode_step[:n] += 1
             state = self._state(n)
             observed = task.observe(state)
             terminated = task.terminated(state, observed)
             reward = task.reward(self._previous_qpos[:n], state, observed, terminated)
             self.reward[:n] = reward.masked_fill_(failed, 0.0)
             torch.logical_or(terminated, failed, out=self.terminated[:n])
-            task.write_observation(observed, self.observations[:n])
+            self._measure(state, observed)
+            task.advance(state, observed, self._generator)
+            task.write_observation(observed, self.observations[:n], first=False)
             self._episode_return[:n] += self.reward[:n]
-            self.episode_step[:n] += 1
             torch.ge(self.episode_step[:n], task.config.episodeLength, out=self.truncated[:n])
             self.truncated[:n] &= ~self.terminated[:n]
             self._failures += failed.sum()
@@ -154,9 +164,11 @@ class EnvironmentPool:
             int(self._failures),
             self.simulator.take_overflows(),
             self._env_steps,
+            {name: float(total) / self._env_steps for name, total in self._measure_sums.items()},
             self._stopwatch.take_laps(),
         )
         self._finished.clear()
+        self._measure_sums.clear()
         self._failures.zero_()
         self._env_steps = 0
         return statistics
@@ -167,6 +179,8 @@ class EnvironmentPool:
             "simulator": self.simulator.snapshot(),
             "observations": self.observations,
             "actions": self._actions,
+            "controls": self._controls,
+            "memory": self._memory,
             "episode_return": self._episode_return,
             "episode_step": self.episode_step,
             "generator": self._generator.get_state(),
@@ -177,13 +191,29 @@ class EnvironmentPool:
         self.simulator.restore({name: np.asarray(value) for name, value in state["simulator"].items()})
         self.observations.copy_(state["observations"])
         self._actions.copy_(state["actions"])
+        self._controls.copy_(state["controls"])
+        for name, values in self._memory.items():
+            values.copy_(state["memory"][name])
         self._episode_return.copy_(state["episode_return"])
         self.episode_step.copy_(state["episode_step"])
         self._generator.set_state(state["generator"])
 
     def _state(self, n: int) -> State:
         simulator = self.simulator
-        return State(simulator.qpos[:n], simulator.qvel[:n], simulator.contact_wrench[:n], self._actions[:n])
+        return State(
+            simulator.qpos[:n],
+            simulator.qvel[:n],
+            simulator.contact_wrench[:n],
+            self._actions[:n],
+            self._controls[:n],
+            self.episode_step[:n],
+            {name: values[:n] for name, values in self._memory.items()},
+        )
+
+    def _measure(self, state: State, observed: dict[str, Tensor]) -> None:
+        self.measured = self.task.measure(state, observed)
+        for name, values in self.measured.items():
+            self._measure_sums[name] = self._measure_sums.get(name, 0.0) + values.sum(dtype=torch.float64)
 
     def _end(self, ids: Tensor) -> None:
         """End the episodes of the environments `ids` and begin new ones."""
@@ -193,12 +223,17 @@ class EnvironmentPool:
             self._reset(ids)
 
     def _reset(self, ids: Tensor) -> None:
-        self.simulator.set_state(ids, *self.task.sample_initial_state(len(ids), self._generator))
+        start = self.task.begin_episode(self._state(self.num_envs).rows(ids), self._generator)
+        self.simulator.set_state(ids, start.qpos, start.qvel)
+        for name, values in start.memory.items():
+            self._memory[name][ids] = values
         self._actions[ids] = 0.0
+        self._controls[ids] = self.task.initial_control(start.qpos)
         self._episode_return[ids] = 0.0
         self.episode_step[ids] = 0
-        observations = self.observations[ids]
-        self.task.write_observation(self.task.observe(self._state(self.num_envs).rows(ids)), observations)
+        observations = torch.empty_like(self.observations[ids])
+        observed = self.task.observe(self._state(self.num_envs).rows(ids))
+        self.task.write_observation(observed, observations, first=True)
         self.observations[ids] = observations
 
     def _end_where(self, ended: Tensor) -> None:
@@ -206,10 +241,15 @@ class EnvironmentPool:
         n = len(ended)
         self.final_observations[:n] = self.observations[:n]
         self._finished.append((self._episode_return[:n].clone(), self.episode_step[:n] * ended))
-        self.simulator.set_state_where(ended, *self.task.sample_initial_state(n, self._generator))
-        self._actions[:n].masked_fill_(ended[:, None], 0.0)
+        rows = ended[:, None]
+        start = self.task.begin_episode(self._state(n), self._generator)
+        self.simulator.set_state_where(ended, start.qpos, start.qvel)
+        for name, values in start.memory.items():
+            torch.where(rows, values, self._memory[name][:n], out=self._memory[name][:n])
+        self._actions[:n].masked_fill_(rows, 0.0)
+        torch.where(rows, self.task.initial_control(start.qpos), self._controls[:n], out=self._controls[:n])
         self._episode_return[:n].masked_fill_(ended, 0.0)
         self.episode_step[:n].masked_fill_(ended, 0)
         observations = torch.empty_like(self.observations[:n])
-        self.task.write_observation(self.task.observe(self._state(n)), observations)
-        torch.where(ended[:, None], observations, self.observations[:n], out=self.observations[:n])
+        self.task.write_observation(self.task.observe(self._state(n)), observations, first=True)
+        torch.where(rows, observations, self.observations[:n], out=self.observations[:n])

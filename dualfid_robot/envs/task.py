@@ -11,9 +11,11 @@ import pkgutil
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,10 +31,12 @@ class Term:
 
     Attributes:
         name: unique within the task.
-        size: number of columns.
+        size: number of columns of one value.
         scale: factor applied to the raw value.
         unit: unit of the raw value.
         frame: frame in which it is expressed, where that matters.
+        history: number of values shown, of this and of the steps before, oldest first; in the first steps of an episode
+            its first value stands for those from before it.
     """
 
     name: str
@@ -40,20 +44,35 @@ class Term:
     scale: float = 1.0
     unit: str = "1"
     frame: str = ""
+    history: int = 1
+
+    @property
+    def columns(self) -> int:
+        """Columns that the term takes in the observation."""
+        return self.size * self.history
 
 
 @dataclass(frozen=True)
 class ActionMapping:
-    """How an action becomes a control: control = scale * clip(action, -clip, clip) + offset, per actuator.
+    """How an action becomes a control, per actuator:
+
+        control = scale * clip(action, -clip, clip) + offset                          or, if cumulative,
+        control = limit(previous control + scale * clip(action, -clip, clip)),
+
+    where limit is the actuator's `ctrlrange` and the first previous control is `Task.initial_control`.
 
     Attributes:
-        kind: what a control means, such as "torque"; the actuators of the asset say the rest (gear, limits).
+        kind: what a control means, such as "torque" or "joint position"; the actuators of the asset say the rest (gear,
+            gains, limits).
+        scale, offset: one number, or one per actuator.
+        cumulative: whether an action changes the control instead of naming it.
     """
 
     kind: str
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: float | tuple[float, ...] = 1.0
+    offset: float | tuple[float, ...] = 0.0
     clip: float = 1.0
+    cumulative: bool = False
 
 
 @dataclass
@@ -65,16 +84,39 @@ class State:
         qvel: (n, nv).
         contact_wrench: (n, len(contact_bodies), 6).
         action: (n, nu), the clipped action that led here; zero after a reset.
+        control: (n, nu), the control that it became; the initial control after a reset.
+        step: (n,) int32, steps since the episode began, the one that led here included.
+        memory: (n, columns) of each name of `Task.memory`.
     """
 
     qpos: Tensor
     qvel: Tensor
     contact_wrench: Tensor
     action: Tensor
+    control: Tensor
+    step: Tensor
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
     def rows(self, ids: Tensor) -> State:
         """The same for some of the worlds."""
-        return State(self.qpos[ids], self.qvel[ids], self.contact_wrench[ids], self.action[ids])
+        memory = {name: values[ids] for name, values in self.memory.items()}
+        return State(
+            self.qpos[ids],
+            self.qvel[ids],
+            self.contact_wrench[ids],
+            self.action[ids],
+            self.control[ids],
+            self.step[ids],
+            memory,
+        )
+
+
+class Start(NamedTuple):
+    """How n episodes begin: qpos (n, nq), qvel (n, nv), and (n, columns) of each name of `Task.memory`."""
+
+    qpos: Tensor
+    qvel: Tensor
+    memory: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -101,16 +143,23 @@ class TaskConfig:
 class Task(ABC):
     """A task: observation, action, reward, termination and initial states as batched functions.
 
+    A task keeps nothing between steps but what it declares as `memory`, such as a command or the level of a curriculum:
+    the pool holds it for every world, freezes it with the world, and saves it with a checkpoint.
+
     Attributes:
         Config: dataclass of the settings under `task.env` of the task's YAML.
-        terms: the observation, in order.
-        action_mapping: from actions to controls.
         contact_bodies: bodies whose contact wrench the task looks at.
+        memory: columns of each named quantity that a world carries from step to step (float32).
+        terms: the observation, in order.
+        privileged_terms: what only the critic sees, behind the terms.
+        action_mapping: from actions to controls.
     """
 
     Config: ClassVar[type[TaskConfig]] = TaskConfig
     contact_bodies: ClassVar[tuple[str, ...]] = ()
+    memory: ClassVar[Mapping[str, int]] = {}
     terms: tuple[Term, ...]
+    privileged_terms: tuple[Term, ...] = ()
     action_mapping: ActionMapping
 
     def __init__(self, config: TaskConfig, robot: RobotModel, control_dt: float, device: torch.device | str) -> None:
@@ -121,8 +170,13 @@ class Task(ABC):
 
     @property
     def num_observations(self) -> int:
-        """Columns of the observation."""
-        return sum(term.size for term in self.terms)
+        """Columns of the observation, privileged ones included."""
+        return sum(term.columns for term in (*self.terms, *self.privileged_terms))
+
+    @property
+    def num_privileged(self) -> int:
+        """The last so many columns of the observation are for the critic alone."""
+        return sum(term.columns for term in self.privileged_terms)
 
     @property
     def num_actions(self) -> int:
@@ -132,6 +186,16 @@ class Task(ABC):
     @abstractmethod
     def sample_initial_state(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Initial qpos (n, nq) and qvel (n, nv) of n episodes."""
+
+    def begin_episode(self, last: State, generator: torch.Generator) -> Start:
+        """Begin new episodes in n worlds; by default from `sample_initial_state`, with memory of zeros.
+
+        Args:
+            last: how the worlds' last episodes ended, for curricula; `last.step` is 0 where there was none.
+        """
+        n = len(last.qpos)
+        memory = {name: torch.zeros(n, columns, device=self.device) for name, columns in self.memory.items()}
+        return Start(*self.sample_initial_state(n, generator), memory)
 
     @abstractmethod
     def observe(self, state: State) -> dict[str, Tensor]:
@@ -146,26 +210,75 @@ class Task(ABC):
     def reward(self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor) -> Tensor:
         """(n,) reward for the step from `previous_qpos` to `state`."""
 
+    def advance(  # noqa: B027: tasks without memory have nothing to do here
+        self, state: State, observed: dict[str, Tensor], generator: torch.Generator
+    ) -> None:
+        """Move `state.memory` on, in place, after the reward and before the observation is shown; an entry of
+        `observed` that was computed from it must be replaced. By default it stays as it is."""
+
+    def measure(self, state: State, observed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Figures of merit besides the return, such as a tracking error in m/s: (n,) each, for logs and evaluations,
+        as tensors of their own, under the same names in every call. They are taken together with the reward."""
+        return {}
+
     def clip_action(self, action: Tensor) -> Tensor:
         """Actions within the mapping's bounds."""
         return action.clamp(-self.action_mapping.clip, self.action_mapping.clip)
 
-    def control(self, clipped_action: Tensor) -> Tensor:
-        """Controls (n, nu) in actuator units."""
-        mapping = self.action_mapping
-        if mapping.offset == 0.0:
-            return clipped_action if mapping.scale == 1.0 else clipped_action * mapping.scale
-        return clipped_action * mapping.scale + mapping.offset
+    def initial_control(self, qpos: Tensor) -> Tensor:
+        """Controls (n, nu) before the first action of episodes that begin at qpos (n, nq): by default the offset."""
+        return self._offset.expand(len(qpos), -1)
 
-    def write_observation(self, observed: Mapping[str, Tensor], out: Tensor) -> None:
-        """Scale the terms, put them in their declared order into `out` (n, num_observations) and clip."""
+    def control(self, clipped_action: Tensor, previous: Tensor) -> Tensor:
+        """Controls (n, nu) in actuator units.
+
+        Args:
+            clipped_action: (n, nu).
+            previous: (n, nu), the controls of the step before.
+        """
+        mapping = self.action_mapping
+        if mapping.cumulative:
+            return torch.addcmul(previous, clipped_action, self._scale).clamp_(*self._control_range)
+        if mapping.offset == 0.0:
+            return clipped_action if mapping.scale == 1.0 else clipped_action * self._scale
+        return torch.addcmul(self._offset, clipped_action, self._scale)
+
+    def write_observation(self, observed: Mapping[str, Tensor], out: Tensor, first: bool) -> None:
+        """Scale the terms, put them in their declared order into `out` and clip.
+
+        Args:
+            out: (n, num_observations), the observations of the step before, of which the histories are kept.
+            first: whether these are the first observations of their episodes.
+        """
         start = 0
-        for term in self.terms:
-            value = observed[term.name]
-            target = out[:, start : start + term.size]
-            torch.mul(value.view(len(out), term.size), term.scale, out=target)
-            start += term.size
+        for term in (*self.terms, *self.privileged_terms):
+            target = out[:, start : start + term.columns]
+            start += term.columns
+            newest = target[:, -term.size :]
+            if term.history > 1 and not first:
+                target[:, : -term.size] = target[:, term.size :].clone()
+            torch.mul(observed[term.name].view(len(out), term.size), term.scale, out=newest)
+            if term.history > 1 and first:
+                target.unflatten(1, (term.history, term.size))[:, :-1] = newest[:, None]
         out.clamp_(-self.config.clipObservations, self.config.clipObservations)
+
+    @cached_property
+    def _scale(self) -> Tensor:
+        return self._per_actuator(self.action_mapping.scale)
+
+    @cached_property
+    def _offset(self) -> Tensor:
+        return self._per_actuator(self.action_mapping.offset)
+
+    @cached_property
+    def _control_range(self) -> tuple[Tensor, Tensor]:
+        model = self.robot.model
+        limits = np.where(model.actuator_ctrllimited[:, None], model.actuator_ctrlrange, (-np.inf, np.inf))
+        lower, upper = torch.from_numpy(limits).to(self.device, torch.float32).unbind(1)
+        return lower, upper
+
+    def _per_actuator(self, value: float | tuple[float, ...]) -> Tensor:
+        return torch.tensor(value, dtype=torch.float32, device=self.device).expand(self.num_actions)
 
 
 def uniform(n: int, size: int, half_width: float, generator: torch.Generator) -> Tensor:

@@ -92,6 +92,7 @@ class DualActorCritic(nn.Module):
 
     Args:
         num_obs, num_actions: sizes of the observation and the action.
+        num_privileged: the last so many columns of an observation are seen by the critic alone.
         actor_hidden, critic_hidden: widths of the hidden layers.
         activation: "elu", "tanh" or "relu".
         rank, alpha: of the adapters, see ``DualLinear``.
@@ -105,6 +106,7 @@ class DualActorCritic(nn.Module):
         num_obs: int,
         num_actions: int,
         *,
+        num_privileged: int = 0,
         actor_hidden: Sequence[int] = (256, 128, 64),
         critic_hidden: Sequence[int] = (256, 128, 64),
         activation: str = "elu",
@@ -116,9 +118,10 @@ class DualActorCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.num_obs, self.num_actions = num_obs, num_actions
+        self.num_actor_obs = num_obs - num_privileged
         self.normalizer = ObservationNormalizer(num_obs, obs_clip)
         self.return_normalizer = ReturnNormalizer()
-        self.actor = DualMLP([num_obs, *actor_hidden, num_actions], activation, rank, alpha, 0.01, generator)
+        self.actor = DualMLP([self.num_actor_obs, *actor_hidden, num_actions], activation, rank, alpha, 0.01, generator)
         self.critic = DualMLP([num_obs, *critic_hidden, 1], activation, rank, alpha, 0.01, generator)
         self.log_std = nn.Parameter(torch.full((num_actions,), float(init_log_std)))
         self.hidden_dtype = torch.float32
@@ -135,7 +138,7 @@ class DualActorCritic(nn.Module):
         """
         weights = self._merged()
         x = self.normalizer(obs).to(self.hidden_dtype)
-        mean = self.actor.forward_merged(x, n_low, weights.actor)
+        mean = self.actor.forward_merged(self._for_actor(x), n_low, weights.actor)
         values = self.critic.forward_merged(x, n_low, weights.critic).squeeze(-1)
         noise = torch.randn(mean.shape, device=mean.device, generator=generator)
         actions = torch.addcmul(mean, noise, self.log_std.exp())
@@ -152,14 +155,18 @@ class DualActorCritic(nn.Module):
     def action_mean(self, obs: Tensor, policy: PolicyName) -> Tensor:
         """The deterministic action (N, num_actions) of the base or the adapted policy on all rows."""
         n_low = obs.shape[0] if policy == "base" else 0
-        return self.actor.forward_merged(self.normalizer(obs), n_low, self._merged().actor)
+        return self.actor.forward_merged(self._for_actor(self.normalizer(obs)), n_low, self._merged().actor)
 
     @torch.no_grad()
     def both_means(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean actions of the base and of the adapted policy on the same obs (M, num_obs), in one batched pass."""
-        x = self.normalizer(obs)
+        x = self._for_actor(self.normalizer(obs))
         means = self.actor.forward_merged(torch.cat((x, x)), x.shape[0], self._merged().actor)
         return means[: x.shape[0]], means[x.shape[0] :]
+
+    def _for_actor(self, x: Tensor) -> Tensor:
+        """The columns of (normalised) observations that the actor sees."""
+        return x[:, : self.num_actor_obs]
 
     @contextmanager
     def frozen_weights(self) -> Iterator[None]:
@@ -189,7 +196,7 @@ class DualActorCritic(nn.Module):
 
     def evaluate(self, x: Tensor, n_low: int) -> tuple[Tensor, Tensor]:
         """With gradients: normalised obs x (M, num_obs) -> mean (M, num_actions), value (M,) in the critic's units."""
-        mean = self.actor(x, n_low, self.hidden_dtype)
+        mean = self.actor(self._for_actor(x), n_low, self.hidden_dtype)
         value = self.critic(x, n_low, self.hidden_dtype)
         return mean, value.squeeze(-1)
 
@@ -231,10 +238,11 @@ class DualActorCritic(nn.Module):
 
     @torch.no_grad()
     def merged_actor(self, policy: PolicyName) -> nn.Sequential:
-        """A copy of one policy as plain layers, normaliser included: obs (N, num_obs) -> action mean. For export."""
+        """A copy of one policy as plain layers, normaliser included: (N, num_actor_obs) -> action mean. For export."""
         activations = {"elu": nn.ELU, "tanh": nn.Tanh, "relu": nn.ReLU, "identity": nn.Identity}
-        normalizer = ObservationNormalizer(self.num_obs, self.normalizer.clip).to(self.log_std.device)
-        normalizer.load_state_dict(self.normalizer.state_dict())
+        normalizer = ObservationNormalizer(self.num_actor_obs, self.normalizer.clip).to(self.log_std.device)
+        normalizer.mean.copy_(self.normalizer.mean[: self.num_actor_obs])
+        normalizer.var.copy_(self.normalizer.var[: self.num_actor_obs])
         modules: list[nn.Module] = [normalizer]
         for layer, weights in zip(self.actor.dual_layers(), self.actor.merged(torch.float32), strict=True):
             out_features, in_features = layer.weight.shape

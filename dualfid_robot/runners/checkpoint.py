@@ -12,8 +12,8 @@ import torch
 
 from dualfid_robot.errors import ConfigError
 
-FORMAT = 2
-READABLE = (1, 2)  # format 1 holds the same policies, but simulators' states that this version cannot go on from
+FORMAT = 3
+READABLE = (1, 2, 3)  # older ones hold the same policies, but states of pools that this version cannot go on from
 _SUFFIX = ".pth"
 
 

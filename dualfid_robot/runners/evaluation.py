@@ -28,11 +28,15 @@ class Evaluation:
     Attributes:
         returns: (episodes,) undiscounted; lengths: (episodes,) steps.
         failures: worlds that went non-finite meanwhile.
+        measures: (episodes,) mean over the episode's steps of each of `Task.measure`.
+        final_measures: (episodes,) their values in its last step.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     failures: int
+    measures: dict[str, np.ndarray]
+    final_measures: dict[str, np.ndarray]
 
     @property
     def mean(self) -> float:
@@ -52,15 +56,21 @@ class Evaluation:
     def summary(self) -> dict[str, float]:
         """The figures of a report."""
         low, high = self.interval
-        return {
-            "return_mean": self.mean,
-            "return_95_low": low,
-            "return_95_high": high,
-            "return_median": float(np.median(self.returns)),
-            "episode_length": float(self.lengths.mean()),
-            "episodes": len(self.returns),
-            "failures": self.failures,
-        }
+        measures = {f"measure_{name}": float(values.mean()) for name, values in self.measures.items()}
+        finals = {f"final_{name}": float(values.mean()) for name, values in self.final_measures.items()}
+        return (
+            measures
+            | finals
+            | {
+                "return_mean": self.mean,
+                "return_95_low": low,
+                "return_95_high": high,
+                "return_median": float(np.median(self.returns)),
+                "episode_length": float(self.lengths.mean()),
+                "episodes": len(self.returns),
+                "failures": self.failures,
+            }
+        )
 
 
 def rollout(policy: DualActorCritic, pool: EnvironmentPool, name: PolicyName) -> Iterator[Tensor]:
@@ -84,11 +94,22 @@ def evaluate(policy: DualActorCritic, pool: EnvironmentPool, name: PolicyName) -
     """
     returns = torch.zeros(pool.num_envs, dtype=torch.float64, device=pool.device)
     lengths = torch.zeros(pool.num_envs, device=pool.device)
+    sums: dict[str, Tensor] = {}
+    finals: dict[str, Tensor] = {}
     pool.take_statistics()
     for running in rollout(policy, pool, name):
         returns += torch.where(running, pool.reward, 0.0)
         lengths += running
-    return Evaluation(returns.cpu().numpy(), lengths.cpu().numpy(), pool.take_statistics().failures)
+        for key, values in pool.measured.items():
+            sums[key] = sums.get(key, torch.zeros_like(returns)) + torch.where(running, values, 0.0)
+            finals[key] = torch.where(running, values, finals.get(key, values))
+    return Evaluation(
+        returns.cpu().numpy(),
+        lengths.cpu().numpy(),
+        pool.take_statistics().failures,
+        {key: (total / lengths).cpu().numpy() for key, total in sums.items()},
+        {key: values.cpu().numpy() for key, values in finals.items()},
+    )
 
 
 def record_video(policy: DualActorCritic, pool: EnvironmentPool, name: PolicyName, path: Path) -> None:

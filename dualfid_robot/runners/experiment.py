@@ -214,6 +214,7 @@ class Experiment:
         return DualActorCritic(
             task.num_observations,
             task.num_actions,
+            num_privileged=task.num_privileged,
             actor_hidden=self.network.mlp.units,
             critic_hidden=self.network.mlp.units,
             activation=self.network.mlp.activation,

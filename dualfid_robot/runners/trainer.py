@@ -218,6 +218,9 @@ class Trainer:
         }
         if env_steps:
             metrics[f"seconds_per_env_step/{side}"] = seconds / env_steps
+            for name in parts[0].measures:
+                total = sum(part.measures[name] * part.env_steps for part in parts)
+                metrics[f"measure_{name}/{side}"] = total / env_steps
         recent = self._recent[side]
         for part in parts:
             recent.extend(zip(part.returns.tolist(), part.lengths.tolist(), strict=True))

@@ -109,6 +109,6 @@ def test_an_earlier_formats_policy_is_read_but_not_trained_on(
     torch.save(state | {"format": 1}, tmp_path / "old.pth")
     _, policy = load_policy(tmp_path / "old.pth")
     assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), trainer.policy.parameters(), strict=True))
-    with pytest.raises(ConfigError, match="has format 1, from which training cannot go on; allowed is 2"):
+    with pytest.raises(ConfigError, match="has format 1, from which training cannot go on; allowed is 3"):
         trainer.resume(tmp_path / "old.pth")
     trainer.close()

@@ -27,7 +27,7 @@ def make_pool(experiment: Experiment, num_envs: int) -> EnvironmentPool:
 
 
 def test_interval_is_students() -> None:
-    evaluation = Evaluation(np.array([1.0, 2.0, 3.0, 4.0]), np.ones(4), 0)
+    evaluation = Evaluation(np.array([1.0, 2.0, 3.0, 4.0]), np.ones(4), 0, {}, {})
     # t(0.975, 3) = 3.18245, sample deviation 1.290994, root of 4
     low, high = evaluation.interval
     assert evaluation.mean == 2.5

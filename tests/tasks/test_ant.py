@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
+from states import hand_made_state
 
 from dualfid_robot.envs.task import State, Task, make_task
 from dualfid_robot.robots.model import RobotModel
@@ -22,7 +23,7 @@ def task(ant: RobotModel) -> Task:
 
 
 def state_of(qpos: list[float], qvel: list[float], action: list[float]) -> State:
-    return State(torch.tensor([qpos]), torch.tensor([qvel]), torch.zeros(1, 4, 6), torch.tensor([action]))
+    return hand_made_state(qpos, qvel, action, [[0.0] * 6] * 4)
 
 
 def middle_of_joints(task: Task) -> list[float]:
@@ -83,14 +84,9 @@ def test_observation_layout_and_frames(task: Task) -> None:
     joints = rng.uniform(*task.robot.joint_limits.T)
     position, velocity, action = rng.normal(size=3), rng.normal(size=14), rng.uniform(-1, 1, 8)
     wrench = rng.normal(size=(4, 6))
-    state = State(
-        torch.tensor([[*position, w, x, y, z, *joints]], dtype=torch.float32),
-        torch.tensor(velocity[None], dtype=torch.float32),
-        torch.tensor(wrench[None], dtype=torch.float32),
-        torch.tensor(action[None], dtype=torch.float32),
-    )
+    state = hand_made_state([*position, w, x, y, z, *joints], velocity, action, wrench)
     observation = torch.zeros(1, task.num_observations)
-    task.write_observation(task.observe(state), observation)
+    task.write_observation(task.observe(state), observation, first=True)
 
     yaw, _, roll = rotation.as_euler("ZYX")
     target = np.array([1000.0, 0.0]) - position[:2]

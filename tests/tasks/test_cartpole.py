@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from states import hand_made_state
 
-from dualfid_robot.envs.task import State, Task, make_task
+from dualfid_robot.envs.task import Task, make_task
 from dualfid_robot.robots.model import RobotModel
 
 
@@ -26,13 +27,11 @@ def task(cartpole: RobotModel) -> Task:
 def test_reward(
     task: Task, position: float, angle: float, velocity: float, rate: float, expected: float, ends: bool
 ) -> None:
-    state = State(
-        torch.tensor([[position, angle]]), torch.tensor([[velocity, rate]]), torch.zeros(1, 0, 6), torch.zeros(1, 1)
-    )
+    state = hand_made_state([position, angle], [velocity, rate], [0.0])
     observed = task.observe(state)
     ended = task.terminated(state, observed)
     assert bool(ended) is ends
     assert task.reward(state.qpos, state, observed, ended).item() == pytest.approx(expected, abs=1e-6)
     observation = torch.zeros(1, 4)
-    task.write_observation(observed, observation)
+    task.write_observation(observed, observation, first=True)
     assert observation[0].tolist() == pytest.approx([position, velocity, angle, rate])
