@@ -210,7 +210,7 @@ class Task(ABC):
     def reward(self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor) -> Tensor:
         """(n,) reward for the step from `previous_qpos` to `state`."""
 
-    def advance(  # noqa: B027: tasks without memory have nothing to do here
+    def advance(  # noqa: B027
         self, state: State, observed: dict[str, Tensor], generator: torch.Generator
     ) -> None:
         """Move `state.memory` on, in place, after the reward and before the observation is shown; an entry of
