@@ -6,7 +6,9 @@ that MuJoCo compiles here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -48,20 +50,33 @@ class RobotModel:
         """Compile the file.
 
         Raises:
-            ConfigError: the file is missing or is not a model that MuJoCo accepts, or a foot is not one of its bodies.
+            ConfigError: the file is missing or is not a model that MuJoCo accepts, a foot is not one of its bodies, or
+                an actuator has not exactly one control.
         """
-        object.__setattr__(self, "model", self._spec().compile())
+        spec = self._spec()
+        with self._invalid_named():
+            object.__setattr__(self, "model", spec.compile())
         self._check_bodies("feet", self.feet)
+        for actuator, controls in enumerate(self.model.actuator_ctrlnum):
+            if controls != 1:
+                name = self.model.actuator(actuator).name
+                raise ConfigError(f"{self.path.name}: actuator {name}: it has {controls} controls; allowed is one")
 
     def _spec(self) -> mujoco.MjSpec:
         if not self.path.is_file():
             raise ConfigError(f"asset file {self.path} does not exist")
-        try:
+        with self._invalid_named():
             spec = mujoco.MjSpec.from_file(str(self.path))
-        except ValueError as error:
-            raise ConfigError(f"asset file {self.path} is not a valid MJCF: {' '.join(str(error).split())}") from error
         _name_all(spec)
         return spec
+
+    @contextlib.contextmanager
+    def _invalid_named(self) -> Iterator[None]:
+        """Turn MuJoCo's error about the file into one line that names it."""
+        try:
+            yield
+        except ValueError as error:
+            raise ConfigError(f"asset file {self.path} is not a valid MJCF: {' '.join(str(error).split())}") from error
 
     def _check_bodies(self, key: str, bodies: Sequence[str]) -> None:
         unknown = sorted(set(bodies) - set(self.body_names))
@@ -108,7 +123,8 @@ class RobotModel:
     ) -> mujoco.MjModel:
         """Compile a variant of the model for a MuJoCo engine.
 
-        Its constraint solver is Newton's, whatever the file says: not every engine has another.
+        Its constraint solver is Newton's, whatever the file says: not every engine has another. Delays of actuators are
+        whole numbers of steps, rounded up, and their history holds as many controls as that takes.
 
         Args:
             timestep: physics time step, s.
@@ -131,6 +147,9 @@ class RobotModel:
         spec.option.solver = mujoco.mjtSolver.mjSOL_NEWTON
         if iterations is not None:
             spec.option.iterations = iterations
+        for actuator in spec.actuators:
+            if actuator.delay > 0:
+                _delay_by_whole_steps(actuator, timestep)
         # A non-finite world must stay visible instead of being put back to its initial state without a word.
         spec.option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         if contacts == "feet":
@@ -150,6 +169,25 @@ class RobotModel:
             if body.name != "world" and body.name not in self.feet:
                 for geom in body.geoms:
                     geom.contype = geom.conaffinity = 0
+        touching = {geom.name for body in spec.bodies if body.name in ("world", *self.feet) for geom in body.geoms}
+        for pair in spec.pairs:
+            if not {pair.geomname1, pair.geomname2} <= touching:
+                spec.delete(pair)
+
+
+def _delay_by_whole_steps(actuator: mujoco.MjsActuator, timestep: float) -> None:
+    """Make a delay exact at any time step: the least number of physics steps that is not shorter than it.
+
+    MuJoCo keeps so many controls with the times at which they came, and reads at `time - delay`. That is such a time up
+    to rounding, so that chance would decide which of two controls is found, above all in single precision; halfway
+    between two there is no doubt. With interpolation between controls there is none anyway, but it needs their
+    neighbours.
+    """
+    steps = max(math.ceil(actuator.delay / timestep - 1e-6), 1)
+    if actuator.interp == 0:
+        actuator.nsample, actuator.delay = steps, (steps - 0.5) * timestep
+    else:
+        actuator.nsample = steps + 2
 
 
 def _name_all(spec: mujoco.MjSpec) -> None:

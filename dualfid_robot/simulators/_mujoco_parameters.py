@@ -7,21 +7,30 @@ from typing import TypeVar
 
 import mujoco
 import numpy as np
+from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.simulators.base import parameter_shape
 
 T = TypeVar("T")
+
+_GAINS = ("actuator_gainprm", "actuator_biasprm")
 
 FIELDS = {
     "friction": ("geom_friction", "pair_friction"),
     "mass": ("body_mass", "body_inertia"),
     "damping": ("dof_damping", "dof_dampingpoly"),
-    "motor_strength": ("actuator_gainprm", "actuator_biasprm"),
+    "motor_strength": _GAINS,
+    "servo_stiffness": _GAINS,
+    "servo_damping": _GAINS,
 }
-"""The fields of the model that a parameter multiplies."""
+"""The fields of the model that a parameter multiplies, in part or as a whole (`scaled_entries`)."""
 
-SLIDING = {"geom_friction": 1, "pair_friction": 2}
-"""So many leading columns of these fields are sliding friction."""
+INERTIAL = ("mass", "com")
+"""Parameters after whose change MuJoCo derives other constants anew."""
+
+_SLIDING = {"geom_friction": 1, "pair_friction": 2}  # so many leading columns of these fields are sliding friction
 
 _LINEAR_GAINS = {int(mujoco.mjtGain.mjGAIN_FIXED), int(mujoco.mjtGain.mjGAIN_AFFINE)}
 _LINEAR_BIASES = {int(mujoco.mjtBias.mjBIAS_NONE), int(mujoco.mjtBias.mjBIAS_AFFINE)}
@@ -40,19 +49,76 @@ def from_snapshot(snapshot: Mapping[str, T]) -> dict[str, T]:
     return {name.removeprefix(_SNAPSHOT): value for name, value in snapshot.items() if name.startswith(_SNAPSHOT)}
 
 
-def nominal_values(model: mujoco.MjModel, name: str, num_worlds: int) -> np.ndarray:
+def nominal_values(robot: RobotModel, name: str, num_worlds: int) -> np.ndarray:
     """The asset's values of a parameter for all worlds, (N, …)."""
     if name == "gravity":
-        return np.tile(model.opt.gravity, (num_worlds, 1))
-    columns = {"mass": (model.nbody - 1,), "motor_strength": (model.nu,)}
-    return np.ones((num_worlds, *columns.get(name, ())))
+        return np.tile(robot.model.opt.gravity, (num_worlds, 1))
+    nominal = 0.0 if name == "com" else 1.0
+    return np.full((num_worlds, *parameter_shape(robot, name)), nominal)
 
 
-def check_actuators(model: mujoco.MjModel, asset: str) -> None:
-    """Raise ConfigError for an actuator whose force is not proportional to its gain and bias parameters."""
-    for i in range(model.nu):
-        if model.actuator_gaintype[i] not in _LINEAR_GAINS or model.actuator_biastype[i] not in _LINEAR_BIASES:
+def parameters_of(field: str) -> tuple[str, ...]:
+    """The parameters that multiply a field; their factors multiply each other."""
+    return tuple(name for name, fields in FIELDS.items() if field in fields)
+
+
+def scaled_entries(model: mujoco.MjModel, name: str, field: str) -> np.ndarray:
+    """Which entries of a field a parameter multiplies: a bool array of the field's shape.
+
+    A position servo's force is kp (ctrl - length) - kd velocity, a velocity servo's kv (ctrl - velocity); MuJoCo keeps
+    a servo's gain in gainprm[0] and what it multiplies length and velocity with, negative, in biasprm[1] and [2].
+    """
+    nominal = getattr(model, field)
+    if name == "friction":
+        return np.broadcast_to(np.arange(nominal.shape[1]) < _SLIDING[field], nominal.shape)
+    if name not in ("servo_stiffness", "servo_damping"):
+        return np.ones(nominal.shape, dtype=bool)
+    position, velocity = _servos(model)
+    entries = np.zeros(nominal.shape, dtype=bool)
+    if field == "actuator_gainprm":
+        entries[:, 0] = position if name == "servo_stiffness" else velocity
+    elif name == "servo_stiffness":
+        entries[:, 1] = position
+    else:
+        entries[:, 2] = position | velocity
+    return entries
+
+
+def _servos(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
+    """Which actuators are position servos and which velocity servos, (nu,) bool each."""
+    gain, bias = model.actuator_gainprm[:, 0], model.actuator_biasprm
+    linear = (model.actuator_gaintype == mujoco.mjtGain.mjGAIN_FIXED) & (gain != 0)
+    linear &= model.actuator_biastype == mujoco.mjtBias.mjBIAS_AFFINE
+    position = linear & (bias[:, 1] == -gain)
+    return position, linear & (bias[:, 1] == 0) & (bias[:, 2] == -gain)
+
+
+def check_parameter(model: mujoco.MjModel, asset: str, name: str) -> None:
+    """Raise ConfigError for a factor on actuators for which it has no meaning.
+
+    A servo's factors need a servo; `motor_strength` needs forces that are proportional to gain and bias parameters.
+    """
+    if name in ("servo_stiffness", "servo_damping"):
+        if not scaled_entries(model, name, "actuator_biasprm").any():
+            kinds = "position servo" if name == "servo_stiffness" else "position or velocity servo"
+            raise ConfigError(f"parameter={name}: {asset} has no {kinds}")
+    elif name == "motor_strength":
+        for i in range(model.nu):
+            if model.actuator_gaintype[i] not in _LINEAR_GAINS or model.actuator_biastype[i] not in _LINEAR_BIASES:
+                raise ConfigError(
+                    f"parameter=motor_strength: actuator {model.actuator(i).name} of {asset}: its force is not "
+                    "proportional to its parameters; allowed are fixed and affine gains and biases"
+                )
+
+
+def check_com(model: mujoco.MjModel, asset: str, offsets: Tensor) -> None:
+    """Raise ConfigError for an offset (k, bodies, 3) of a centre of mass that MuJoCo cannot move.
+
+    Of a lone body with its joints and its inertia in its own frame, it keeps the mass matrix as a diagonal.
+    """
+    for column in np.flatnonzero(model.body_simple[1:]).tolist():
+        if offsets[:, column].any():
             raise ConfigError(
-                f"parameter=motor_strength: actuator {model.actuator(i).name} of {asset}: its force is not "
-                "proportional to its parameters; allowed are fixed and affine gains and biases"
+                f"parameter=com: body {model.body(column + 1).name} of {asset}: it was compiled with its centre of "
+                'mass at its origin for good; allowed with simple="false" in the file'
             )

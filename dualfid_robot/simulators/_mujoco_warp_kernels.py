@@ -72,11 +72,13 @@ def _within(values: wp.array[float], bound: float) -> bool:
 def reset_failed(
     bound: float,
     initial_qpos: wp.array[float],
+    initial_history: wp.array[float],
     time: wp.array[float],
     qpos: wp.array2d[float],
     qvel: wp.array2d[float],
     act: wp.array2d[float],
     ctrl: wp.array2d[float],
+    history: wp.array2d[float],
     qacc_warmstart: wp.array2d[float],
     jacobian: wp.array3d[float],
     constraint_mass: wp.array2d[float],
@@ -99,6 +101,8 @@ def reset_failed(
         act[world, i] = 0.0
     for i in range(ctrl.shape[1]):
         ctrl[world, i] = 0.0
+    for i in range(history.shape[1]):
+        history[world, i] = initial_history[i]
     for i in range(contact_wrench.shape[1]):
         for j in range(6):
             contact_wrench[world, i, j] = 0.0

@@ -8,10 +8,20 @@ import torch
 import warp
 from torch import Tensor
 
-from dualfid_robot.simulators._mujoco_parameters import FIELDS, SLIDING, check_actuators, nominal_values
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.simulators._mujoco_parameters import (
+    FIELDS,
+    INERTIAL,
+    check_com,
+    check_parameter,
+    nominal_values,
+    parameters_of,
+    scaled_entries,
+)
 from dualfid_robot.simulators._mujoco_warp_worlds import Worlds, to_torch
 
-# What MuJoCo derives from masses: inverse inertias at qpos0, from which the constraint solver takes its scales.
+# What MuJoCo derives from masses and their places: inverse inertias at qpos0, from which the constraint solver takes
+# its scales.
 _DERIVED = ("dof_invweight0", "body_invweight0", "tendon_invweight0", "actuator_acc0")
 
 
@@ -25,24 +35,26 @@ class WorldParameters:
     """
 
     def __init__(
-        self, model: mujoco.MjModel, asset: str, worlds: Worlds, num_worlds: int, device: torch.device
+        self, model: mujoco.MjModel, robot: RobotModel, worlds: Worlds, num_worlds: int, device: torch.device
     ) -> None:
         self.values: dict[str, Tensor] = {}
         self._host = model
-        self._asset = asset
+        self._robot = robot
         self._worlds = worlds
         self._num_worlds = num_worlds
         self._device = device
+        self._masks: dict[tuple[str, str], Tensor] = {}
         self._fields: dict[str, tuple[Tensor, Tensor]] = {}  # (1, …) nominal and (N, …) current values
 
     def set(self, name: str, ids: Tensor, values: Tensor) -> None:
         """Give the worlds `ids` values of one parameter.
 
         Raises:
-            ConfigError: strength of an actuator whose force is not proportional to its gain and bias parameters.
+            ConfigError: the parameter has no meaning for this robot's actuators, or a centre of mass cannot move.
         """
-        if name == "motor_strength":
-            check_actuators(self._host, self._asset)
+        check_parameter(self._host, self._robot.path.name, name)
+        if name == "com":
+            check_com(self._host, self._robot.path.name, values)
         if name not in self.values:
             self.values[name] = self._nominal(name)
         self.values[name][ids] = values
@@ -56,39 +68,58 @@ class WorldParameters:
 
     def _nominal(self, name: str) -> Tensor:
         """The asset's values of a parameter for all worlds."""
-        values = torch.from_numpy(nominal_values(self._host, name, self._num_worlds))
+        values = torch.from_numpy(nominal_values(self._robot, name, self._num_worlds))
         return values.to(self._device, torch.float32)
 
     def _apply(self, name: str, ids: Tensor) -> None:
-        values = self.values[name][ids]
         if name == "gravity":
-            self._rows("gravity")[1][ids] = values
-            return
-        if name == "mass":
-            values = torch.nn.functional.pad(values, (1, 0), value=1.0)  # MuJoCo's body 0 is the world
-        for field in FIELDS[name]:
-            nominal, current = self._rows(field)
-            factors = values.reshape(*values.shape, *[1] * (nominal.ndim - values.ndim))
-            if name == "friction":
-                columns = torch.arange(nominal.shape[2], device=self._device)
-                factors = torch.where(columns < SLIDING[field], factors, 1.0)
-            current[ids] = nominal * factors
-        if name == "mass":
-            self._derive_from_mass()
+            self._rows("gravity")[1][ids] = self.values[name][ids]
+        elif name == "com":
+            nominal, current = self._rows("body_ipos")
+            current[ids] = nominal + torch.nn.functional.pad(self.values[name][ids], (0, 0, 1, 0))
+        else:
+            for field in FIELDS[name]:
+                self._rows(field)[1][ids] = self._scaled(field, ids)
+        if name in INERTIAL:
+            self._derive_from_inertia()
 
-    def _derive_from_mass(self) -> None:
-        masses = self._rows("body_mass")[1].double()  # no TensorFloat-32 in this product
-        self._rows("body_subtreemass")[1].copy_(masses @ self._subtrees())
+    def _scaled(self, field: str, ids: Tensor) -> Tensor:
+        """A field of some worlds, under all the factors that they were given."""
+        nominal, _ = self._rows(field)
+        product = nominal.repeat(len(ids), *[1] * (nominal.ndim - 1))
+        for name in parameters_of(field):
+            if name in self.values:
+                factors = self.values[name][ids]
+                if name == "mass":
+                    factors = torch.nn.functional.pad(factors, (1, 0), value=1.0)  # MuJoCo's body 0 is the world
+                factors = factors.reshape(*factors.shape, *[1] * (product.ndim - factors.ndim))
+                product *= torch.where(self._entries(name, field).reshape(nominal.shape), factors, 1.0)
+        return product
+
+    def _entries(self, name: str, field: str) -> Tensor:
+        """`scaled_entries` on the device."""
+        if (name, field) not in self._masks:
+            mask = scaled_entries(self._host, name, field)
+            self._masks[name, field] = torch.tensor(mask, device=self._device)
+        return self._masks[name, field]
+
+    def _derive_from_inertia(self) -> None:
+        """Compute what depends on masses and centres of mass."""
+        if "mass" in self.values:
+            masses = self._rows("body_mass")[1].double()  # no TensorFloat-32 in this product
+            self._rows("body_subtreemass")[1].copy_(masses @ self._subtrees())
         fields = [self._rows(field) for field in _DERIVED]
         with self._worlds.on_torch_stream():
             mujoco_warp.set_const(
                 self._worlds.model, self._worlds.data, mujoco_warp.SetConstGroup.INERT0, restore=False
             )
-        # Worlds of nominal mass keep MuJoCo's own figures: those just computed are of single precision.
-        nominal_mass = (self.values["mass"] == 1.0).all(1)
+        # Worlds of nominal inertia keep MuJoCo's own figures: those just computed are of single precision.
+        same = torch.ones(self._num_worlds, dtype=torch.bool, device=self._device)
+        for name in INERTIAL:
+            if name in self.values:
+                same &= (self.values[name] == self._nominal(name)).flatten(1).all(1)
         for nominal, current in fields:
-            same = nominal_mass.reshape(-1, *[1] * (nominal.ndim - 1))
-            torch.where(same, nominal, current, out=current)
+            torch.where(same.reshape(-1, *[1] * (nominal.ndim - 1)), nominal, current, out=current)
 
     def _subtrees(self) -> Tensor:
         """(bodies, bodies): 1 where the row's body is in the subtree of the column's."""

@@ -23,7 +23,7 @@ warp.config.log_level = max(warp.config.log_level, warp.LOG_WARNING)  # no banne
 warp.init()
 
 # What a world carries from one step to the next; all else is computed from it.
-STATE = ("time", "qpos", "qvel", "act", "ctrl", "qacc_warmstart")
+STATE = ("time", "qpos", "qvel", "act", "ctrl", "history", "qacc_warmstart")
 
 _OVERFLOW = mujoco_warp.OverflowType
 # Kinds of overflow, in the order of `OverflowReport.worlds`. That a solver stops at its bound on iterations is none.
@@ -57,6 +57,7 @@ class Worlds:
     Attributes:
         model, data: MuJoCo Warp's, on the device.
         state: zero-copy views of the arrays of `STATE`, world-major.
+        initial: (1, …), what a new world has in the arrays of `STATE`.
         nconmax: contacts to provide for in each world; the buffer is shared by all that step.
         njmax: constraint rows of each world.
     """
@@ -110,6 +111,10 @@ class Worlds:
         self._contact_wrench = warp.from_torch(contact_wrench)
         self._failed = warp.from_torch(failed)
         self.state = {name: to_torch(getattr(self.data, name), contact_wrench.device) for name in STATE}
+        self.initial = {name: tensor[:1].clone() for name, tensor in self.state.items()}
+        self._initial_history: warp.array = warp.array(
+            self.initial["history"][0].tolist(), dtype=float, device=self.device
+        )
         warp.synchronize_device(self.device)  # allocated on Warp's stream, used on torch's
 
     def step(self, n: int) -> None:
@@ -186,7 +191,7 @@ class Worlds:
         warp.launch(
             kernels.reset_failed,
             data.nworld,
-            [STATE_BOUND, self._initial_qpos],
+            [STATE_BOUND, self._initial_qpos, self._initial_history],
             [*state, data.efc.J, data.efc.D, self._contact_wrench, self._failed],
         )
 

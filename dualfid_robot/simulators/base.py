@@ -24,14 +24,37 @@ STATE_BOUND = 1e6
 
 
 # Every physical parameter that an engine may let differ between worlds, and the shape of its values for k worlds. All
-# but gravity are factors on the asset's own values, so 1 is nominal.
+# but gravity and com are factors on the asset's own values, so 1 is nominal. Factors on the same quantity multiply.
 PARAMETERS: dict[str, str] = {
     "friction": "(k,): sliding friction of all contacts",
     "mass": "(k, bodies): mass and inertia of each body of `RobotModel.body_names`; armature is not scaled",
+    "com": "(k, bodies, 3): offset of each body's centre of mass, m, body frame; 0 is nominal",
     "damping": "(k,): damping of all joints",
     "motor_strength": "(k, actuators): gain and bias of each of `RobotModel.actuator_names`; force ranges stay",
+    "servo_stiffness": "(k, actuators): kp of each position servo; other actuators' columns are ignored",
+    "servo_damping": "(k, actuators): kd of each position servo, kv of each velocity servo; other columns are ignored",
     "gravity": "(k, 3): acceleration, m/s², world frame",
 }
+
+
+def parameter_shape(robot: RobotModel, name: str) -> tuple[int, ...]:
+    """Shape of one world's value of a parameter.
+
+    Args:
+        robot: whose bodies and actuators are counted.
+        name: one of `PARAMETERS`.
+    """
+    bodies, actuators = robot.model.nbody - 1, (robot.model.nu,)
+    return {
+        "friction": (),
+        "mass": (bodies,),
+        "com": (bodies, 3),
+        "damping": (),
+        "motor_strength": actuators,
+        "servo_stiffness": actuators,
+        "servo_damping": actuators,
+        "gravity": (3,),
+    }[name]
 
 
 class Simulator(ABC):
@@ -98,6 +121,11 @@ class Simulator(ABC):
         """Raise ConfigError unless the engine can use devices of this type."""
         if torch.device(device).type not in cls.DEVICE_TYPES:
             raise ConfigError(f"sim_device={device}: engine {cls.name()} runs on {' and '.join(cls.DEVICE_TYPES)}")
+
+    @classmethod  # noqa: B027
+    def check_robot(cls, robot: RobotModel, contact_bodies: Sequence[str] = ()) -> None:
+        """Raise ConfigError where the engine cannot express a robot, without building worlds; by default it says
+        nothing, and the constructor finds out."""
 
     def step(self, ctrl: Tensor, n: int) -> None:
         """Advance the first n worlds by one control period; the others keep their state.

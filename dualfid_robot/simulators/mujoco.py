@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import mujoco
 import mujoco.batch
 import numpy as np
 import torch
@@ -15,16 +16,21 @@ from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators._mujoco_fidelity import MujocoFidelity
 from dualfid_robot.simulators._mujoco_parameters import (
     FIELDS,
-    SLIDING,
-    check_actuators,
+    INERTIAL,
+    check_com,
+    check_parameter,
     from_snapshot,
     nominal_values,
+    parameters_of,
+    scaled_entries,
     snapshot_names,
 )
 from dualfid_robot.simulators.base import PARAMETERS, Simulator
 
-# The parts of MuJoCo's integration state that change in our use; restoring them restores a world to the bit.
-_STATE = ("time", "qpos", "qvel", "act", "ctrl", "qacc_warmstart")
+# What a world carries from one step to the next besides qpos and qvel, and what a reset puts back.
+_MEMORY = ("time", "act", "ctrl", "history", "plastic", "qacc_warmstart")
+# Restoring these restores a world to the bit: the parts of MuJoCo's integration state that change in our use.
+_STATE = ("qpos", "qvel", *_MEMORY)
 
 
 class MujocoSimulator(Simulator):
@@ -60,13 +66,24 @@ class MujocoSimulator(Simulator):
         contact_bodies: Sequence[str] = (),
         device: torch.device | str = "cpu",
     ) -> None:
+        """Build the worlds.
+
+        Raises:
+            ConfigError: the model lets bodies sleep, of which MuJoCo keeps account outside of its state.
+        """
         super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
         self.config = config
         self.model = config.compile(robot, control_dt, contact_bodies)
+        if self.model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP:
+            raise ConfigError(
+                f"engine=mujoco cannot simulate {robot.path.name}: sleeping bodies (option flag sleep): not supported"
+            )
         self._batch = mujoco.batch.Batch(self.model, num_worlds, config.threads)
         self._rows = np.arange(num_worlds)
         self._views = {name: self._batch.bind(name) for name in _STATE}
         self._tensors = {name: torch.from_numpy(view) for name, view in self._views.items()}
+        initial = mujoco.MjData(self.model)
+        self._initial_memory = {name: torch.from_numpy(np.array(getattr(initial, name))) for name in _MEMORY}
         self._parameters: dict[str, np.ndarray] = {}  # of all worlds, by name; what was never set is not in it
         if contact_bodies:
             start = int(self.model.sensor_adr[self.model.nsensor - len(contact_bodies)])
@@ -105,34 +122,43 @@ class MujocoSimulator(Simulator):
         self._write_state(ids, qpos, qvel)
         self._tensors["qpos"][ids] = qpos.double()
         self._tensors["qvel"][ids] = qvel.double()
-        for name in ("time", "act", "ctrl", "qacc_warmstart"):
-            self._tensors[name][ids] = 0.0
+        for name, initial in self._initial_memory.items():
+            self._tensors[name][ids] = initial
 
     def _set_parameter(self, name: str, ids: Tensor, values: Tensor) -> None:
-        if name == "motor_strength":
-            check_actuators(self.model, self.robot.path.name)
+        check_parameter(self.model, self.robot.path.name, name)
+        if name == "com":
+            check_com(self.model, self.robot.path.name, values)
         if name not in self._parameters:
-            self._parameters[name] = nominal_values(self.model, name, self.num_worlds)
+            self._parameters[name] = nominal_values(self.robot, name, self.num_worlds)
         self._parameters[name][ids.numpy()] = values.numpy()
         self._apply(name, np.sort(ids.numpy()))
 
     def _apply(self, name: str, worlds: np.ndarray) -> None:
         """Write a parameter of some worlds, in ascending order, into their models."""
-        values = self._parameters[name][worlds]
         if name == "gravity":
-            self._batch.expand("opt.gravity")[worlds] = values
-            return
-        if name == "mass":
-            values = np.insert(values, 0, 1.0, axis=1)  # MuJoCo's body 0 is the world
-        for field in FIELDS[name]:
-            nominal = getattr(self.model, field)
-            factors = np.expand_dims(values, tuple(range(values.ndim, 1 + nominal.ndim)))
-            if name == "friction":
-                factors = np.where(np.arange(nominal.shape[1]) < SLIDING[field], factors, 1.0)
-            if nominal.size:
-                self._batch.expand(field)[worlds] = nominal * factors
-        if name == "mass":
+            self._batch.expand("opt.gravity")[worlds] = self._parameters[name][worlds]
+        elif name == "com":
+            self._batch.expand("body_ipos")[worlds, 1:] = self.model.body_ipos[1:] + self._parameters[name][worlds]
+        else:
+            for field in FIELDS[name]:
+                if getattr(self.model, field).size:
+                    self._batch.expand(field)[worlds] = self._scaled(field, worlds)
+        if name in INERTIAL:
             self._batch.set_const(worlds)  # inverse inertias, from which the constraint solver takes its scales
+
+    def _scaled(self, field: str, worlds: np.ndarray) -> np.ndarray:
+        """A field of some worlds, under all the factors that they were given."""
+        nominal = getattr(self.model, field)
+        product = np.tile(nominal, (len(worlds), *[1] * nominal.ndim))
+        for name in parameters_of(field):
+            if name in self._parameters:
+                factors = self._parameters[name][worlds]
+                if name == "mass":
+                    factors = np.insert(factors, 0, 1.0, axis=1)  # MuJoCo's body 0 is the world
+                factors = np.expand_dims(factors, tuple(range(factors.ndim, product.ndim)))
+                product *= np.where(scaled_entries(self.model, name, field), factors, 1.0)
+        return product
 
     def snapshot(self) -> dict[str, np.ndarray]:
         state = {name: view.copy() for name, view in self._views.items()}
@@ -147,7 +173,7 @@ class MujocoSimulator(Simulator):
         self.contact_wrench.copy_(torch.from_numpy(snapshot["contact_wrench"]))
         saved = from_snapshot(snapshot)
         for name in saved.keys() | self._parameters.keys():
-            values = saved[name] if name in saved else nominal_values(self.model, name, self.num_worlds)
+            values = saved[name] if name in saved else nominal_values(self.robot, name, self.num_worlds)
             self._parameters[name] = values.copy()
             self._apply(name, self._rows)
 

@@ -22,6 +22,9 @@ from dualfid_robot.simulators._mujoco_fidelity import MujocoFidelity
 from dualfid_robot.simulators._mujoco_parameters import from_snapshot, snapshot_names
 from dualfid_robot.simulators.base import PARAMETERS, Simulator
 
+# What a world carries from one step to the next besides qpos and qvel.
+_MEMORY = ("time", "act", "ctrl", "history", "qacc_warmstart")
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -99,7 +102,7 @@ class MujocoWarpSimulator(Simulator):
             raise ConfigError(f"engine=mujoco_warp cannot simulate {robot.path.name}: {error}") from error
         self._state = self._worlds.state
         self.qpos, self.qvel = self._state["qpos"], self._state["qvel"]
-        self._parameters = WorldParameters(self.model, robot.path.name, self._worlds, num_worlds, self.device)
+        self._parameters = WorldParameters(self.model, robot, self._worlds, num_worlds, self.device)
         self._reported = {"nconmax": 0, "njmax": 0}
 
     @property
@@ -116,16 +119,16 @@ class MujocoWarpSimulator(Simulator):
 
     def set_state(self, ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         self._write_state(ids, qpos, qvel)
-        for name in ("time", "act", "ctrl", "qacc_warmstart"):
-            self._state[name][ids] = 0.0
+        for name in _MEMORY:
+            self._state[name][ids] = self._worlds.initial[name]
 
     def set_state_where(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         n, rows = len(mask), mask[:, None]
         torch.where(rows, qpos, self.qpos[:n], out=self.qpos[:n])
         torch.where(rows, qvel, self.qvel[:n], out=self.qvel[:n])
-        for name in ("act", "ctrl", "qacc_warmstart"):
-            self._state[name][:n].masked_fill_(rows, 0.0)
-        self._state["time"][:n].masked_fill_(mask, 0.0)
+        for name in _MEMORY:
+            memory = self._state[name][:n]
+            torch.where(mask.reshape(n, *[1] * (memory.ndim - 1)), self._worlds.initial[name], memory, out=memory)
         self.contact_wrench[:n].masked_fill_(rows[:, :, None], 0.0)
 
     def _set_parameter(self, name: str, ids: Tensor, values: Tensor) -> None:
@@ -183,7 +186,7 @@ def _refuse_hidden_state(model: mujoco.MjModel, name: str) -> None:
     """Refuse what carries state between steps that neither resets nor snapshots here would know of."""
     sleeps = model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP
     for feature, present in (
-        ("delayed actuators or sensors", model.nhistory > 0),
+        ("delayed sensors", bool((model.sensor_history[:, 0] > 0).any())),  # a step computes none but the last's
         ("plastic joints, tendons or flexes", model.nplastic > 0),
         ("sleeping bodies (option flag sleep)", bool(sleeps)),
     ):

@@ -7,6 +7,7 @@ same engine in other circumstances. A promise that no number measures is an asse
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
 import math
@@ -34,6 +35,14 @@ ANT = RobotModel(ROOT / "assets" / "ant.xml", ("foot_1", "foot_2", "foot_3", "fo
 CROOKED = RobotModel(ROBOTS / "crooked.xml")
 BENCH = RobotModel(ROBOTS / "bench.xml")
 SERVO = RobotModel(ROBOTS / "servo.xml")
+VELOCITY = RobotModel(ROBOTS / "velocity.xml")
+LIMITED = RobotModel(ROBOTS / "limited.xml")
+DC_MOTOR = RobotModel(ROBOTS / "dc_motor.xml")
+STIFF = RobotModel(ROBOTS / "stiff.xml")
+STATEFUL = RobotModel(ROBOTS / "stateful.xml")
+WORKSHOP = RobotModel(ROBOTS / "workshop.xml", ("drawer", "ball", "block"))
+DELAYED = RobotModel(ROBOTS / "delayed.xml")
+DRONE = RobotModel(ROBOTS / "drone.xml")
 SLED = RobotModel(ROBOTS / "sled.xml", ("sled",))
 
 
@@ -165,12 +174,19 @@ def rotation_error(a: Tensor, b: Tensor) -> Tensor:
     return 2 * torch.arcsin(imaginary.norm(dim=1).clamp(max=1.0))
 
 
-def momenta(simulator: Simulator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre of mass, linear momentum, angular momentum about that centre, (n, 3) each, by MuJoCo's functions."""
-    model = simulator.robot.model
+def momenta(simulator: Simulator, com: Tensor | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centre of mass, linear momentum, angular momentum about that centre, (n, 3) each, by MuJoCo's functions.
+
+    Args:
+        com: (n, bodies, 3), by how much the bodies' centres of mass are away from where the robot's file has them.
+    """
+    model = copy.copy(simulator.robot.model)
     data = mujoco.MjData(model)
     rows = []
-    for qpos, qvel in zip(positions(simulator), velocities(simulator), strict=True):
+    for world, (qpos, qvel) in enumerate(zip(positions(simulator), velocities(simulator), strict=True)):
+        if com is not None:
+            model.body_ipos[1:] = simulator.robot.model.body_ipos[1:] + com[world].numpy()
+            mujoco.mj_setConst(model, data)
         data.qpos[:], data.qvel[:] = qpos, qvel
         mujoco.mj_kinematics(model, data)
         mujoco.mj_comPos(model, data)
@@ -303,18 +319,135 @@ def _relative(found: np.ndarray, expected: np.ndarray) -> float:
 def position_actuator(build: Build) -> float:
     """A load that MJCF's `<position kp= kv=>` pulls to its target, 1.5 Hz and damping ratio 0.3, for a second: largest
     distance from the damped oscillation, relative to the first distance."""
-    simulator = build(SERVO, 1)
-    put(simulator, torch.tensor([[0.0, 0, 0, 0, -0.2]]), torch.zeros(1, 5))
-    target, distance, mass, kp, kv = 0.3, 0.5, 2.0, 177.65, 11.31
+    return _oscillation(build(SERVO, 1), np.array([177.65]), np.array([11.31]))
+
+
+def _oscillation(simulator: Simulator, kp: np.ndarray, kv: np.ndarray) -> float:
+    """Relative distance of the servo's load from its damped oscillation, with a kp and kv for each world."""
+    n = simulator.num_worlds
+    start, target, mass = -0.2, 0.3, 2.0
+    qpos = torch.zeros(n, 5)
+    qpos[:, 4] = start
+    put(simulator, qpos, torch.zeros(n, 5))
     decay = kv / (2 * mass)
-    omega = math.sqrt(kp / mass - decay**2)
+    omega = np.sqrt(kp / mass - decay**2)
     worst = 0.0
     for period in range(1, 61):
-        step(simulator, torch.tensor([[0.0, 0.0, target]]))
+        step(simulator, torch.tensor([0.0, 0.0, target]).expand(n, -1))
         t = period * DT
-        offset = -distance * math.exp(-decay * t) * (math.cos(omega * t) + decay / omega * math.sin(omega * t))
-        worst = max(worst, abs(float(simulator.qpos[0, 4]) - target - offset))
-    return worst / distance
+        share = np.exp(-decay * t) * (np.cos(omega * t) + decay / omega * np.sin(omega * t))
+        off = positions(simulator)[:, 4] - target - (start - target) * share
+        worst = max(worst, float(np.abs(off).max()))
+    return worst / (target - start)
+
+
+@measured("stiff servo")
+def stiff_servo(build: Build) -> float:
+    """A position actuator of 20.7 Hz and damping ratio 0.2, which oscillates ever more if its force is held for a
+    control period of 1/60 s: distance of its load from the target after half a second, relative to the first."""
+    simulator = build(STIFF, 1)
+    run(simulator, 0.5, torch.tensor([[0.0, 0.0, 0.1]]))
+    return abs(float(simulator.qpos[0, 4]) / 0.1 - 1)
+
+
+@measured("velocity actuator")
+def velocity_actuator(build: Build) -> float:
+    """A load that MJCF's `<velocity kv=>` takes from -1 m/s to 2 m/s with a time constant of 0.25 s: largest distance
+    of its velocity from the exponential approach within a second, relative to the first distance."""
+    return _approach(build(VELOCITY, 1), np.array([8.0]))
+
+
+def _approach(simulator: Simulator, kv: np.ndarray) -> float:
+    """Relative distance of the load's velocity from its exponential approach, with a kv for each world."""
+    n = simulator.num_worlds
+    start, target, mass = -1.0, 2.0, 2.0
+    qvel = torch.zeros(n, 5)
+    qvel[:, 4] = start
+    put(simulator, torch.zeros(n, 5), qvel)
+    worst = 0.0
+    for period in range(1, 61):
+        step(simulator, torch.tensor([0.0, 0.0, target]).expand(n, -1))
+        expected = target + (start - target) * np.exp(-kv / mass * period * DT)
+        worst = max(worst, float(np.abs(velocities(simulator)[:, 4] - expected).max()))
+    return worst / (target - start)
+
+
+@measured("actuator limits")
+def actuator_limits(build: Build) -> float:
+    """A position servo at its force range of -4 N to 2 N and a velocity servo beyond its control range of -1 rad/s to
+    3 rad/s, both ways: velocities after half a second against constant acceleration and the exponential approach to the
+    bound, relative."""
+    simulator = build(LIMITED, 2)
+    run(simulator, 0.5, torch.tensor([[0.0, 0.0, 1.5, 9.0], [0.0, 0.0, -1.5, -7.0]]))
+    load = np.array([2.0, -4.0]) / 2.0 * 0.5
+    # The spinner's own damping of 0.5 N m s/rad takes a quarter of its velocity and shortens its time constant.
+    spinner = np.array([3.0, -1.0]) * 1.5 / 2.0 * (1 - math.exp(-2.0 / 0.5 * 0.5))
+    return _relative(velocities(simulator)[:, [4, 3]], np.stack([load, spinner], 1))
+
+
+@measured("DC motor")
+def dc_motor(build: Build) -> float:
+    """MJCF's `<dcmotor>` with 8 N at rest and 4 m/s without load, bounded to 6 N, at full and half voltage and beyond
+    the control range: largest distance of its load's velocity from constant acceleration, then exponential approach,
+    within a second, relative to the speed without load."""
+    simulator = build(DC_MOTOR, 3)
+    voltage = torch.tensor([12.0, -6.0, 50.0])
+    ctrl = torch.cat([torch.zeros(3, 2), voltage[:, None]], 1)
+    u = np.array([1.0, -0.5, 1.0])  # share of full voltage
+    stall, free, bound, mass = 8.0, 4.0, 6.0, 2.0
+    knee = np.maximum(np.abs(u) - bound / stall, 0.0) * free  # speed up to which the bound holds
+    until = knee * mass / bound
+    worst = 0.0
+    for period in range(1, 61):
+        step(simulator, ctrl)
+        t = period * DT
+        after = np.abs(u) * free - (np.abs(u) * free - knee) * np.exp(-stall / free / mass * (t - until))
+        expected = np.sign(u) * np.where(t < until, bound / mass * t, after)
+        worst = max(worst, float(np.abs(velocities(simulator)[:, 4] - expected).max()))
+    return worst / free
+
+
+@measured("actuator delay")
+def actuator_delay(build: Build) -> float:
+    """A motor whose controls change every period and act two and a half periods later: velocity of its load at the end
+    of each of twelve periods against the sum of the delayed impulses, relative to the largest. Delays count physics
+    steps, so this is exact."""
+    simulator = build(DELAYED, 2)
+    ctrl = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
+    worst, peak = 0.0, 0.0
+    for period in range(12):
+        step(simulator, torch.cat([torch.zeros(2, 2), ctrl[:, period : period + 1]], 1))
+        acted = ctrl[:, : max(period - 1, 0)].double().numpy()
+        impulses = acted.sum(1) - (acted[:, -1] / 2 if period > 1 else 0.0)  # the last for half a period
+        expected = 2.0 * impulses * DT / 2.0
+        worst = max(worst, float(np.abs(velocities(simulator)[:, 4] - expected).max()))
+        peak = max(peak, float(np.abs(expected).max()))
+    return worst / peak
+
+
+@measured("thrust on sites")
+def thrust_on_sites(build: Build) -> float:
+    """Rotors as motors on sites, on a body that leans by 0.5 rad and flies: velocities after a millisecond against
+    thrust along the body's axis, and its torque, relative to the largest linear and angular one. Of three worlds, one
+    has equal thrusts, one unequal ones, one is beyond the control range."""
+    dt, lean = 1e-3, 0.5
+    simulator = build(DRONE, 3, dt=dt, substeps=1)
+    qpos = torch.zeros(3, 7)
+    qpos[:, 3], qpos[:, 4] = math.cos(lean / 2), math.sin(lean / 2)
+    put(simulator, qpos, torch.zeros(3, 6))
+    step(simulator, torch.tensor([[3.0, 3.0], [5.0, 2.0], [99.0, -4.0]]))
+    thrust = np.array([[3.0, 3.0], [5.0, 2.0], [8.0, 0.0]])
+    total, apart = thrust.sum(1), thrust[:, 0] - thrust[:, 1]
+    axis = np.array([0.0, -math.sin(lean), math.cos(lean)])
+    linear = (total[:, None] * axis / 0.5 - [0.0, 0.0, GRAVITY]) * dt
+    zero = np.zeros(3)
+    angular = np.stack([0.1 * apart / 0.004, zero, 0.01 * apart / 0.008], 1) * dt
+    found = velocities(simulator)
+    errors = (
+        np.abs(found[:, :3] - linear).max() / np.abs(linear).max(),
+        np.abs(found[:, 3:] - angular).max() / (np.abs(angular).max()),
+    )
+    return float(max(errors))
 
 
 @measured("joint limits", "rad")
@@ -557,20 +690,89 @@ def parameter_gravity(build: Build) -> float:
     return float(np.abs(velocities(simulator)[:, :3] - expected).max() / np.abs(expected).max())
 
 
+@measured("parameter: com", parameter="com")
+def parameter_com(build: Build) -> float:
+    """A pendulum at rest whose centre of mass is moved aside, and further down: angular velocity after a millisecond
+    against the static torque m g dx over the inertia about the joint, relative to the largest."""
+    dt = 1e-3
+    simulator = build(BENCH, 4, dt=dt, substeps=1)
+    offsets = torch.zeros(4, 5, 3)
+    offsets[:, 0] = torch.tensor([[0.1, 0.0, 0.0], [-0.05, 0.0, 0.0], [0.1, 0.3, -0.25], [0.0, 0.0, 0.0]])
+    set_parameter(simulator, "com", offsets)
+    run(simulator, dt)
+    dx, dz = offsets[:, 0, 0].double().numpy(), -0.25 + offsets[:, 0, 2].double().numpy()
+    expected = 2 * GRAVITY * dx / (0.02 + 2 * (dx**2 + dz**2)) * dt
+    return float(np.abs(velocities(simulator)[:, 0] - expected).max() / np.abs(expected).max())
+
+
+@measured("parameter: com, free fall", "m", parameter="com")
+def parameter_com_in_free_fall(build: Build) -> float:
+    """The tumbling robots with every body's centre of mass moved by some centimetres, otherwise in each world: distance
+    of the whole one from its parabola after a second."""
+    simulator = build(CROOKED, 4)
+    bodies = len(CROOKED.body_names)
+    offsets = 0.05 * torch.randn(4, bodies, 3, generator=torch.Generator().manual_seed(5))
+    set_parameter(simulator, "com", offsets)
+    put(simulator, *random_states(CROOKED, 4))
+    centre, linear, _ = momenta(simulator, offsets)
+    assert np.abs(centre - momenta(simulator)[0]).max() > 0.02
+    run(simulator, 1.0)
+    expected = centre + linear / CROOKED.model.body_subtreemass[0] - np.array([0.0, 0.0, GRAVITY / 2])
+    return float(np.abs(momenta(simulator, offsets)[0] - expected).max())
+
+
+@measured("parameter: servo stiffness", parameter="servo_stiffness")
+def parameter_servo_stiffness(build: Build) -> float:
+    """The position actuator's load with 0.5, 1 and 2 times the stiffness, and once under a motor of 1.2 times the
+    strength besides: distance from the damped oscillation."""
+    simulator = build(SERVO, 4)
+    stiffness, strength = torch.ones(4, 3), torch.ones(4, 3)
+    stiffness[:, 2], strength[3, 2] = torch.tensor([0.5, 1.0, 2.0, 1.5]), 1.2
+    set_parameter(simulator, "motor_strength", strength)
+    set_parameter(simulator, "servo_stiffness", stiffness)
+    kp = 177.65 * (stiffness * strength)[:, 2].double().numpy()
+    return _oscillation(simulator, kp, 11.31 * strength[:, 2].double().numpy())
+
+
+@measured("parameter: servo damping", parameter="servo_damping")
+def parameter_servo_damping(build: Build) -> float:
+    """The position and the velocity actuator's loads with 0.5, 1 and 2 times the damping, and once under a motor of 1.2
+    times the strength besides: the larger of the distances from the damped oscillation and the exponential approach."""
+    damping, strength = torch.ones(4, 3), torch.ones(4, 3)
+    damping[:, 2], strength[3, 2] = torch.tensor([0.5, 1.0, 2.0, 1.5]), 1.2
+    servo, velocity = build(SERVO, 4), build(VELOCITY, 4)
+    for simulator in (servo, velocity):
+        set_parameter(simulator, "servo_damping", damping)
+        set_parameter(simulator, "motor_strength", strength)
+    stronger, factors = strength[:, 2].double().numpy(), (damping * strength)[:, 2].double().numpy()
+    return max(_oscillation(servo, 177.65 * stronger, 11.31 * factors), _approach(velocity, 8.0 * factors))
+
+
 NEW_PARAMETERS: dict[str, Callable[[RobotModel, int], Tensor]] = {
     "friction": lambda robot, k: torch.linspace(0.3, 0.8, k),
     "mass": lambda robot, k: torch.linspace(0.7, 1.3, k)[:, None].expand(k, len(robot.body_names)).contiguous(),
+    "com": lambda robot, k: torch.linspace(-0.02, 0.03, k * len(robot.body_names) * 3).reshape(k, -1, 3),
     "damping": lambda robot, k: torch.linspace(0.5, 2.0, k),
     "motor_strength": lambda robot, k: torch.linspace(0.5, 1.2, k * robot.model.nu).reshape(k, robot.model.nu),
+    "servo_stiffness": lambda robot, k: torch.linspace(0.6, 1.5, k * robot.model.nu).reshape(k, robot.model.nu),
+    "servo_damping": lambda robot, k: torch.linspace(1.4, 0.7, k * robot.model.nu).reshape(k, robot.model.nu),
     "gravity": lambda robot, k: torch.tensor([0.5, 0.0, -8.0]).repeat(k, 1),
 }
 """Other values of each parameter for k worlds."""
 
 
+def settable(simulator: Simulator) -> list[str]:
+    """The parameters that the engine can set of this robot: factors on servos need one."""
+    affine = mujoco.mjtBias.mjBIAS_AFFINE
+    servos = bool((simulator.robot.model.actuator_biastype == affine).any())
+    return [name for name in simulator.SUPPORTED_PARAMETERS if servos or not name.startswith("servo_")]
+
+
 def change_parameters(simulator: Simulator, ids: Tensor) -> None:
     """Give worlds other values of everything that the engine can set."""
-    for name in simulator.SUPPORTED_PARAMETERS:
-        set_parameter(simulator, name, NEW_PARAMETERS[name](simulator.robot, len(ids)), ids)
+    for name in settable(simulator):
+        values = NEW_PARAMETERS[name](simulator.robot, max(len(ids), 1))[: len(ids)]
+        set_parameter(simulator, name, values, ids)
 
 
 # --- Worlds of a batch -----------------------------------------------------------------------------------------------

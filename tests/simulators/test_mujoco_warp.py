@@ -349,6 +349,10 @@ BALL = '<body name="ball" pos="0 0 1"><freejoint/><geom size="0.1"/></body>'
     [
         ('<option><flag fwdinv="enable"/></option>', "mjENBL_FWDINV is unsupported"),
         ('<option><flag sleep="enable"/></option>', "sleeping bodies"),
+        (
+            '<sensor><framepos objtype="body" objname="ball" delay="0.01" nsample="5"/></sensor>',
+            "delayed sensors",
+        ),
     ],
 )
 def test_what_it_does_not_support_is_named(make_warp: Warp, robot_of: RobotOf, rest: str, named: str) -> None:
