@@ -1,25 +1,30 @@
-"""Learning curves of dual, high-only and low-only training against measured total cost, in E_high.
+"""Learning curves of dual, high-only and low-only training against measured total cost, in E_high, for every task.
 
     python benchmarks/learning.py --task Ant --cost 300 --seeds 1 2 3
+    python benchmarks/learning.py --task Quadcopter --methods dual
 
-Each run is `python train.py task=… seed=… max_cost=…` with default settings, in turn, so that each has the machine to
-itself; high-only and low-only add `allocation=…`. Then checkpoints of each run are evaluated: deterministic return in
-the default high simulator, 64 complete episodes. The deployed policy is evaluated: the adapted one, and low-only's base
-policy, which never saw the high simulator. Finished runs are kept under runs/ and not repeated.
+Each run is `python train.py task=… seed=…` with default settings, in turn, so that each has the machine to itself;
+high-only and low-only add `allocation=…`, and a cost adds `max_cost=…` and takes away the bound on iterations. Then
+checkpoints of each run are evaluated: the deterministic policy in the default high simulator, 64 complete episodes. The
+deployed policy is evaluated: the adapted one, and low-only's base policy, which never saw the high simulator. Finished
+runs are kept under runs/ and not repeated.
 
-Writes docs/learning_<task>.json and docs/learning_<task>.png and prints the table of docs/performance.md.
+What counts is the task's figure of merit in the table `FIGURES` below. Writes docs/learning_<task>.json and
+docs/learning_<task>.png and prints the tables of docs/performance.md and of README.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 
@@ -27,6 +32,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from dualfid_robot.policies.actor_critic import PolicyName
+from dualfid_robot.runners.agents import policy_agent
 from dualfid_robot.runners.checkpoint import load_checkpoint
 from dualfid_robot.runners.entry import ROOT
 from dualfid_robot.runners.evaluation import Evaluation, evaluate
@@ -37,10 +43,61 @@ METHODS: dict[str, tuple[list[str], PolicyName]] = {
     "high_only": (["allocation=high_only"], "adapted"),
     "low_only": (["allocation=low_only"], "base"),
 }
-THRESHOLD = {"Ant": 3000.0, "Cartpole": 450.0}
 POINTS = 8
 EPISODES = 64
 COLOURS = {"dual": "tab:blue", "high_only": "tab:orange", "low_only": "tab:green"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a task is judged by.
+
+    Attributes:
+        name: "return", or one of `Task.measure`.
+        target: bound that a trained policy shall reach.
+        sense: whether it shall be at least or at most that.
+        when: the mean over whole episodes, the value in their last step, or, for a curriculum that needs many episodes,
+            what training last logged.
+        unit: behind the number.
+    """
+
+    name: str
+    target: float
+    sense: Literal["≥", "<"] = "≥"
+    when: Literal["episode", "end", "training"] = "episode"
+    unit: str = ""
+
+    def reached(self, value: float) -> bool:
+        return value >= self.target if self.sense == "≥" else value < self.target
+
+    def of(self, result: Evaluation, metrics: dict[str, float], side: str) -> float:
+        """Its value.
+
+        Args:
+            result: of a checkpoint's policy.
+            metrics: logged when the checkpoint was written.
+            side: the simulator whose metrics count.
+        """
+        if self.name == "return":
+            return result.mean
+        if self.when == "training":
+            return metrics[f"measure_{self.name}/{side}"]
+        return float((result.measures if self.when == "episode" else result.final_measures)[self.name].mean())
+
+    def __str__(self) -> str:
+        return f"{self.name.replace('_', ' ')} {self.sense} {self.target:g} {self.unit}".rstrip()
+
+
+FIGURES = {
+    "Cartpole": Figure("return", 480.0),
+    "Ant": Figure("return", 5000.0),
+    "BallBalance": Figure("return", 400.0),  # 80% of the maximum: 500 steps, 1 at most in each
+    "Quadcopter": Figure("position_error", 0.1, "<", "end", "m"),
+    "Anymal": Figure("velocity_error", 0.25, "<", "episode", "m/s"),
+    "Humanoid": Figure("return", 3000.0),
+    "FrankaCabinet": Figure("opened", 0.8, "≥", "end"),
+    "AnymalTerrain": Figure("terrain_level", 2.0, "≥", "training"),  # of 0 to 9; every robot begins at 0
+}
 
 
 def train(name: str, overrides: list[str]) -> Path:
@@ -50,7 +107,7 @@ def train(name: str, overrides: list[str]) -> Path:
         return finished[0]
     started = time.monotonic()
     subprocess.run([sys.executable, str(ROOT / "train.py"), f"experiment={name}", *overrides], check=True)
-    (folder,) = (folder for folder in Path("runs").glob(f"{name}_*"))
+    folder = max(Path("runs").glob(f"{name}_*"), key=lambda path: path.stat().st_mtime)
     (folder / "finished").write_text(f"{time.monotonic() - started:.1f} s of wall time, start-up included\n")
     return folder
 
@@ -59,7 +116,7 @@ def evaluation(path: Path, policy_name: PolicyName) -> Evaluation:
     """A checkpoint's policy in its own E_high."""
     experiment, policy = load_policy(path)
     pool = experiment.make_pool(experiment.settings["simulator"]["high"], EPISODES, seed=10_000)
-    result = evaluate(policy, pool, policy_name)
+    result = evaluate(policy_agent(policy, policy_name), pool)
     pool.simulator.close()
     return result
 
@@ -69,27 +126,29 @@ def final_return(folder: Path) -> float:
     return evaluation(folder / "nn" / "last.pth", "adapted").mean
 
 
-def curve(folder: Path, policy_name: PolicyName) -> list[dict[str, float]]:
-    """Deterministic return in E_high of evenly spaced checkpoints, and of the last one."""
+def curve(folder: Path, method: str, figure: Figure) -> list[dict[str, float]]:
+    """Return and figure of merit in E_high of evenly spaced checkpoints, and of the last one."""
     saved = sorted((folder / "nn").glob("iteration_*.pth"))
     chosen = [saved[len(saved) * k // POINTS] for k in range(POINTS)] if len(saved) > POINTS else saved
+    side = "low" if method == "low_only" else "high"
     points = []
     for path in [*dict.fromkeys(chosen), folder / "nn" / "last.pth"]:
         state = load_checkpoint(path)
-        result = evaluation(path, policy_name)
+        result = evaluation(path, METHODS[method][1])
         low, high = result.interval
         point = {"cost_seconds": state["cost_seconds"], "samples": state["samples"], "return": result.mean}
-        points.append(point | {"low": low, "high": high, "episode_length": float(result.lengths.mean())})
+        point |= {"low": low, "high": high, "episode_length": float(result.lengths.mean())}
+        points.append(point | {"figure": figure.of(result, state["metrics"], side)})
     return points
 
 
-def cost_to_reach(points: list[dict[str, float]], threshold: float) -> float | None:
-    """Cost at which the curve first crosses the threshold, linear between its points."""
-    previous = {"cost_seconds": 0.0, "return": 0.0}
+def cost_to_reach(points: list[dict[str, float]], figure: Figure) -> float | None:
+    """Cost at which the curve first reaches the target, linear between its points; the start counts as worst."""
+    previous = {"cost_seconds": 0.0, "figure": 0.0 if figure.sense == "≥" else math.inf}
     for point in points:
-        if point["return"] >= threshold:
-            rise = point["return"] - previous["return"]
-            share = (threshold - previous["return"]) / rise if rise > 0 else 1.0
+        if figure.reached(point["figure"]):
+            change = point["figure"] - previous["figure"]
+            share = (figure.target - previous["figure"]) / change if math.isfinite(change) and change != 0.0 else 1.0
             return previous["cost_seconds"] + max(share, 0.0) * (point["cost_seconds"] - previous["cost_seconds"])
         previous = point
     return None
@@ -99,49 +158,62 @@ def plot(curves: dict[str, dict[str, list[dict[str, float]]]], task: str, path: 
     figure, axes = plt.subplots(figsize=(7, 4))
     for method, seeds in curves.items():
         for k, points in enumerate(seeds.values()):
-            cost, returns = [p["cost_seconds"] for p in points], [p["return"] for p in points]
+            cost, values = [p["cost_seconds"] for p in points], [p["figure"] for p in points]
             label = method.replace("_", "-") if k == 0 else None
-            axes.plot(cost, returns, color=COLOURS[method], marker=".", alpha=0.8, label=label)
-    axes.axhline(THRESHOLD[task], color="grey", linewidth=0.8, linestyle="--")
+            axes.plot(cost, values, color=COLOURS[method], marker=".", alpha=0.8, label=label)
+    axes.axhline(FIGURES[task].target, color="grey", linewidth=0.8, linestyle="--")
     axes.set_xlabel("measured cost: simulators and learner, s on 2 cores")
-    axes.set_ylabel("deterministic return in E_high")
+    axes.set_ylabel(
+        f"{FIGURES[task].name.replace('_', ' ')} {FIGURES[task].unit}".rstrip() + ", deterministic, in E_high"
+    )
     axes.set_title(f"{task}: one line per seed")
     axes.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
 
+def print_tables(curves: dict[str, dict[str, list[dict[str, float]]]], task: str, command: str) -> None:
+    figure = FIGURES[task]
+    print(f"\n| method | {figure}, per seed | median | cost to reach it, per seed | cost | M samples |")
+    print("|---|---|---|---|---|---|")
+    for method, seeds in curves.items():
+        finals = [points[-1]["figure"] for points in seeds.values()]
+        reached = [cost_to_reach(points, figure) for points in seeds.values()]
+        cost, samples = (statistics.median(p[-1][key] for p in seeds.values()) for key in ("cost_seconds", "samples"))
+        values = ", ".join(f"{value:.4g}" for value in finals)
+        costs = ", ".join("not reached" if value is None else f"{value:.0f} s" for value in reached)
+        median = statistics.median(finals)
+        print(f"| {method} | {values} | {median:.4g} | {costs} | {cost:.0f} s | {samples / 1e6:.2f} |")
+        if method == "dual":
+            link = f"[curve](docs/learning_{task.lower()}.png)"
+            row = f"| {task} | {figure} | {values} | {cost:.0f} s | {samples / 1e6:.2f} | {link} | `{command}` |"
+    if "dual" in curves:
+        print("\n| task | target | per seed | measured cost | M samples | | command |\n|---|---|---|---|---|---|---|")
+        print(row)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--task", choices=sorted(THRESHOLD), default="Ant")
-    parser.add_argument("--cost", type=float, default=300.0)
+    parser.add_argument("--task", choices=sorted(FIGURES), default="Ant")
+    parser.add_argument("--cost", type=float, help="measured seconds of each run; else the task's own max_epochs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=list(METHODS))
     arguments = parser.parse_args()
-    curves: dict[str, dict[str, Any]] = {method: {} for method in arguments.methods}
+    bounds = [] if arguments.cost is None else [f"max_cost={arguments.cost}", "max_iterations=100000"]
+    length = "default" if arguments.cost is None else f"{arguments.cost:.0f}s"
     folders = {}
     for seed in arguments.seeds:
         for method in arguments.methods:
-            name = f"learning_{arguments.task}_{method}_seed{seed}_{arguments.cost:.0f}s"
-            bounds = [f"max_cost={arguments.cost}", "max_iterations=100000"]
+            name = f"learning_{arguments.task}_{method}_seed{seed}_{length}"
             overrides = [f"task={arguments.task}", f"seed={seed}", *bounds, *METHODS[method][0]]
             folders[method, seed] = train(name, overrides)
+    curves: dict[str, dict[str, Any]] = {method: {} for method in arguments.methods}
     for (method, seed), folder in folders.items():
-        curves[method][str(seed)] = curve(folder, METHODS[method][1])
+        curves[method][str(seed)] = curve(folder, method, FIGURES[arguments.task])
     stem = ROOT / "docs" / f"learning_{arguments.task.lower()}"
     stem.with_suffix(".json").write_text(json.dumps(curves, indent=1) + "\n")
     plot(curves, arguments.task, stem.with_suffix(".png"))
-    threshold = THRESHOLD[arguments.task]
-    print(f"\n{arguments.task}, {arguments.cost:.0f} s of measured cost, seeds {arguments.seeds}")
-    print(f"| method | return in E_high, per seed | median | cost to {threshold:.0f}, per seed | M samples |")
-    print("|---|---|---|---|---|")
-    for method, seeds in curves.items():
-        finals = [points[-1]["return"] for points in seeds.values()]
-        reached = [cost_to_reach(points, threshold) for points in seeds.values()]
-        samples = statistics.median(points[-1]["samples"] for points in seeds.values()) / 1e6
-        returns = ", ".join(f"{value:.0f}" for value in finals)
-        costs = ", ".join("not reached" if value is None else f"{value:.0f} s" for value in reached)
-        print(f"| {method} | {returns} | {statistics.median(finals):.0f} | {costs} | {samples:.2f} |")
+    print_tables(curves, arguments.task, " ".join(["python", "benchmarks/learning.py", *sys.argv[1:]]))
 
 
 if __name__ == "__main__":

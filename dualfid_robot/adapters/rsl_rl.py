@@ -16,11 +16,13 @@ try:
 except ImportError as error:
     raise ConfigError("rsl_rl is not installed: pip install rsl-rl-lib") from error
 
-OBSERVATION_GROUP = "policy"
-
 
 class RslRlVecEnv(VecEnv):
-    """A pool's environments for rsl_rl's runners; the observations are the group `policy`."""
+    """A pool's environments for rsl_rl's runners.
+
+    The observations are two groups: `policy`, and `critic`, which has the task's privileged terms behind the same
+    columns.
+    """
 
     def __init__(self, env: PoolVectorEnv) -> None:
         """Wrap an environment.
@@ -53,13 +55,13 @@ class RslRlVecEnv(VecEnv):
 
     def get_observations(self) -> TensorDict:
         """The current observations."""
-        return self._group(self.env.pool.observations)
+        # Copies: PPO stores what it acted on only after the next step has overwritten the pool's tensor.
+        critic = self.env.pool.observations.clone()
+        policy = critic[:, : self.env.policy_columns]
+        return TensorDict({"policy": policy, "critic": critic}, batch_size=[self.num_envs])
 
     def step(self, actions: Tensor) -> tuple[TensorDict, Tensor, Tensor, dict[str, Any]]:
         """Advance every environment; observations, rewards (N,), ends of episodes (N,) bool, and `time_outs` (N,)."""
-        observations, rewards, terminated, truncated, _ = self.env.step(actions)
-        return self._group(observations), rewards.clone(), terminated | truncated, {"time_outs": truncated.clone()}
-
-    def _group(self, observations: Tensor) -> TensorDict:
-        # A copy: PPO stores what it acted on only after the next step has overwritten the pool's tensor.
-        return TensorDict({OBSERVATION_GROUP: observations.clone()}, batch_size=[self.num_envs])
+        _, rewards, terminated, truncated, _ = self.env.step(actions)
+        time_outs = {"time_outs": truncated.clone()}
+        return self.get_observations(), rewards.clone(), terminated | truncated, time_outs

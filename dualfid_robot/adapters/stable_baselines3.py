@@ -32,7 +32,7 @@ class StableBaselinesVecEnv(VecEnv):
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> np.ndarray:
-        """Begin a new episode everywhere, with the seed that `seed` has left; (N, num_observations)."""
+        """Begin a new episode everywhere, with the seed that `seed` has left; observations (N, columns)."""
         # The library counts a seed per environment up from the given one; ours draw from one source of random numbers.
         observations, _ = self.env.reset(seed=self._seeds[0], options=self._options[0])
         self._reset_seeds()
@@ -44,7 +44,7 @@ class StableBaselinesVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Observations (N, num_observations), rewards (N,), ends of episodes (N,) bool, and an info per environment."""
+        """Observations (N, columns), rewards (N,), ends of episodes (N,) bool, and an info per environment."""
         observations, rewards, terminated, truncated, info = self.env.step(self._actions)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         ended = terminated | truncated

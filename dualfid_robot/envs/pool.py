@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualfid_robot.envs.randomization import Randomization
 from dualfid_robot.envs.stopwatch import Stopwatch
 from dualfid_robot.envs.task import State, Task
 from dualfid_robot.simulators.base import Simulator
@@ -25,6 +26,7 @@ class PoolStatistics:
         overflows: see `Simulator.take_overflows`.
         env_steps: environment steps done.
         measures: mean over them of each of `Task.measure`.
+        randomized: mean over all worlds of each of `Randomization.values`, at the time of the question.
         step_seconds: wall time of each step: simulation, observation, reward and reset.
     """
 
@@ -34,6 +36,7 @@ class PoolStatistics:
     overflows: int = 0
     env_steps: int = 0
     measures: dict[str, float] = field(default_factory=dict)
+    randomized: dict[str, float] = field(default_factory=dict)
     step_seconds: list[float] = field(default_factory=list)
 
     @property
@@ -56,18 +59,27 @@ class EnvironmentPool:
         measured: (n,) of each of `Task.measure` in the last step.
     """
 
-    def __init__(self, simulator: Simulator, task: Task, seed: int, pin_memory: bool = False) -> None:
+    def __init__(
+        self,
+        simulator: Simulator,
+        task: Task,
+        seed: int,
+        pin_memory: bool = False,
+        randomization: Randomization | None = None,
+    ) -> None:
         """Begin an episode in every world.
 
         Args:
             simulator: the worlds.
             task: what to do in them, on the simulator's device.
-            seed: of the initial states.
+            seed: of the initial states and of whatever else is drawn.
             pin_memory: keep the public tensors in page-locked memory, from which a GPU copies without the host.
+            randomization: of the task and as many worlds, or nothing is randomised.
         """
         n, device = simulator.num_worlds, simulator.device
         self.simulator = simulator
         self.task = task
+        self.randomization = randomization
         self.observations = torch.zeros(n, task.num_observations, device=device, pin_memory=pin_memory)
         self.final_observations = torch.zeros_like(self.observations, pin_memory=pin_memory)
         self.reward = torch.zeros(n, device=device, pin_memory=pin_memory)
@@ -100,7 +112,7 @@ class EnvironmentPool:
         return self.simulator.device
 
     def seed(self, seed: int) -> None:
-        """Restart the random numbers that initial states are drawn with."""
+        """Restart the random numbers of the pool."""
         self._generator.manual_seed(seed)
 
     def reset_all(self) -> None:
@@ -121,8 +133,12 @@ class EnvironmentPool:
         with self._stopwatch:
             self._n = n = len(actions)
             self._previous_qpos[:n] = self.simulator.qpos[:n]
-            self._actions[:n] = self.task.clip_action(actions)
-            self._controls[:n] = self.task.control(self._actions[:n], self._controls[:n])
+            applied = self._actions[:n] = self.task.clip_action(actions)
+            if self.randomization is not None:
+                steps = self.episode_step[:n]
+                self.randomization.push(self.simulator, steps, self._generator)
+                applied = self.randomization.disturb(applied, steps, self._generator)
+            self._controls[:n] = self.task.control(applied, self._controls[:n])
             self.simulator.start_step(self._controls[:n], n)
 
     def finish_step(self) -> None:
@@ -140,7 +156,7 @@ class EnvironmentPool:
             torch.logical_or(terminated, failed, out=self.terminated[:n])
             self._measure(state, observed)
             task.advance(state, observed, self._generator)
-            task.write_observation(observed, self.observations[:n], first=False)
+            self._show(observed, self.observations[:n], first=False)
             self._episode_return[:n] += self.reward[:n]
             torch.ge(self.episode_step[:n], task.config.episodeLength, out=self.truncated[:n])
             self.truncated[:n] &= ~self.terminated[:n]
@@ -165,6 +181,7 @@ class EnvironmentPool:
             self.simulator.take_overflows(),
             self._env_steps,
             {name: float(total) / self._env_steps for name, total in self._measure_sums.items()},
+            {} if self.randomization is None else self.randomization.means(),
             self._stopwatch.take_laps(),
         )
         self._finished.clear()
@@ -184,6 +201,7 @@ class EnvironmentPool:
             "episode_return": self._episode_return,
             "episode_step": self.episode_step,
             "generator": self._generator.get_state(),
+            "randomization": None if self.randomization is None else self.randomization.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -197,6 +215,8 @@ class EnvironmentPool:
         self._episode_return.copy_(state["episode_return"])
         self.episode_step.copy_(state["episode_step"])
         self._generator.set_state(state["generator"])
+        if self.randomization is not None:
+            self.randomization.load_state_dict(state["randomization"])
 
     def _state(self, n: int) -> State:
         simulator = self.simulator
@@ -208,12 +228,18 @@ class EnvironmentPool:
             self._controls[:n],
             self.episode_step[:n],
             {name: values[:n] for name, values in self._memory.items()},
+            {} if self.randomization is None else {name: v[:n] for name, v in self.randomization.values.items()},
         )
 
     def _measure(self, state: State, observed: dict[str, Tensor]) -> None:
         self.measured = self.task.measure(state, observed)
         for name, values in self.measured.items():
             self._measure_sums[name] = self._measure_sums.get(name, 0.0) + values.sum(dtype=torch.float64)
+
+    def _show(self, observed: dict[str, Tensor], out: Tensor, first: bool) -> None:
+        if self.randomization is not None:
+            self.randomization.add_noise(observed, self._generator)
+        self.task.write_observation(observed, out, first)
 
     def _end(self, ids: Tensor) -> None:
         """End the episodes of the environments `ids` and begin new ones."""
@@ -223,7 +249,10 @@ class EnvironmentPool:
             self._reset(ids)
 
     def _reset(self, ids: Tensor) -> None:
-        start = self.task.begin_episode(self._state(self.num_envs).rows(ids), self._generator)
+        if self.randomization is not None:
+            self.randomization.begin_episode(self.simulator, ids, self._generator)
+        state = self._state(self.num_envs)  # views, so that it is the new one after the reset
+        start = self.task.begin_episode(state.rows(ids), self._generator)
         self.simulator.set_state(ids, start.qpos, start.qvel)
         for name, values in start.memory.items():
             self._memory[name][ids] = values
@@ -231,9 +260,8 @@ class EnvironmentPool:
         self._controls[ids] = self.task.initial_control(start.qpos)
         self._episode_return[ids] = 0.0
         self.episode_step[ids] = 0
-        observations = torch.empty_like(self.observations[ids])
-        observed = self.task.observe(self._state(self.num_envs).rows(ids))
-        self.task.write_observation(observed, observations, first=True)
+        observations = self.observations.new_empty(len(ids), self.observations.shape[1])
+        self._show(self.task.observe(state.rows(ids)), observations, first=True)
         self.observations[ids] = observations
 
     def _end_where(self, ended: Tensor) -> None:
@@ -242,7 +270,10 @@ class EnvironmentPool:
         self.final_observations[:n] = self.observations[:n]
         self._finished.append((self._episode_return[:n].clone(), self.episode_step[:n] * ended))
         rows = ended[:, None]
-        start = self.task.begin_episode(self._state(n), self._generator)
+        if self.randomization is not None and len(ids := ended.nonzero().squeeze(1)):  # here the host waits
+            self.randomization.begin_episode(self.simulator, ids, self._generator)
+        state = self._state(n)
+        start = self.task.begin_episode(state, self._generator)
         self.simulator.set_state_where(ended, start.qpos, start.qvel)
         for name, values in start.memory.items():
             torch.where(rows, values, self._memory[name][:n], out=self._memory[name][:n])
@@ -251,5 +282,5 @@ class EnvironmentPool:
         self._episode_return[:n].masked_fill_(ended, 0.0)
         self.episode_step[:n].masked_fill_(ended, 0)
         observations = torch.empty_like(self.observations[:n])
-        self.task.write_observation(self.task.observe(self._state(n)), observations, first=True)
+        self._show(self.task.observe(state), observations, first=True)
         torch.where(rows, observations, self.observations[:n], out=self.observations[:n])

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -87,6 +87,8 @@ class State:
         control: (n, nu), the control that it became; the initial control after a reset.
         step: (n,) int32, steps since the episode began, the one that led here included.
         memory: (n, columns) of each name of `Task.memory`.
+        parameters: what domain randomisation drew for the episode, by name, for privileged terms: factors, shifts and
+            latency as in docs/randomization.md. A name is absent where nothing is drawn for it.
     """
 
     qpos: Tensor
@@ -96,10 +98,10 @@ class State:
     control: Tensor
     step: Tensor
     memory: dict[str, Tensor] = field(default_factory=dict)
+    parameters: dict[str, Tensor] = field(default_factory=dict)
 
     def rows(self, ids: Tensor) -> State:
         """The same for some of the worlds."""
-        memory = {name: values[ids] for name, values in self.memory.items()}
         return State(
             self.qpos[ids],
             self.qvel[ids],
@@ -107,7 +109,8 @@ class State:
             self.action[ids],
             self.control[ids],
             self.step[ids],
-            memory,
+            {name: values[ids] for name, values in self.memory.items()},
+            {name: values[ids] for name, values in self.parameters.items()},
         )
 
 
@@ -191,7 +194,8 @@ class Task(ABC):
         """Begin new episodes in n worlds; by default from `sample_initial_state`, with memory of zeros.
 
         Args:
-            last: how the worlds' last episodes ended, for curricula; `last.step` is 0 where there was none.
+            last: how the worlds' last episodes ended, for curricula; `last.step` is 0 where there was none. Its
+                `parameters` are already those of the new episodes.
         """
         n = len(last.qpos)
         memory = {name: torch.zeros(n, columns, device=self.device) for name, columns in self.memory.items()}
@@ -250,17 +254,21 @@ class Task(ABC):
             out: (n, num_observations), the observations of the step before, of which the histories are kept.
             first: whether these are the first observations of their episodes.
         """
-        start = 0
-        for term in (*self.terms, *self.privileged_terms):
-            target = out[:, start : start + term.columns]
-            start += term.columns
-            newest = target[:, -term.size :]
-            if term.history > 1 and not first:
-                target[:, : -term.size] = target[:, term.size :].clone()
-            torch.mul(observed[term.name].view(len(out), term.size), term.scale, out=newest)
-            if term.history > 1 and first:
-                target.unflatten(1, (term.history, term.size))[:, :-1] = newest[:, None]
-        out.clamp_(-self.config.clipObservations, self.config.clipObservations)
+        layout, bound = self._layout, self.config.clipObservations
+        values = [observed[name].reshape(len(out), size) for name, size in layout.terms]
+        if not layout.histories:
+            torch.cat(values, 1, out=out).mul_(layout.scale).clamp_(-bound, bound)
+            return
+        newest = torch.cat(values, 1).mul_(layout.scale).clamp_(-bound, bound)
+        if first:
+            torch.index_select(newest, 1, layout.fill, out=out)
+        else:
+            out.index_copy_(1, layout.older, out.index_select(1, layout.next))
+            out.index_copy_(1, layout.newest, newest)
+
+    @cached_property
+    def _layout(self) -> _Layout:
+        return _Layout((*self.terms, *self.privileged_terms), self.device)
 
     @cached_property
     def _scale(self) -> Tensor:
@@ -279,6 +287,34 @@ class Task(ABC):
 
     def _per_actuator(self, value: float | tuple[float, ...]) -> Tensor:
         return torch.tensor(value, dtype=torch.float32, device=self.device).expand(self.num_actions)
+
+
+class _Layout:
+    """Where the values of terms go in an observation.
+
+    Attributes:
+        terms: name and size of each, in order.
+        scale: (values,) their scales, one per column of all newest values side by side.
+        histories: whether a term has any; only then is there more to know than the order.
+        fill: (columns,) which newest value each column of an episode's first observation takes.
+        older: the columns that hold values of steps before; next: those that hold the values one step younger.
+        newest: (values,) the columns of the newest values.
+    """
+
+    def __init__(self, terms: Sequence[Term], device: torch.device) -> None:
+        self.terms = [(term.name, term.size) for term in terms]
+        self.scale = torch.tensor([term.scale for term in terms for _ in range(term.size)], device=device)
+        self.histories = any(term.history > 1 for term in terms)
+        sizes = torch.tensor([(term.size, term.columns) for term in terms])
+        starts = (sizes.cumsum(0) - sizes).tolist()
+        parts = []
+        for term, (value, column) in zip(terms, starts, strict=True):
+            columns = torch.arange(column, column + term.columns).view(term.history, term.size)
+            fill = torch.arange(value, value + term.size).repeat(term.history)
+            parts.append((fill, columns[:-1].flatten(), columns[1:].flatten(), columns[-1]))
+        self.fill, self.older, self.next, self.newest = (
+            torch.cat(part).to(device) for part in zip(*parts, strict=True)
+        )
 
 
 def uniform(n: int, size: int, half_width: float, generator: torch.Generator) -> Tensor:
@@ -302,7 +338,9 @@ def make_task(
     """
     if name not in task_names():
         raise ConfigError(f"task={name}: allowed are {task_names()}")
-    module = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-    cls = getattr(importlib.import_module(f"tasks.{module}"), name)
+    module = importlib.import_module("tasks." + re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower())
+    if not hasattr(module, name):
+        raise ConfigError(f"task={name}: {module.__file__} has no class {name}")
+    cls = getattr(module, name)
     config = parse_settings(cls.Config, settings, "task.env")
     return cls(config, robot, control_dt, device)

@@ -27,17 +27,20 @@ _STEPS_BETWEEN_DISCARDS = 256
 class PoolVectorEnv(VectorEnv[Any, Any, Any]):
     """The environments of a pool under Gymnasium's contract; one whose episode ends is reset within the same step.
 
+    Observations are the policy's terms; what only a critic may see (`Task.privileged_terms`) is in `pool.observations`.
+
     As NumPy arrays, everything that `reset` and `step` return is the caller's own, and `info` looks as Gymnasium's
     `SyncVectorEnv` makes it with `AutoresetMode.SAME_STEP`: empty while no episode ends, else with an object array
     `final_obs` (None where the episode goes on), its mask `_final_obs`, and `final_info` and `_final_info`.
 
     As tensors, everything but masks is a view of the pool's memory, on the pool's device, which the next step
     overwrites. `info` then always has these keys, so that the host need not wait to learn whether an episode ended, and
-    `final_obs` is (N, num_observations), of which only the rows in `_final_obs` mean anything.
+    `final_obs` has all N rows, of which only the rows in `_final_obs` mean anything.
 
     Attributes:
         pool: the environments.
         tensors: whether `reset` and `step` return tensors.
+        policy_columns: columns of an observation; those of `pool.observations` begin with them.
     """
 
     def __init__(self, pool: EnvironmentPool, tensors: bool = False) -> None:
@@ -46,7 +49,8 @@ class PoolVectorEnv(VectorEnv[Any, Any, Any]):
         self.tensors = tensors
         self.num_envs = pool.num_envs
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        self.single_observation_space = _box(task.config.clipObservations, task.num_observations)
+        self.policy_columns = task.num_observations - task.num_privileged
+        self.single_observation_space = _box(task.config.clipObservations, self.policy_columns)
         self.single_action_space = _box(task.action_mapping.clip, task.num_actions)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
@@ -60,7 +64,7 @@ class PoolVectorEnv(VectorEnv[Any, Any, Any]):
             options: there are none.
 
         Returns:
-            Observations (N, num_observations) and an empty info.
+            Observations (N, columns) and an empty info.
 
         Raises:
             ConfigError: a seed that is no whole number, or an option.
@@ -74,7 +78,7 @@ class PoolVectorEnv(VectorEnv[Any, Any, Any]):
             super().reset(seed=seed)
             self.pool.seed(seed)
         self.pool.reset_all()
-        return self._out(self.pool.observations), {}
+        return self._out(self._shown(self.pool.observations)), {}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Advance every environment by one control period.
@@ -83,7 +87,7 @@ class PoolVectorEnv(VectorEnv[Any, Any, Any]):
             actions: (N, num_actions), an array or a tensor; clipped to the action space.
 
         Returns:
-            Observations (N, num_observations), those of the next episode where one ended; rewards (N,), terminations
+            Observations (N, columns), those of the next episode where one ended; rewards (N,), terminations
             (N,) bool, truncations (N,) bool and info.
 
         Raises:
@@ -95,7 +99,8 @@ class PoolVectorEnv(VectorEnv[Any, Any, Any]):
         self._steps += 1
         if self._steps % _STEPS_BETWEEN_DISCARDS == 0:
             pool.take_statistics()
-        results = (self._out(x) for x in (pool.observations, pool.reward, pool.terminated, pool.truncated))
+        observations = self._shown(pool.observations)
+        results = (self._out(x) for x in (observations, pool.reward, pool.terminated, pool.truncated))
         ended = pool.terminated | pool.truncated
         return *results, self._tensor_info(ended) if self.tensors else self._array_info(ended)
 
@@ -114,11 +119,14 @@ class PoolVectorEnv(VectorEnv[Any, Any, Any]):
             raise ConfigError(f"actions of shape {tuple(tensor.shape)}: allowed is {expected}")
         return tensor.detach()
 
+    def _shown(self, observations: Tensor) -> Tensor:
+        return observations[:, : self.policy_columns]
+
     def _out(self, tensor: Tensor) -> Any:
         return tensor if self.tensors else tensor.to("cpu", copy=True).numpy()
 
     def _tensor_info(self, ended: Tensor) -> dict[str, Any]:
-        final = self.pool.final_observations
+        final = self._shown(self.pool.final_observations)
         return {"final_obs": final, "_final_obs": ended, "final_info": {}, "_final_info": ended}
 
     def _array_info(self, ended: Tensor) -> dict[str, Any]:
@@ -126,7 +134,8 @@ class PoolVectorEnv(VectorEnv[Any, Any, Any]):
         if not mask.any():
             return {}
         final = np.full(self.num_envs, None, dtype=object)
-        for row, observation in zip(mask.nonzero()[0], self._out(self.pool.final_observations[ended]), strict=True):
+        last = self._out(self._shown(self.pool.final_observations)[ended])
+        for row, observation in zip(mask.nonzero()[0], last, strict=True):
             final[row] = observation
         return {"final_obs": final, "_final_obs": mask, "final_info": {}, "_final_info": mask.copy()}
 

@@ -1,8 +1,9 @@
 """A URDF of a robot, written from the model that MuJoCo compiled, for engines that cannot read MJCF well enough.
 
-Bodies without a joint are merged into the body that carries them, so that every link but the root has exactly one
-joint. A link's frame has its origin at the joint's anchor and its axes along the link's principal axes of inertia. A
-joint of the URDF is at zero where MuJoCo's is at `qpos0`. Only the feet carry collision geoms.
+Bodies without a joint are merged into the body that carries them, and a body with several joints gets a nearly massless
+link for each but the last, so that every link but the root has exactly one joint. A link's frame has its origin at the
+joint's anchor and its axes along the link's principal axes of inertia. A joint of the URDF is at zero where MuJoCo's is
+at `qpos0`. Only the feet carry collision geoms.
 
 URDF knows no armature: rotor inertia a that the joint feels and its links do not, of energy a (w_below - w_above)^2 / 2
 with the links' angular velocities about the joint's axis. Two factors replace it by inertia of the two links about that
@@ -13,6 +14,7 @@ a larger g stands for the reaction that a rotor spares a light base.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -21,10 +23,14 @@ import mujoco
 import numpy as np
 
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.actuators import Actuators
 from dualfid_robot.robots.model import RobotModel
 
 _JOINT, _GEOM, _OBJ = mujoco.mjtJoint, mujoco.mjtGeom, mujoco.mjtObj
 _ROUND = {int(_GEOM.mjGEOM_SPHERE), int(_GEOM.mjGEOM_CAPSULE), int(_GEOM.mjGEOM_CYLINDER)}
+
+_LIGHT = 1e-6
+"""Mass and inertia of the links between the joints of one body, relative to the body's."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,13 @@ class Urdf:
     """A robot's URDF, and what URDF cannot say.
 
     Attributes:
-        text: the file. Joints bear MuJoCo's names; a link bears the name of its topmost body.
+        text: the file. Joints bear MuJoCo's names; a link bears the name of its topmost body, and one between the
+            joints of a body the names of both, as in "thigh/hip_x".
         inertia: principal moments of each link, armature included, kg m^2. They are in the text too, but a reader may
             refuse them: with a rotor's part, the largest can exceed the sum of the others.
         rotor_inertia: the part of each link's inertia that stands for rotors, (3, 3) along the link's axes, kg m^2.
         mass: of each link, kg.
-        bodies: the bodies that each link consists of.
+        bodies: the bodies that each link consists of; none between the joints of a body.
         joint_inertia: effective inertia of each joint of `RobotModel.joint_names` at `qpos0`, all others free, armature
             included, kg m^2 or kg.
         root_offset: (3,) centre of mass of a floating root link from the root body's origin, in the body's axes, m.
@@ -75,10 +82,14 @@ class Urdf:
 
 @dataclass(frozen=True)
 class _Link:
-    """A body with all that is welded to it.
+    """A body with all that is welded to it, or what stands between two joints of one body.
 
     Attributes:
+        name: in the URDF.
         body: its topmost body, whose frame the vectors below are in.
+        joint: the joint above it, the free one of a floating base included.
+        parent: the link above that joint; None for the root and for the world.
+        whole: whether it has the body's mass.
         anchor: (3,) origin of the link's frame: the joint's anchor.
         axes: (3, 3) the link's axes, as columns: principal axes of inertia.
         mass, com, moments: mass, centre of mass (3,), and moments of inertia (3,) about it along the axes.
@@ -86,7 +97,11 @@ class _Link:
         geoms: those that collide.
     """
 
+    name: str
     body: int
+    joint: int
+    parent: _Link | None
+    whole: bool
     anchor: np.ndarray
     axes: np.ndarray
     mass: float
@@ -109,38 +124,36 @@ def make_urdf(robot: RobotModel, child_armature: float = 1.0, parent_armature: f
     _check(robot)
     model = robot.model
     feet, planes = _colliding(robot)
-    links = {
-        body: _link(model, body, feet, child_armature, parent_armature)
-        for body in range(1, model.nbody)
-        if model.body_weldid[body] == body
-    }
+    links = _links(model, feet, child_armature, parent_armature)
     root = ElementTree.Element("robot", name="robot")
     if not robot.floating_base:
         ElementTree.SubElement(root, "link", name="world")
-    for link in links.values():
+    for link in links:
         _add_link(root, model, link)
-        if not _is_free(model, link.body):
-            _add_joint(root, model, link, links.get(int(model.body_weldid[model.body_parentid[link.body]])))
+        if not _is_free(model, link):
+            _add_joint(root, model, link)
     ElementTree.indent(root)
-    base = links[int(model.jnt_bodyid[0])] if robot.floating_base else None
-    foot_links = [link for link in links.values() if link.geoms]
-    names = {model.body(body).name: link for body, link in links.items()}
+    base = links[0] if robot.floating_base else None
+    foot_links = [link for link in links if link.geoms]
     return Urdf(
         text=ElementTree.tostring(root, encoding="unicode"),
-        inertia={name: tuple(link.moments.tolist()) for name, link in names.items()},
-        rotor_inertia={name: link.rotors for name, link in names.items()},
-        mass={name: link.mass for name, link in names.items()},
-        bodies={
-            name: tuple(model.body(i).name for i in np.flatnonzero(model.body_weldid == link.body))
-            for name, link in names.items()
-        },
-        joint_inertia=_joint_inertia(robot, list(links.values())),
+        inertia={link.name: tuple(link.moments.tolist()) for link in links},
+        rotor_inertia={link.name: link.rotors for link in links},
+        mass={link.name: link.mass for link in links},
+        bodies={link.name: _bodies(model, link) for link in links},
+        joint_inertia=_joint_inertia(robot, links, child_armature),
         root_offset=base.com if base else np.zeros(3),
         root_rotation=_quaternion(base.axes if base else np.eye(3)),
-        foot_links=tuple(model.body(link.body).name for link in foot_links),
+        foot_links=tuple(link.name for link in foot_links),
         friction=tuple(_friction(model, link, planes) for link in foot_links),
         planes=tuple(_plane(model, geom, feet) for geom in planes),
     )
+
+
+def _bodies(model: mujoco.MjModel, link: _Link) -> tuple[str, ...]:
+    if not link.whole:
+        return ()
+    return tuple(model.body(i).name for i in np.flatnonzero(model.body_weldid == link.body))
 
 
 def _check(robot: RobotModel) -> None:
@@ -163,8 +176,6 @@ def _check(robot: RobotModel) -> None:
     for i in range(1, model.nbody):
         body = model.body(i)
         moves = model.body_weldid[i] != 0
-        if moves and model.body_jntnum[i] > 1:
-            refuse("body", body.name, "several joints in one body")
         if moves and model.body_gravcomp[i]:
             refuse("body", body.name, "gravity compensation")
         if model.body_mocapid[i] >= 0:
@@ -177,26 +188,13 @@ def _check(robot: RobotModel) -> None:
             refuse("joint", name, "a ball joint")
         if model.jnt_type[i] == _JOINT.mjJNT_FREE and (i > 0 or model.dof_damping[dof : dof + 6].any()):
             refuse("joint", name, "a second or damped free joint")
-        if model.jnt_stiffness[i].any():
-            refuse("joint", name, "a joint spring")
-        if model.dof_frictionloss[dof]:
-            refuse("joint", name, "dry friction in a joint")
+        if model.jnt_stiffnesspoly[i].any() or model.dof_dampingpoly[dof].any():
+            refuse("joint", name, "a nonlinear spring or damper")
         if model.jnt_type[i] == _JOINT.mjJNT_SLIDE and model.dof_armature[dof]:
             refuse("joint", name, "armature of a slide joint")
-        if model.jnt_actfrclimited[i]:
-            refuse("joint", name, "actuatorfrcrange")
         if model.jnt_limited[i] and model.jnt_margin[i]:
             refuse("joint", name, "a margin of the limits")
-    for i in range(model.nu):
-        if (
-            model.actuator_trntype[i] != mujoco.mjtTrn.mjTRN_JOINT
-            or model.actuator_dyntype[i] != mujoco.mjtDyn.mjDYN_NONE
-            or model.actuator_gaintype[i] != mujoco.mjtGain.mjGAIN_FIXED
-            or model.actuator_biastype[i] != mujoco.mjtBias.mjBIAS_NONE
-            or model.jnt_type[model.actuator_trnid[i, 0]] == _JOINT.mjJNT_FREE
-            or model.actuator_forcelimited[i]
-        ):
-            refuse("actuator", model.actuator(i).name, "an actuator other than a plain motor on a hinge or slide joint")
+    Actuators.from_robot(robot)
 
 
 def _touch(model: mujoco.MjModel, a: int, b: int) -> bool:
@@ -212,6 +210,11 @@ def _colliding(robot: RobotModel) -> tuple[list[int], list[int]]:
     if not robot.feet and any(_touch(model, a, b) for a in moving for b in static):
         raise ConfigError(f"contacts=feet: {robot.path.name} has no feet; name them in the task's asset.feet")
     feet = [i for i in moving if model.body(model.geom_bodyid[i]).name in robot.feet]
+    trees = model.body_rootid[model.geom_bodyid]
+    for a, b in itertools.combinations(feet, 2):
+        if trees[a] != trees[b] and _touch(model, a, b):
+            names = f"{model.geom(a).name}, {model.geom(b).name}"
+            raise ConfigError(f"{robot.path.name}: geoms {names}: feet can only touch planes, not one another")
     feet = [i for i in feet if any(_touch(model, i, other) for other in static)]
     ground = [i for i in static if any(_touch(model, i, foot) for foot in feet)]
     for geom in ground:
@@ -220,29 +223,53 @@ def _colliding(robot: RobotModel) -> tuple[list[int], list[int]]:
     return feet, ground
 
 
-def _link(model: mujoco.MjModel, body: int, feet: list[int], child_armature: float, parent_armature: float) -> _Link:
-    rotors = _armature(model, body, child_armature, parent_armature)
+def _links(model: mujoco.MjModel, feet: list[int], child_armature: float, parent_armature: float) -> list[_Link]:
+    """The links, parents first; those below hinges and slides are in the order of `RobotModel.joint_names`."""
+    links: list[_Link] = []
+    last: dict[int, _Link] = {}  # of each topmost body, the link that has its mass
+    for body in np.flatnonzero(model.body_weldid[1:] == np.arange(1, model.nbody)) + 1:
+        parent = last.get(int(model.body_weldid[model.body_parentid[body]]))
+        first = int(model.body_jntadr[body])
+        for joint in range(first, first + int(model.body_jntnum[body])):
+            whole = joint == first + model.body_jntnum[body] - 1
+            rotors = _armature(model, joint, whole, child_armature, parent_armature)
+            parent = _link(model, joint, parent, whole, rotors, feet)
+            links.append(parent)
+        assert parent is not None
+        last[int(body)] = parent
+    return links
+
+
+def _link(
+    model: mujoco.MjModel, joint: int, parent: _Link | None, whole: bool, rotors: np.ndarray, feet: list[int]
+) -> _Link:
+    body, share = int(model.jnt_bodyid[joint]), 1.0 if whole else _LIGHT
     parts, inertia = [], rotors.copy()
     for part in np.flatnonzero(model.body_weldid == body):
         position, rotation = _pose_in(model, int(part), body)
-        parts.append((model.body_mass[part], position + rotation @ model.body_ipos[part]))
+        parts.append((share * model.body_mass[part], position + rotation @ model.body_ipos[part]))
         axes = rotation @ _matrix(model.body_iquat[part])
-        inertia += axes @ np.diag(model.body_inertia[part]) @ axes.T
+        inertia += share * axes @ np.diag(model.body_inertia[part]) @ axes.T
     mass = sum(m for m, _ in parts)
     com = sum((m * p for m, p in parts), np.zeros(3)) / mass
     for m, p in parts:
         d = p - com
         inertia += m * (d @ d * np.eye(3) - np.outer(d, d))
-    geoms = tuple(geom for geom in feet if model.body_weldid[model.geom_bodyid[geom]] == body)
+    geoms = tuple(geom for geom in feet if whole and model.body_weldid[model.geom_bodyid[geom]] == body)
     axes = np.linalg.eigh(inertia)[1]
     if geoms:
         # Bullet collides faster with a geom whose frame is the link's inertial frame: let the z axes agree if they can.
         pole = (_pose_in(model, int(model.geom_bodyid[geoms[0]]), body)[1] @ _matrix(model.geom_quat[geoms[0]]))[:, 2]
         axes = np.stack(sorted(axes.T, key=lambda axis: abs(axis @ pole)), 1)
     axes[:, 0] *= np.linalg.det(axes)
+    name = model.body(body).name
     return _Link(
+        name=name if whole else f"{name}/{model.joint(joint).name}",
         body=body,
-        anchor=np.zeros(3) if _is_free(model, body) else model.jnt_pos[model.body_jntadr[body]].copy(),
+        joint=joint,
+        parent=parent,
+        whole=whole,
+        anchor=model.jnt_pos[joint].copy(),
         axes=axes,
         mass=float(mass),
         com=com,
@@ -252,28 +279,48 @@ def _link(model: mujoco.MjModel, body: int, feet: list[int], child_armature: flo
     )
 
 
-def _armature(model: mujoco.MjModel, body: int, child: float, parent: float) -> np.ndarray:
-    """Inertia (3, 3) of a body that stands for the rotors of its own hinge and of the hinges that it carries."""
+def _armature(model: mujoco.MjModel, joint: int, whole: bool, child: float, parent: float) -> np.ndarray:
+    """Inertia (3, 3), in the body's axes, of the link below a joint that stands for rotors: that of its own hinge, and
+    those of the hinges that it carries.
+
+    Args:
+        whole: whether the joint is its body's last.
+    """
+    body = int(model.jnt_bodyid[joint])
     inertia = np.zeros((3, 3))
-    for joint in range(model.njnt):
-        below = int(model.jnt_bodyid[joint])
-        above = int(model.body_parentid[below])
-        armature = model.dof_armature[model.jnt_dofadr[joint]]
-        if model.jnt_type[joint] != _JOINT.mjJNT_HINGE:
-            continue
-        if below == body:
-            inertia += child * armature * np.outer(model.jnt_axis[joint], model.jnt_axis[joint])
-        if above and model.body_weldid[above] == body:
-            axis = _pose_in(model, above, body)[1] @ _matrix(model.body_quat[below]) @ model.jnt_axis[joint]
-            inertia += parent * armature * np.outer(axis, axis)
+    if model.jnt_type[joint] == _JOINT.mjJNT_HINGE:
+        axis = model.jnt_axis[joint]
+        inertia += child * model.dof_armature[model.jnt_dofadr[joint]] * np.outer(axis, axis)
+    if not whole:
+        carried = [(joint + 1, np.eye(3))]
+    else:
+        carried = [
+            (int(model.body_jntadr[other]), _pose_in(model, above, body)[1] @ _matrix(model.body_quat[other]))
+            for other in range(1, model.nbody)
+            if model.body_jntnum[other]
+            and (above := int(model.body_parentid[other]))
+            and model.body_weldid[above] == body
+        ]
+    for other, rotation in carried:
+        if model.jnt_type[other] == _JOINT.mjJNT_HINGE:
+            axis = rotation @ model.jnt_axis[other]
+            inertia += parent * model.dof_armature[model.jnt_dofadr[other]] * np.outer(axis, axis)
     return inertia
 
 
-def _joint_inertia(robot: RobotModel, links: list[_Link]) -> np.ndarray:
-    """Inverse of the diagonal of the inverse joint-space inertia of the links, by MuJoCo."""
+def _joint_inertia(robot: RobotModel, links: list[_Link], child_armature: float) -> np.ndarray:
+    """Inverse of the diagonal of the inverse joint-space inertia of the links, by MuJoCo.
+
+    In its model, which has no links between the joints of a body, the rotors of these remain armature.
+    """
     model = copy.deepcopy(robot.model)
-    model.body_mass[1:] = model.body_inertia[1:] = model.dof_armature[:] = 0.0
+    model.body_mass[1:] = model.body_inertia[1:] = 0.0
     for link in links:
+        dof = model.jnt_dofadr[link.joint]
+        if not link.whole:
+            model.dof_armature[dof] *= child_armature
+            continue
+        model.dof_armature[dof] = 0.0
         model.body_mass[link.body], model.body_inertia[link.body] = link.mass, link.moments
         model.body_ipos[link.body], model.body_iquat[link.body] = link.com, _quaternion(link.axes)
     mujoco.mj_setConst(model, mujoco.MjData(model))
@@ -282,7 +329,7 @@ def _joint_inertia(robot: RobotModel, links: list[_Link]) -> np.ndarray:
 
 
 def _add_link(root: ElementTree.Element, model: mujoco.MjModel, link: _Link) -> None:
-    element = ElementTree.SubElement(root, "link", name=model.body(link.body).name)
+    element = ElementTree.SubElement(root, "link", name=link.name)
     inertial = ElementTree.SubElement(element, "inertial")
     centre = link.axes.T @ (link.com - link.anchor)
     _add_origin(inertial, centre, np.eye(3))
@@ -325,19 +372,22 @@ def _add_shape(geometry: ElementTree.Element, model: mujoco.MjModel, geom: int) 
         )
 
 
-def _add_joint(root: ElementTree.Element, model: mujoco.MjModel, link: _Link, parent: _Link | None) -> None:
+def _add_joint(root: ElementTree.Element, model: mujoco.MjModel, link: _Link) -> None:
     """Add the joint above a link; no parent means the world."""
-    above, body, joint = int(model.body_parentid[link.body]), link.body, int(model.body_jntadr[link.body])
-    position, rotation = _pose_in(model, above, parent.body if parent else 0)
-    position = position + rotation @ model.body_pos[body]
-    rotation = rotation @ _matrix(model.body_quat[body])
+    joint, parent = link.joint, link.parent
+    position, rotation = np.zeros(3), np.eye(3)  # of the link's body in the parent's
+    if parent is None or parent.body != link.body:
+        above = int(model.body_parentid[link.body])
+        position, rotation = _pose_in(model, above, parent.body if parent else 0)
+        position = position + rotation @ model.body_pos[link.body]
+        rotation = rotation @ _matrix(model.body_quat[link.body])
     anchor, axes = (parent.anchor, parent.axes) if parent else (np.zeros(3), np.eye(3))
 
     slide, limited = model.jnt_type[joint] == _JOINT.mjJNT_SLIDE, bool(model.jnt_limited[joint])
     kind = "prismatic" if slide else "revolute" if limited else "continuous"
     element = ElementTree.SubElement(root, "joint", name=model.joint(joint).name, type=kind)
-    ElementTree.SubElement(element, "parent", link=model.body(parent.body).name if parent else "world")
-    ElementTree.SubElement(element, "child", link=model.body(body).name)
+    ElementTree.SubElement(element, "parent", link=parent.name if parent else "world")
+    ElementTree.SubElement(element, "child", link=link.name)
     _add_origin(element, axes.T @ (position + rotation @ link.anchor - anchor), axes.T @ rotation @ link.axes)
     ElementTree.SubElement(element, "axis", xyz=_numbers(link.axes.T @ model.jnt_axis[joint]))
     if limited or slide:
@@ -377,8 +427,8 @@ def _plane(model: mujoco.MjModel, geom: int, feet: list[int]) -> Plane:
     return Plane((float(normal[0]), float(normal[1]), float(normal[2])), offset)
 
 
-def _is_free(model: mujoco.MjModel, body: int) -> bool:
-    return bool(model.jnt_type[model.body_jntadr[body]] == _JOINT.mjJNT_FREE)
+def _is_free(model: mujoco.MjModel, link: _Link) -> bool:
+    return bool(model.jnt_type[link.joint] == _JOINT.mjJNT_FREE)
 
 
 def _pose_in(model: mujoco.MjModel, body: int, ancestor: int) -> tuple[np.ndarray, np.ndarray]:

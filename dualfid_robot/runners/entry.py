@@ -20,11 +20,15 @@ from typing import NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+import tasks
 from dualfid_robot.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -77,12 +81,21 @@ def _reporting(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], Non
 
     @functools.wraps(main)
     def job(cfg: DictConfig) -> None:
+        _find_tasks_beside_config_dir()
         try:
-            main(cfg)
+            main(settle_low(cfg))
         except _USER_ERRORS as error:
             _exit_with(error)
 
     return job
+
+
+def _find_tasks_beside_config_dir() -> None:
+    """A folder `tasks` beside that of Hydra's `--config-dir` belongs to the package `tasks`: so a user can keep tasks
+    outside the repository."""
+    for source in HydraConfig.get().runtime.config_sources:
+        if source.provider == "command-line":
+            tasks.__path__.append(str(Path(source.path).resolve().parent / "tasks"))
 
 
 def _exit_with(error: Exception) -> NoReturn:
@@ -97,10 +110,11 @@ def register_simulators(arguments: Sequence[str] = ()) -> None:
     the one that suits this machine.
 
     Args:
-        arguments: the settings of the command line, of which `sim_device` says whether a GPU shall be used.
+        arguments: the settings of the command line, of which `sim_device` says whether a GPU shall be used, and `task`
+            which low simulator.
     """
     store = ConfigStore.instance()
-    for side, default in (("low", _default_low()), ("high", _default_high(arguments))):
+    for side, default in (("low", _default_low(arguments)), ("high", _default_high(arguments))):
         for path in sorted((CONFIG_DIR / "simulator").glob("*.yaml")):
             store.store(group=f"simulator/{side}", name=path.stem, node=OmegaConf.load(path))
         store.store(
@@ -108,12 +122,29 @@ def register_simulators(arguments: Sequence[str] = ()) -> None:
         )
 
 
-def _default_low() -> str:
-    return DEFAULT_LOW if importlib.util.find_spec("pybullet") is not None else FALLBACK_LOW
+def pybullet_is_installed() -> bool:
+    return importlib.util.find_spec("pybullet") is not None
+
+
+def _default_low(arguments: Sequence[str]) -> str:
+    """The low simulator that the task names; else PyBullet, of which `settle_low` finds out whether it takes the task.
+
+    A task that is not in cfg/task/ is left to that, too.
+    """
+    path = CONFIG_DIR / "task" / f"{_argument(arguments, 'task') or 'Ant'}.yaml"
+    named = OmegaConf.select(OmegaConf.load(path), "low") if path.is_file() else None
+    if named and (CONFIG_DIR / "simulator" / f"{named}.yaml").is_file():
+        return str(named)
+    return DEFAULT_LOW if pybullet_is_installed() else FALLBACK_LOW
+
+
+def _argument(arguments: Sequence[str], key: str) -> str:
+    """The last value of a setting on the command line; empty where there is none."""
+    return next((text.partition("=")[2] for text in reversed(arguments) if text.startswith(f"{key}=")), "")
 
 
 def _default_high(arguments: Sequence[str]) -> str:
-    device = next((text.partition("=")[2] for text in reversed(arguments) if text.startswith("sim_device=")), "")
+    device = _argument(arguments, "sim_device")
     on_gpu = _gpu_is_usable() if device in ("", "''") else device.startswith("cuda")
     return DEFAULT_HIGH_ON_GPU if on_gpu else DEFAULT_HIGH
 
@@ -130,18 +161,30 @@ def _gpu_is_usable() -> bool:
     return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
 
 
-def notify_fallback(choice: str) -> None:
-    """Say so where the default low simulator is not the one that the documentation promises.
+def settle_low(cfg: DictConfig) -> DictConfig:
+    """The configuration of a Hydra job with the low simulator that suits the task, where the user chose none.
 
-    Args:
-        choice: the option chosen for `simulator/low`.
+    Raises:
+        ConfigError: the task's settings are wrong.
     """
-    if choice == "default" and _default_low() != DEFAULT_LOW:
-        logging.getLogger(__name__).warning(
-            "%s is not installed (PyPI has no wheel of it for Python >= 3.12): simulator/low=%s is used instead",
-            DEFAULT_LOW,
-            FALLBACK_LOW,
-        )
+    job = HydraConfig.get()
+    if job.runtime.choices.get("simulator/low") != "default" or cfg.get("test", False):
+        return cfg
+    from dualfid_robot.runners.default_low import default_low  # imports torch, as the job will
+
+    name, notice = default_low(cfg.task)
+    if notice and int(os.environ.get("RANK", 0)) == 0:
+        logging.getLogger(__name__).warning(notice)
+    if name == _default_low(list(job.overrides.task)):
+        return cfg
+    hydra_ = GlobalHydra.instance().hydra
+    assert hydra_ is not None and job.job.config_name is not None
+    composed = hydra_.compose_config(
+        job.job.config_name, [*job.overrides.task, f"simulator/low={name}"], RunMode.RUN, with_log_configuration=False
+    )
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
 
 
 def _refuse_inert(arguments: Sequence[str]) -> list[str]:

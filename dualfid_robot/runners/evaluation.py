@@ -1,4 +1,4 @@
-"""Deterministic evaluation of either policy in any engine, and videos."""
+"""Evaluation of any agent in any engine, and videos."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.policies.actor_critic import DualActorCritic, PolicyName
 from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.runners.agents import Agent
 
 _VIDEO_SIZE = (480, 640)  # height, width
 _FRAME_RATE = 30.0  # 1/s
@@ -27,6 +27,7 @@ class Evaluation:
 
     Attributes:
         returns: (episodes,) undiscounted; lengths: (episodes,) steps.
+        terminated: (episodes,) bool: which of them ended for good, not by the time limit.
         failures: worlds that went non-finite meanwhile.
         measures: (episodes,) mean over the episode's steps of each of `Task.measure`.
         final_measures: (episodes,) their values in its last step.
@@ -34,6 +35,7 @@ class Evaluation:
 
     returns: np.ndarray
     lengths: np.ndarray
+    terminated: np.ndarray
     failures: int
     measures: dict[str, np.ndarray]
     final_measures: dict[str, np.ndarray]
@@ -67,52 +69,69 @@ class Evaluation:
                 "return_95_high": high,
                 "return_median": float(np.median(self.returns)),
                 "episode_length": float(self.lengths.mean()),
+                "terminated": float(self.terminated.mean()),
                 "episodes": len(self.returns),
                 "failures": self.failures,
             }
         )
 
+    def line(self) -> str:
+        """The same for a reader, in one line."""
+        low, high = self.interval
+        text = (
+            f"return {self.mean:.4g} (95% interval {low:.4g} to {high:.4g}, median {np.median(self.returns):.4g}),"
+            f" episode length {self.lengths.mean():.1f}, terminated {self.terminated.mean():.0%},"
+            f" {len(self.returns)} episodes"
+        )
+        for name, values in self.measures.items():
+            text += f"; {name} {values.mean():.3g}, at the end {self.final_measures[name].mean():.3g}"
+        if self.failures:
+            text += f"; {self.failures} world(s) went non-finite"
+        return text
 
-def rollout(policy: DualActorCritic, pool: EnvironmentPool, name: PolicyName) -> Iterator[Tensor]:
-    """Run the deterministic policy from fresh initial states for one episode length; yields (N,) bool after each
-    step: the environments that were still in their first episode during it."""
+
+def rollout(agent: Agent, pool: EnvironmentPool) -> Iterator[Tensor]:
+    """Run an agent from fresh initial states for one episode length; yields (N,) bool after each step: the environments
+    that were still in their first episode during it."""
     pool.reset_all()
-    policy.to(pool.device)
     running = torch.ones(pool.num_envs, dtype=torch.bool, device=pool.device)
     for _ in range(pool.task.config.episodeLength):
-        pool.step(policy.action_mean(pool.observations, name))
+        pool.step(agent(pool.observations))
         yield running
         running = running & ~(pool.terminated | pool.truncated)
         if not running.any():
             return
 
 
-def evaluate(policy: DualActorCritic, pool: EnvironmentPool, name: PolicyName) -> Evaluation:
+def evaluate(agent: Agent, pool: EnvironmentPool) -> Evaluation:
     """Run one complete episode in each environment of the pool.
 
     Every environment counts once, so short episodes do not weigh more than long ones.
     """
     returns = torch.zeros(pool.num_envs, dtype=torch.float64, device=pool.device)
     lengths = torch.zeros(pool.num_envs, device=pool.device)
+    terminated = torch.zeros(pool.num_envs, dtype=torch.bool, device=pool.device)
     sums: dict[str, Tensor] = {}
     finals: dict[str, Tensor] = {}
     pool.take_statistics()
-    for running in rollout(policy, pool, name):
+    for running in rollout(agent, pool):
         returns += torch.where(running, pool.reward, 0.0)
         lengths += running
+        terminated |= running & pool.terminated
         for key, values in pool.measured.items():
             sums[key] = sums.get(key, torch.zeros_like(returns)) + torch.where(running, values, 0.0)
             finals[key] = torch.where(running, values, finals.get(key, values))
     return Evaluation(
         returns.cpu().numpy(),
         lengths.cpu().numpy(),
+        terminated.cpu().numpy(),
         pool.take_statistics().failures,
         {key: (total / lengths).cpu().numpy() for key, total in sums.items()},
         {key: values.cpu().numpy() for key, values in finals.items()},
     )
 
 
-def record_video(policy: DualActorCritic, pool: EnvironmentPool, name: PolicyName, path: Path) -> None:
+def record_video(agent: Agent, pool: EnvironmentPool, path: Path) -> None:
     """Write a video of environment 0's first episode, drawn in software or on a GPU, without a window.
 
     Raises:
@@ -122,7 +141,7 @@ def record_video(policy: DualActorCritic, pool: EnvironmentPool, name: PolicyNam
     stride = max(1, round(1.0 / (pool.task.control_dt * _FRAME_RATE)))
     with _renderer(robot) as renderer, imageio.get_writer(path, fps=1.0 / (stride * pool.task.control_dt)) as video:
         data = mujoco.MjData(robot.model)
-        for step, running in enumerate(rollout(policy, pool, name)):
+        for step, running in enumerate(rollout(agent, pool)):
             if not running[0] or pool.terminated[0]:
                 return
             if step % stride == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.algorithms.dual_ppo import PPOConfig
 from dualfid_robot.envs.pool import EnvironmentPool
+from dualfid_robot.envs.randomization import Randomization, RandomizationConfig
 from dualfid_robot.envs.task import Task, make_task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
@@ -20,6 +22,8 @@ from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.runners.entry import CONFIG_DIR, ROOT
 from dualfid_robot.settings import parse_settings, require_integer, require_number
 from dualfid_robot.simulators.registry import engine_class, make_simulator
+
+logger = logging.getLogger(__name__)
 
 _TOP_LEVEL = {str(key) for key in OmegaConf.load(CONFIG_DIR / "config.yaml")} - {"defaults"} | {
     "task",
@@ -114,14 +118,19 @@ class TaskSettings:
 
     Attributes:
         env: settings of the task itself.
+        low: the file of cfg/simulator that `simulator/low=default` stands for; empty for PyBullet where it can be.
         simulators: calibrated values, by engine; the files of cfg/simulator read them.
+        randomize: whether what stands under randomization is in force.
     """
 
     name: str
     env: dict[str, Any]
     asset: AssetConfig
     sim: SimConfig
+    low: str = ""
     simulators: dict[str, Any] = field(default_factory=dict)
+    randomize: bool = False
+    randomization: RandomizationConfig = field(default_factory=RandomizationConfig)
 
 
 @dataclass(frozen=True)
@@ -202,11 +211,16 @@ class Experiment:
     def make_pool(self, simulator: Mapping[str, Any], num_envs: int, seed: int) -> EnvironmentPool:
         """A pool of `num_envs` environments in the engine that the settings `simulator` describe, on `sim_device` where
         the engine can use it, else on the CPU."""
-        usable = engine_class(simulator.get("engine")).DEVICE_TYPES
-        device = self.sim_device if self.sim_device.type in usable else torch.device("cpu")
+        cls = engine_class(simulator.get("engine"))
+        device = self.sim_device if self.sim_device.type in cls.DEVICE_TYPES else torch.device("cpu")
         task = self.make_task(device)
+        randomization = None
+        if self.task.randomize:
+            randomization = Randomization(self.task.randomization, task, cls, num_envs)
+            logger.info("%s: randomised in every episode: %s", cls.name(), self.task.randomization)
         engine = make_simulator(simulator, self.robot, num_envs, self.task.sim.dt, task.contact_bodies, device)
-        return EnvironmentPool(engine, task, seed, pin_memory=device.type == "cpu" and self.rl_device.type == "cuda")
+        pin_memory = device.type == "cpu" and self.rl_device.type == "cuda"
+        return EnvironmentPool(engine, task, seed, pin_memory, randomization)
 
     def make_policy(self) -> DualActorCritic:
         """A policy with initial weights drawn from the run's seed."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -16,46 +17,65 @@ from rich.console import Console
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic, PolicyName
+from dualfid_robot.runners.agents import Agent, policy_agent, random_agent, zero_agent
 from dualfid_robot.runners.checkpoint import load_checkpoint, resolve_checkpoint
 from dualfid_robot.runners.distributed import communicator, prepare, use_own_gpu
-from dualfid_robot.runners.entry import notify_fallback
+from dualfid_robot.runners.entry import CONFIG_DIR
 from dualfid_robot.runners.evaluation import evaluate, record_video
 from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.run_log import new_run_folder, newest_run_folder
+from dualfid_robot.runners.run_log import RUNS, new_run_folder, newest_run_folder
 from dualfid_robot.runners.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
 TEST_EPISODES = 64
+AGENTS = ("policy", "zero", "random")
 
 
 def launch(cfg: DictConfig) -> None:
     """Train, or evaluate with `test=True`."""
     if not cfg.headless:
         raise ConfigError("headless=False: there is no live viewer; record a video with test=True capture_video=True")
+    _check_agent(cfg)
     prepare(cfg)
-    notify_fallback(HydraConfig.get().runtime.choices["simulator/low"])
     torch.use_deterministic_algorithms(bool(cfg.torch_deterministic))
     if cfg.test:
         if cfg.multi_gpu:
             raise ConfigError("test=True multi_gpu=True: evaluation runs in one process; leave out multi_gpu=True")
-        if not cfg.checkpoint:
-            raise ConfigError("test=True: name the policy with checkpoint=…")
+        if not cfg.checkpoint and cfg.agent == "policy":
+            raise ConfigError("test=True: name the policy with checkpoint=…, or choose agent=zero or agent=random")
         episodes = TEST_EPISODES if cfg.num_envs == "" else cfg.num_envs
-        simulator = cast(dict[str, Any], OmegaConf.to_container(cfg.simulator.high, resolve=True))
-        _evaluate(cfg, simulator, episodes, expected_task=cfg.task.name)
+        _evaluate(cfg, _plain(cfg.simulator.high), episodes)
+    elif cfg.agent != "policy":
+        raise ConfigError(f"agent={cfg.agent}: only a policy can be trained; add test=True to look at the agent")
     else:
         _train(cfg)
 
 
 def launch_evaluation(cfg: DictConfig) -> None:
-    """Evaluate a checkpoint in any engine."""
-    if not cfg.checkpoint:
-        raise ConfigError("checkpoint: name the policy to evaluate, such as checkpoint=runs/…/nn/last")
-    settings = json.loads(load_checkpoint(Path(cfg.checkpoint))["settings"])
-    with_task = OmegaConf.merge(OmegaConf.create({"task": settings["task"]}), cfg)
-    simulator = cast(dict[str, Any], OmegaConf.to_container(with_task.simulator, resolve=True))
-    _evaluate(cfg, simulator, cfg.num_envs, expected_task=None)
+    """Evaluate a checkpoint, or an agent without one, in any engine."""
+    _check_agent(cfg)
+    if cfg.agent == "policy":
+        if not cfg.checkpoint:
+            raise ConfigError("checkpoint: name the policy to evaluate, such as checkpoint=runs/…/nn/last")
+        named = [text for text in HydraConfig.get().overrides.task if text.startswith(("task=", "task."))]
+        if named:
+            raise ConfigError(f"{named[0]}: a checkpoint's policy is evaluated in its own task; leave it out")
+        cfg.task = json.loads(load_checkpoint(Path(cfg.checkpoint))["settings"])["task"]
+    if cfg.randomize != "":
+        OmegaConf.update(cfg, "task.randomize", cfg.randomize, force_add=True)
+    _evaluate(cfg, _plain(cfg.simulator), cfg.num_envs)
+
+
+def _check_agent(cfg: DictConfig) -> None:
+    if cfg.agent not in AGENTS:
+        raise ConfigError(f"agent={cfg.agent}: allowed are {list(AGENTS)}")
+
+
+def check_count(key: str, value: Any) -> None:
+    """Raise ConfigError unless a setting is a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{key}={value}: a whole number of at least 1 is expected")
 
 
 def _train(cfg: DictConfig) -> None:
@@ -98,6 +118,7 @@ def load_policy(
     expected_task: str | None = None,
     simulator: Mapping[str, Any] | None = None,
     sim_device: str = "",
+    randomize: bool | Literal[""] = "",
 ) -> tuple[Experiment, DualActorCritic]:
     """The experiment that a checkpoint was made by, and its policy.
 
@@ -106,6 +127,7 @@ def load_policy(
         expected_task: the task that it must be of.
         simulator: settings of another E_high.
         sim_device: where to simulate now, whatever the checkpoint was made on.
+        randomize: whether to randomise now; empty for what the run did.
 
     Raises:
         ConfigError: no such checkpoint, damaged, or of another task than expected.
@@ -114,6 +136,8 @@ def load_policy(
     if expected_task is not None and state["task"] != expected_task:
         raise ConfigError(f"checkpoint={path}: was trained on task={state['task']}, not on task={expected_task}")
     settings = json.loads(state["settings"]) | {"sim_device": sim_device, "rl_device": ""}
+    if randomize != "":
+        settings["task"]["randomize"] = randomize
     if simulator is not None:
         settings["simulator"]["high"] = dict(simulator)
     experiment = Experiment(OmegaConf.create(settings))
@@ -122,37 +146,88 @@ def load_policy(
     return experiment, policy
 
 
-def _evaluate(cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any, expected_task: str | None) -> None:
+def _evaluate(cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any) -> None:
     if cfg.policy not in ("adapted", "base"):
         raise ConfigError(f"policy={cfg.policy}: allowed are ['adapted', 'base']")
-    if not isinstance(episodes, int) or isinstance(episodes, bool) or episodes < 1:
-        raise ConfigError(f"num_envs={episodes}: a whole number of at least 1 is expected")
-    path = resolve_checkpoint(Path(cfg.checkpoint))
-    experiment, policy = load_policy(path, expected_task, simulator, cfg.sim_device)
-    name: PolicyName = cfg.policy
+    check_count("num_envs", episodes)
+    subject = _policy_of(cfg, simulator) if cfg.agent == "policy" else _agent_without_policy(cfg, simulator)
+    experiment = subject.experiment
     pool = experiment.make_pool(simulator, episodes, cfg.seed)
     try:
-        report = evaluate(policy, pool, name).summary()
+        evaluation = evaluate(subject.agent, pool)
     finally:
         pool.simulator.close()
-    report_line = {"checkpoint": str(path), "policy": name, "simulator": dict(simulator)} | report
-    Console().print(
-        f"{experiment.task.name}, {name} policy in {simulator['engine']}: return {report['return_mean']:.1f}"
-        f" (95% interval {report['return_95_low']:.1f} to {report['return_95_high']:.1f},"
-        f" median {report['return_median']:.1f}), episode length {report['episode_length']:.1f},"
-        f" {episodes} episodes",
-        soft_wrap=True,
-        highlight=False,
-    )
-    stem = path.with_suffix("").with_name(f"{path.stem}_{name}_{simulator['engine']}")
-    stem.with_suffix(".json").write_text(json.dumps(report_line, indent=2) + "\n")
+    name = f"{experiment.task.name}, {subject.title} in {simulator['engine']}"
+    Console().print(f"{name}: {evaluation.line()}", soft_wrap=True, highlight=False)
+    stem = subject.stem.with_name(f"{subject.stem.name}_{simulator['engine']}")
+    stem.parent.mkdir(exist_ok=True)
+    report = subject.source | {"simulator": dict(simulator)} | evaluation.summary()
+    stem.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
     if cfg.capture_video:
-        _record(experiment.make_pool(simulator, 1, cfg.seed), policy, name, stem.with_suffix(".mp4"))
+        _record(experiment.make_pool(simulator, 1, cfg.seed), subject.agent, stem.with_suffix(".mp4"))
 
 
-def _record(pool: EnvironmentPool, policy: DualActorCritic, name: PolicyName, path: Path) -> None:
+@dataclass(frozen=True)
+class _Subject:
+    """What is evaluated.
+
+    Attributes:
+        experiment: the task and its settings.
+        agent: what acts.
+        title: how the console names it.
+        source: how the report names it.
+        stem: path of the report and the video, without the simulator's name.
+    """
+
+    experiment: Experiment
+    agent: Agent
+    title: str
+    source: dict[str, str]
+    stem: Path
+
+
+def _policy_of(cfg: DictConfig, simulator: Mapping[str, Any]) -> _Subject:
+    path = resolve_checkpoint(Path(cfg.checkpoint))
+    experiment, policy = load_policy(path, cfg.task.name, simulator, cfg.sim_device, cfg.get("randomize", ""))
+    name: PolicyName = cfg.policy
+    source = {"checkpoint": str(path), "policy": name}
+    stem = path.with_name(f"{path.stem}_{name}")
+    return _Subject(experiment, policy_agent(policy, name), f"{name} policy", source, stem)
+
+
+def _agent_without_policy(cfg: DictConfig, simulator: Mapping[str, Any]) -> _Subject:
+    if cfg.checkpoint:
+        raise ConfigError(f"checkpoint={cfg.checkpoint}: agent={cfg.agent} needs none; leave one of the two out")
+    experiment = complete_experiment(cfg, {"low": dict(simulator), "high": dict(simulator)})
+    task = experiment.make_task()
+    agent = zero_agent(task) if cfg.agent == "zero" else random_agent(task, cfg.seed)
+    stem = RUNS / f"{experiment.task.name}_{cfg.agent}"
+    return _Subject(experiment, agent, f"{cfg.agent} agent", {"agent": cfg.agent}, stem)
+
+
+def complete_experiment(
+    cfg: DictConfig, simulators: Mapping[str, Mapping[str, Any]], num_envs: int | str = ""
+) -> Experiment:
+    """The experiment of an entry point that trains nothing: train.py's defaults where it has no such setting.
+
+    Args:
+        cfg: its configuration, with `task`, `train`, `seed` and `sim_device`.
+        simulators: settings of both simulators, by side.
+        num_envs: as for train.py.
+    """
+    settings = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "config.yaml")))
+    del settings["defaults"]
+    settings |= {key: cfg[key] for key in ("task", "train", "seed", "sim_device")}
+    return Experiment(OmegaConf.create(settings | {"num_envs": num_envs, "simulator": simulators}))
+
+
+def _record(pool: EnvironmentPool, agent: Agent, path: Path) -> None:
     try:
-        record_video(policy, pool, name, path)
+        record_video(agent, pool, path)
     finally:
         pool.simulator.close()
     logger.info("video: %s", path)
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))

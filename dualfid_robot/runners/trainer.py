@@ -221,6 +221,8 @@ class Trainer:
             for name in parts[0].measures:
                 total = sum(part.measures[name] * part.env_steps for part in parts)
                 metrics[f"measure_{name}/{side}"] = total / env_steps
+        for name in parts[0].randomized:
+            metrics[f"randomized_{name}/{side}"] = sum(part.randomized[name] for part in parts) / len(parts)
         recent = self._recent[side]
         for part in parts:
             recent.extend(zip(part.returns.tolist(), part.lengths.tolist(), strict=True))

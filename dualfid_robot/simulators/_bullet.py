@@ -145,13 +145,18 @@ class Bullet:
 
     Bodies are numbers; links are numbers, -1 the base. A body's state is q: base position (3), quaternion (x, y, z, w),
     joint positions; and u: base linear and angular velocity (world frame), joint velocities.
+
+    Attributes:
+        substeps: physics steps of which each `step` consists.
     """
 
-    def __init__(self, gravity: Sequence[float], control_dt: float, substeps: int, iterations: int) -> None:
+    def __init__(self, gravity: Sequence[float], period: float, substeps: int, iterations: int) -> None:
+        """An empty world, which each `step` advances by a period."""
+        self.substeps = substeps
         self._world = _connect()
         command = _init_parameters(self._world)
         _set_gravity(command, *gravity)
-        _set_time_step(command, control_dt)
+        _set_time_step(command, period)
         _set_substeps(command, substeps)
         _set_iterations(command, iterations)
         # Every iteration is done: an early end would depend on the other robots of the world.
@@ -261,7 +266,7 @@ class Bullet:
         _submit(world, command)
 
     def step(self) -> None:
-        """Advance the world by the control period."""
+        """Advance the world by its period."""
         _submit(self._world, _init_step(self._world))
 
     def read(self, body: int, address: int, q_size: int, u_size: int) -> None:
@@ -274,7 +279,7 @@ class Bullet:
     def contacts(self, body: int) -> bytes:
         """Contacts between this body, as A, and others, as they acted in the last substep: an array of dtype CONTACT.
 
-        Bullet divides their impulses by the control period instead of the substep.
+        Bullet divides their impulses by the period instead of the substep.
         """
         command = _init_contacts(self._world)
         _filter_contacts(command, body)

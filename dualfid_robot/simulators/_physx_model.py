@@ -16,14 +16,13 @@ import mujoco
 import numpy as np
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.simulators._physx_protocol import Articulation, Joint, Link, Motors, Part, Pose, Shape
+from dualfid_robot.robots.actuators import Actuators
+from dualfid_robot.simulators._physx_protocol import Articulation, Joint, Link, Part, Pose, Shape
 
 _JOINT, _GEOM, _OBJ, _OFF = mujoco.mjtJoint, mujoco.mjtGeom, mujoco.mjtObj, mujoco.mjtDisableBit
 
 # Flags that change how MuJoCo computes, not what.
 _HARMLESS = ("WARMSTART", "REFSAFE", "SENSOR", "MIDPHASE", "EULERDAMP", "AUTORESET", "NATIVECCD", "ISLAND", "MULTICCD")
-_SCALAR = (int(_JOINT.mjJNT_HINGE), int(_JOINT.mjJNT_SLIDE))
-_LINEAR = (int(mujoco.mjtBias.mjBIAS_NONE), int(mujoco.mjtBias.mjBIAS_AFFINE))
 _SIZES = {"plane": 0, "sphere": 1, "capsule": 2, "box": 3}
 _ALONG_X = ("plane", "capsule")
 """Shapes that PhysX has along its x axis and MuJoCo along its z axis."""
@@ -48,7 +47,6 @@ class _Converter:
         mujoco.mj_kinematics(model, self.data)
         self.floating = model.njnt > 0 and model.jnt_type[0] == _JOINT.mjJNT_FREE
         self.pairs = list(self._pairs())
-        self.brakes = _brakes(model)
 
     def refuse(self, kind: str, name: str, problem: str) -> None:
         raise ConfigError(f"{self.asset}: {kind} {name}: {problem} cannot be expressed for engine physx")
@@ -76,8 +74,7 @@ class _Converter:
             self._check_body(body)
         for joint in range(model.njnt):
             self._check_joint(joint)
-        for actuator in range(model.nu):
-            self._check_actuator(actuator)
+        Actuators.from_model(model, self.asset)
 
     def _check_tendon(self, tendon: int) -> None:
         """Refuse a tendon that acts; those that are merely measured do nothing. Actuators are checked by themselves."""
@@ -106,26 +103,8 @@ class _Converter:
                 self.refuse("joint", name, "a second, damped, sprung or armoured free joint")
             if model.body_jntnum[model.jnt_bodyid[joint]] > 1:
                 self.refuse("body", model.body(model.jnt_bodyid[joint]).name, "a free joint beside others")
-        if model.dof_frictionloss[dof]:
-            self.refuse("joint", name, "dry friction in a joint")
         if model.jnt_stiffnesspoly[joint].any() or model.dof_dampingpoly[dof].any():
             self.refuse("joint", name, "a nonlinear spring or damper")
-
-    def _check_actuator(self, actuator: int) -> None:
-        model = self.model
-        if (
-            model.nactuator != model.nu
-            or model.nhistory
-            or model.actuator_trntype[actuator] != mujoco.mjtTrn.mjTRN_JOINT
-            or model.actuator_dyntype[actuator] != mujoco.mjtDyn.mjDYN_NONE
-            or model.actuator_gaintype[actuator] != mujoco.mjtGain.mjGAIN_FIXED
-            or int(model.actuator_biastype[actuator]) not in _LINEAR
-            or int(model.jnt_type[model.actuator_trnid[actuator, 0]]) not in _SCALAR
-            or model.actuator_armature[actuator]
-            or model.actuator_damping[actuator]
-        ):
-            problem = "an actuator other than one with fixed gain and affine bias on a hinge or slide joint"
-            self.refuse("actuator", model.actuator(actuator).name, problem)
 
     # Contacts --------------------------------------------------------------------------------------------------------
 
@@ -249,9 +228,8 @@ class _Converter:
         for body in np.flatnonzero(model.body_weldid == link).tolist():
             turn = axes.T @ self.data.ximat[body].reshape(3, 3)
             inertia = turn @ np.diag(model.body_inertia[body]) @ turn.T
-            parts.append(
-                Part(body - 1, float(model.body_mass[body]), axes.T @ (self.data.xipos[body] - origin), inertia)
-            )
+            centre, turned = axes.T @ (self.data.xipos[body] - origin), axes.T @ self._frame(body)[1]
+            parts.append(Part(body - 1, float(model.body_mass[body]), centre, inertia, turned))
         return tuple(parts)
 
     def _joint(self, joint: int, in_parent: Pose | None) -> Joint:
@@ -274,12 +252,7 @@ class _Converter:
             damping=float(model.dof_damping[dof]),
             stiffness=float(model.jnt_stiffness[joint]),
             rest=float(model.qpos_spring[address] - zero),
-            brakes=tuple((int(i), float(self.brakes[i])) for i in np.flatnonzero(self.brakes * self._moves(joint))),
         )
-
-    def _moves(self, joint: int) -> np.ndarray:
-        """Which actuators act on a joint, (nu,)."""
-        return np.asarray(self.model.actuator_trnid[:, 0] == joint)
 
     def links(self, shapes: dict[int, list[Shape]]) -> tuple[Link, ...]:
         """The articulation's links, parents first."""
@@ -288,7 +261,7 @@ class _Converter:
         numbers: dict[int, int] = {}  # of the link of a topmost body
         if not self.floating:
             numbers[0] = 0
-            links.append(Link(0, None, None, (Part(None, 1.0, np.zeros(3), np.eye(3)),), ()))
+            links.append(Link(0, None, None, (Part(None, 1.0, np.zeros(3), np.eye(3), np.eye(3)),), ()))
         for body in range(1, model.nbody):
             if model.body_weldid[body] != body:
                 continue
@@ -299,7 +272,7 @@ class _Converter:
             else:
                 above = int(model.body_weldid[model.body_parentid[body]])
                 parent, pose = numbers[above], self._pose_in(above, self.data.xpos[body], self.data.xmat[body])
-                light = tuple(Part(None, _LIGHT * p.mass, p.centre, _LIGHT * p.inertia) for p in parts)
+                light = tuple(Part(None, _LIGHT * p.mass, p.centre, _LIGHT * p.inertia, p.axes) for p in parts)
                 last = first + model.body_jntnum[body] - 1
                 for joint in range(first, last + 1):
                     between = joint < last
@@ -348,41 +321,6 @@ def make_contact_table(
     links = {link for link, _ in wanted}
     others = {(link, shape.body) for link in links for shape in articulation.links[link].shapes} - set(wanted)
     return (*wanted, *sorted(others))
-
-
-def make_motors(model: mujoco.MjModel) -> Motors:
-    """The actuators of a model that `make_articulation` accepts."""
-    joints = [joint for joint in range(model.njnt) if model.jnt_type[joint] != _JOINT.mjJNT_FREE]
-    bias = _bias(model)
-    bias[_brakes(model) > 0.0, 2] = 0.0
-    return Motors(
-        joint=np.array([joints.index(joint) for joint in model.actuator_trnid[:, 0].tolist()], np.int64),
-        gear=model.actuator_gear[:, 0].copy(),
-        gain=model.actuator_gainprm[:, 0].copy(),
-        bias=bias,
-        ctrl_range=_range(model.actuator_ctrllimited, model.actuator_ctrlrange),
-        force_range=_range(model.actuator_forcelimited, model.actuator_forcerange),
-        joint_force_range=_range(model.jnt_actfrclimited[joints], model.jnt_actfrcrange[joints]),
-    )
-
-
-def _bias(model: mujoco.MjModel) -> np.ndarray:
-    affine = (model.actuator_biastype == mujoco.mjtBias.mjBIAS_AFFINE)[:, None]
-    return np.where(affine, model.actuator_biasprm[:, :3], 0.0)
-
-
-def _brakes(model: mujoco.MjModel) -> np.ndarray:
-    """Damping of each actuator's joint (nu,) by the actuator's velocity feedback, where no bound on forces cuts it.
-
-    PhysX's drives take it, implicitly, as MuJoCo's implicit integrators do; explicitly, it would need small steps.
-    """
-    damping = -_bias(model)[:, 2] * model.actuator_gear[:, 0] ** 2
-    bounded = model.actuator_forcelimited | model.jnt_actfrclimited[model.actuator_trnid[:, 0]]
-    return np.where(bounded.astype(bool), 0.0, damping.clip(min=0.0))
-
-
-def _range(limited: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    return np.where(limited[:, None].astype(bool), bounds, (-np.inf, np.inf))
 
 
 def _quaternion(matrix: np.ndarray) -> np.ndarray:

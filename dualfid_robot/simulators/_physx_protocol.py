@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from dualfid_robot.simulators import _shared_memory
+from dualfid_robot.simulators._joint_drives import JointDrives
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class Part:
         mass: kg.
         centre: (3,) centre of mass in the link's frame, m.
         inertia: (3, 3) about that centre, in the link's axes, kg m^2.
+        axes: (3, 3) the body's axes in the link's, as columns.
     """
 
     body: int | None
     mass: float
     centre: np.ndarray
     inertia: np.ndarray
+    axes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,6 @@ class Joint:
         limits: of PhysX's joint position, infinite where there is none.
         armature, damping, stiffness: kg m^2 or kg; N m s/rad or N s/m; N m/rad or N/m.
         rest: PhysX's joint position at which the spring rests.
-        brakes: number of an actuator and its damping of this joint, N m s/rad or N s/m.
     """
 
     kind: Literal["revolute_unwrapped", "prismatic"]
@@ -85,7 +87,6 @@ class Joint:
     damping: float
     stiffness: float
     rest: float
-    brakes: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -122,33 +123,12 @@ class Articulation:
 
 
 @dataclass(frozen=True)
-class Motors:
-    """The actuators: MuJoCo's force law, affine in control, length and velocity, but for the brakes of `Joint`.
-
-    Attributes:
-        joint: (nu,) the place of each actuator's joint in `RobotModel.joint_names`.
-        gear: (nu,)
-        gain: (nu,) force per unit of control.
-        bias: (nu, 3) constant force, force per unit of length and per unit of velocity.
-        ctrl_range, force_range: (nu, 2) infinite where there is none.
-        joint_force_range: (joints, 2) likewise, of the sum of the actuators' forces on a joint.
-    """
-
-    joint: np.ndarray
-    gear: np.ndarray
-    gain: np.ndarray
-    bias: np.ndarray
-    ctrl_range: np.ndarray
-    force_range: np.ndarray
-    joint_force_range: np.ndarray
-
-
-@dataclass(frozen=True)
 class Spec:
     """What a worker must know.
 
     Attributes:
-        articulation, motors: the robot.
+        articulation: the robot.
+        drives: what acts on its joints besides PhysX's own springs and dampers, which its drives are.
         joint_zero: MuJoCo's positions of the joints where PhysX's are zero.
         contact_table: link and body of each column of the table of contacts: first the bodies whose contact wrench is
             measured, then the others that are welded to them.
@@ -162,7 +142,7 @@ class Spec:
     """
 
     articulation: Articulation
-    motors: Motors
+    drives: JointDrives
     joint_zero: np.ndarray
     contact_table: tuple[tuple[int, int], ...]
     contact_links: tuple[int, ...]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,14 +46,13 @@ class _World:
         masses: list[_Mass],
         friction: float,
         damping: float,
-        motor_strength: np.ndarray,
         gravity: np.ndarray,
     ) -> None:
         """Build the scene.
 
         Args:
             masses: of the links.
-            friction, damping, motor_strength: factors on the asset's, the last for each actuator.
+            friction, damping: factors on the asset's.
             gravity: m/s^2.
         """
         physx.set_scene_config(
@@ -67,7 +66,7 @@ class _World:
         self.system = physx.PhysxCpuSystem()
         self.system.timestep = spec.control_dt / spec.substeps
         self.scene = sapien.Scene([self.system])
-        self.masses, self.friction, self.damping, self.motor_strength = masses, friction, damping, motor_strength.copy()
+        self.masses, self.friction, self.damping = masses, friction, damping
         self.columns: dict[Any, int] = {}
         self._add_ground()
         self.links = self._add_robot()
@@ -125,8 +124,7 @@ class _World:
         joint.friction = 0.0
         joint.max_velocity = _NO_LIMIT
         # PhysX's drive is a spring and a damper, treated implicitly, as MuJoCo's implicit integrators treat damping.
-        brakes = sum(float(self.motor_strength[actuator]) * damping for actuator, damping in given.brakes)
-        joint.set_drive_properties(given.stiffness, self.damping * given.damping + brakes)
+        joint.set_drive_properties(given.stiffness, self.damping * given.damping)
         joint.set_drive_target(given.rest)
 
     def _shape(self, shape: Shape) -> Any:
@@ -230,12 +228,12 @@ class _Worker:
         self.spec, self.arrays = spec, arrays
         self.rows = np.arange(spec.worker, len(arrays["qpos"]), spec.workers)
         links = spec.articulation.links
-        self.nominal = [combine(link.parts, np.ones(arrays["mass"].shape[1])) for link in links]
+        bodies = arrays["mass"].shape[1]
+        self.nominal = [combine(link.parts, np.ones(bodies), np.zeros((bodies, 3))) for link in links]
         self.worlds = [self._make(row) for row in self.rows.tolist()]
         example = self.worlds[0]
         self.order = example.order
         self.to_physx = np.argsort(self.order)
-        self.feedback = bool(spec.motors.bias[:, 1:].any())
         # The joints between the measured links and the rest, with the sign of what they transmit to the measured one.
         self.borders = [
             (place, number, 1.0 if link.parent == measured else -1.0)
@@ -248,13 +246,13 @@ class _Worker:
 
     def _make(self, row: int) -> _World:
         """The world of a row of the shared arrays, with its parameters."""
-        arrays, factors = self.arrays, self.arrays["mass"][row]
+        arrays, factors, offsets = self.arrays, self.arrays["mass"][row], self.arrays["com"][row]
         masses = self.nominal
-        if (factors != 1.0).any():
-            masses = [combine(link.parts, factors) for link in self.spec.articulation.links]
+        if (factors != 1.0).any() or offsets.any():
+            masses = [combine(link.parts, factors, offsets) for link in self.spec.articulation.links]
         arrays["changed"][row] = False
         friction, damping = (float(arrays[name][row]) for name in ("friction", "damping"))
-        return _World(self.spec, masses, friction, damping, arrays["motor_strength"][row], arrays["gravity"][row])
+        return _World(self.spec, masses, friction, damping, arrays["gravity"][row])
 
     def step(self, n: int) -> None:
         """Advance this worker's share of the first n worlds by one control period."""
@@ -280,19 +278,38 @@ class _Worker:
     def _advance(self, rows: np.ndarray, ctrl: np.ndarray, raw: np.ndarray) -> list[_Touch]:
         """Step worlds, update their raw states and measure their contacts.
 
-        World by world, not step by step: the second step of a scene, which is in the processor's cache then, takes a
-        third of the first one's time.
+        Where forces do not change between physics steps, world by world: the second step of a scene, which is in the
+        processor's cache then, takes a third of the first one's time.
         """
-        substeps, measures, touches = self.spec.substeps, bool(self.spec.contact_links), []
-        torque = self._torque(rows, ctrl, raw)
-        for index in range(len(rows)):
-            world, one = self.worlds[index], slice(index, index + 1)
+        drives, arrays = self.spec.drives, self.arrays
+        factors = (arrays[name][rows] for name in ("motor_strength", "servo_stiffness", "servo_damping"))
+        gains, damping = drives.gains(*factors), np.zeros((len(rows), 1))  # PhysX has the dampers
+        past, load = arrays["past"][rows], arrays["load"][rows]
+        position, velocity = self._joints(raw)
+        if not drives.in_motion:
+            torque, _ = drives.forces(ctrl, position, velocity, gains, damping)
+            return self._take_steps(torque, raw, drives.steps, last=True)
+        with np.errstate(invalid="ignore", over="ignore"):  # of a robot that is not finite; `step` sees it
+            for step in range(drives.steps):
+                torque, falls = drives.forces(drives.delayed(ctrl, past, step), position, velocity, gains, damping)
+                torque = drives.implicit(torque, falls, velocity, load)
+                touches = self._take_steps(torque, raw, 1, last=step == drives.steps - 1)
+                before, (position, velocity) = velocity, self._joints(raw)
+                load = drives.load(torque, before, velocity)
+        arrays["load"][rows] = load
+        arrays["past"][rows] = np.concatenate([ctrl[:, None], past], 1)[:, : past.shape[1]]
+        return touches
+
+    def _take_steps(self, torque: np.ndarray, raw: np.ndarray, steps: int, last: bool) -> list[_Touch]:
+        """Step each world so often under constant torques (k, joints), and update its raw state; after the control
+        period's last step, measure contacts."""
+        measures, touches = last and bool(self.spec.contact_links), []
+        torque = torque[:, self.to_physx].astype(np.float32)
+        for index in range(len(raw)):
+            world = self.worlds[index]
             world.robot.set_qf(torque[index])
-            for substep in range(substeps):
-                if self.feedback and substep > 0:
-                    world.read(raw[index])
-                    world.robot.set_qf(self._torque(rows[one], ctrl[one], raw[one])[0])
-                if measures and substep == substeps - 1:
+            for step in range(steps):
+                if measures and step == steps - 1:
                     before = world.velocities()
                 world.system.step()
             world.read(raw[index])
@@ -300,6 +317,11 @@ class _Worker:
                 forces = world.robot.link_incoming_joint_forces
                 touches.append(_Touch(index, points, before, world.velocities(), forces, world.turns(self.below)))
         return touches
+
+    def _joints(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and velocities (k, joints) of the joints of raw states, in MuJoCo's order."""
+        joints, wide = len(self.order), raw.astype(np.float64)
+        return wide[:, 13 + self.order] + self.spec.joint_zero, wide[:, 13 + joints + self.order]
 
     def _centres(self, indices: Iterable[int]) -> np.ndarray:
         """Centres of mass (k, 3) of worlds' root links, in the links' frames."""
@@ -325,21 +347,6 @@ class _Worker:
         for index, row in zip(dirty.tolist(), given.tolist(), strict=True):
             self.worlds[index].put(arrays["raw"][row])
         arrays["dirty"][given] = CLEAN
-
-    def _torque(self, rows: np.ndarray, ctrl: np.ndarray, raw: np.ndarray) -> np.ndarray:
-        """Joint torques (k, joints), in PhysX's order, by MuJoCo's actuator law at these states."""
-        spec, motors, joints = self.spec, self.spec.motors, len(self.order)
-        force = motors.gain * np.clip(ctrl, *motors.ctrl_range.T) + motors.bias[:, 0]
-        if self.feedback:
-            position = raw[:, 13 + self.order] + spec.joint_zero
-            velocity = raw[:, 13 + joints + self.order]
-            force += motors.bias[:, 1] * motors.gear * position[:, motors.joint]
-            force += motors.bias[:, 2] * motors.gear * velocity[:, motors.joint]
-        force = np.clip(force * self.arrays["motor_strength"][rows], *motors.force_range.T) * motors.gear
-        torque = np.zeros((len(rows), joints))
-        np.add.at(torque.T, motors.joint, force.T)
-        torque = np.clip(torque, *motors.joint_force_range.T)
-        return torque[:, self.to_physx].astype(np.float32)
 
     def _give_contacts(self, rows: np.ndarray, touches: list[_Touch]) -> None:
         """Net contact force of each measured body, and its torque about the root body's origin.
@@ -440,12 +447,17 @@ class _Mass:
     axes: np.ndarray
 
 
-def combine(parts: tuple[Part, ...], factors: np.ndarray) -> _Mass:
+def combine(parts: tuple[Part, ...], factors: np.ndarray, offsets: np.ndarray) -> _Mass:
     """The mass of a link.
 
     Args:
         factors: (bodies,) on the masses and inertias of the asset's bodies.
+        offsets: (bodies, 3) of their centres of mass, in the bodies' frames, m.
     """
+    parts = tuple(
+        part if part.body is None else replace(part, centre=part.centre + part.axes @ offsets[part.body])
+        for part in parts
+    )
     scales = [1.0 if part.body is None else float(factors[part.body]) for part in parts]
     mass = sum(scale * part.mass for scale, part in zip(scales, parts, strict=True))
     moment = sum((scale * part.mass * part.centre for scale, part in zip(scales, parts, strict=True)), np.zeros(3))

@@ -8,11 +8,15 @@ import weakref
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
+import mujoco
 import numpy as np
 import torch
 from torch import Tensor
 
+from dualfid_robot.robots.actuators import Actuators
 from dualfid_robot.simulators import _shared_memory
+from dualfid_robot.simulators._joint_drives import JointDrives
+from dualfid_robot.simulators._mujoco_parameters import scaled_entries
 from dualfid_robot.simulators._worker_process import CLEAN, RAW, STATE, WorkerProcess
 from dualfid_robot.simulators.base import Simulator
 
@@ -43,29 +47,68 @@ class ProcessSimulator(Simulator):
 
     WORKER: ClassVar[str]
     """Full name of the module whose `main` is the worker (see `WorkerProcess`)."""
-    SNAPSHOT: ClassVar[tuple[str, ...]] = ("qpos", "qvel", "raw", "contact_wrench", "dirty")
+    MEMORY: ClassVar[tuple[str, ...]] = ("past", "load")
+    """What drives carry from step to step (see `JointDrives`): earlier controls, and the joints' loads."""
+    SNAPSHOT: ClassVar[tuple[str, ...]] = ("qpos", "qvel", "raw", "contact_wrench", "dirty", *MEMORY)
     """The shared arrays that say how to go on."""
 
     worker_restarts: int
 
-    def _layout(self, raw: str) -> dict[str, tuple[tuple[int, ...], str]]:
+    def _drives(self, model: mujoco.MjModel, substeps: int, joint_damping: float) -> JointDrives:
+        """What acts on the joints of a model, in that many physics steps per control period.
+
+        Args:
+            joint_damping: factor on the asset's.
+        """
+        actuators = Actuators.from_model(model, self.robot.path.name)
+        joints = np.flatnonzero(model.jnt_type != mujoco.mjtJoint.mjJNT_FREE)
+        dofs, timestep = model.jnt_dofadr[joints], self.control_dt / substeps
+        position_servo = scaled_entries(model, "servo_stiffness", "actuator_gainprm")[:, 0]
+        limited = model.jnt_actfrclimited[joints, None].astype(bool)
+        return JointDrives(
+            timestep=timestep,
+            steps=substeps,
+            joint=actuators.joint,
+            gear=actuators.gear,
+            gain=actuators.gain,
+            bias=actuators.bias,
+            ctrl_range=actuators.ctrl_range,
+            force_range=actuators.force_range,
+            stall=actuators.stall,
+            drop=actuators.drop,
+            delay=actuators.delay_steps(timestep),
+            position_servo=position_servo,
+            velocity_servo=scaled_entries(model, "servo_damping", "actuator_gainprm")[:, 0],
+            joint_force_range=np.where(limited, model.jnt_actfrcrange[joints], (-np.inf, np.inf)),
+            stiffness=model.jnt_stiffness[joints].copy(),
+            rest=model.qpos_spring[model.jnt_qposadr[joints]].copy(),
+            damping=model.dof_damping[dofs] * joint_damping,
+            friction=model.dof_frictionloss[dofs].copy(),
+            inertia=_least_inertia(model, dofs),
+        )
+
+    def _layout(self, raw: str, drives: JointDrives) -> dict[str, tuple[tuple[int, ...], str]]:
         """The shared arrays that every engine has, and those of the parameters that each of them sets.
 
         Args:
             raw: NumPy's name of the type of the engine's own state: 13 numbers of the root and 2 of each joint.
         """
-        n, model = self.num_worlds, self.robot.model
+        n, model, joints = self.num_worlds, self.robot.model, len(self.robot.joint_names)
         return {
             "ctrl": ((n, model.nu), "f4"),
             "qpos": ((n, model.nq), "f8"),
             "qvel": ((n, model.nv), "f8"),
-            "raw": ((n, 13 + 2 * len(self.robot.joint_names)), raw),
+            "raw": ((n, 13 + 2 * joints), raw),
             "contact_wrench": ((n, len(self.contact_bodies), 6), "f4"),
             "failed": ((n,), "?"),
             "dirty": ((n,), "u1"),
             "friction": ((n,), "f4"),
             "damping": ((n,), "f4"),
             "motor_strength": ((n, model.nu), "f4"),
+            "servo_stiffness": ((n, model.nu), "f4"),
+            "servo_damping": ((n, model.nu), "f4"),
+            "past": ((n, drives.past, model.nu), "f4"),
+            "load": ((n, joints), "f8"),
             "changed": ((n,), "?"),
         }
 
@@ -124,7 +167,8 @@ class ProcessSimulator(Simulator):
         self._write_state(ids, qpos, qvel)
         self._tensors["qpos"][ids] = qpos.double()
         self._tensors["qvel"][ids] = qvel.double()
-        self._tensors["contact_wrench"][ids] = 0.0
+        for name in ("contact_wrench", *self.MEMORY):
+            self._tensors[name][ids] = 0.0
         self._tensors["dirty"][ids] = STATE
 
     def snapshot(self) -> dict[str, np.ndarray]:
@@ -147,6 +191,21 @@ class ProcessSimulator(Simulator):
         """Let the workers take up worlds from the shared arrays at their next step."""
         dirty = self._arrays["dirty"][worlds]
         self._arrays["dirty"][worlds] = np.where(dirty == CLEAN, RAW, dirty)
+
+
+def _least_inertia(model: mujoco.MjModel, dofs: np.ndarray, poses: int = 64) -> np.ndarray:
+    """The least that any of these degrees of freedom feels by itself, all others free, in random poses."""
+    data, matrix, generator = mujoco.MjData(model), np.zeros((model.nv, model.nv)), np.random.default_rng(0)
+    joints = model.dof_jntid[dofs]
+    addresses, limited = model.jnt_qposadr[joints], model.jnt_limited[joints, None].astype(bool)
+    lower, upper = np.where(limited, model.jnt_range[joints], model.qpos0[addresses, None] + (-np.pi, np.pi)).T
+    least = np.full(len(dofs), np.inf)
+    for _ in range(poses):
+        data.qpos[addresses] = generator.uniform(lower, upper)
+        mujoco.mj_forward(model, data)
+        mujoco.mj_fullM(model, data, matrix)
+        least = np.minimum(least, 1.0 / np.diag(np.linalg.inv(matrix))[dofs])
+    return least
 
 
 def _shut_down(workers: list[WorkerProcess], memory: int) -> None:

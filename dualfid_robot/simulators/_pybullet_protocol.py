@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from dualfid_robot.simulators import _shared_memory
+from dualfid_robot.simulators._joint_drives import JointDrives
 
-PARAMETERS = ("friction", "mass", "damping", "motor_strength")
-"""Shared arrays of factors, one row a world. The worker takes up a row where the shared array `changed` is true."""
+IN_BULLET = ("friction", "mass", "damping")
+"""Shared arrays of factors, one row a world, that Bullet must be told: where the shared array `changed` is true."""
+PARAMETERS = (*IN_BULLET, "motor_strength", "servo_stiffness", "servo_damping")
+"""These and those that the worker itself applies."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,12 @@ class Spec:
         root_offset, root_rotation: pose of the root link's principal frame in the root body's frame.
         joint_names: the joints in MuJoCo's order.
         joint_zero: MuJoCo's positions of the joints where the URDF's are zero.
-        joint_damping: N m s/rad or N s/m.
         joint_limits: (joints, 2) MuJoCo's positions of the limits, infinite where there is none.
         joint_inertia: inertia by which a joint's torque is bounded at its limits.
+        drives: what acts on the joints. Where it does not change between physics steps, Bullet applies the dampers, and
+            takes all physics steps of a control period at once.
         foot_links, friction: links with collision geoms and the friction coefficient of each.
         contact_links: links whose contact wrench is measured.
-        torque: (nu, joints) torque per unit of control.
-        ctrl_range: (nu, 2) bounds of the control.
         initial: state (qpos, qvel) that stands in for one that Bullet must not see.
         bound: largest magnitude of a state that Bullet may see.
         control_dt, substeps, solver_iterations, contact_stiffness, contact_damping: as the engine's.
@@ -52,14 +54,12 @@ class Spec:
     root_rotation: np.ndarray
     joint_names: tuple[str, ...]
     joint_zero: np.ndarray
-    joint_damping: np.ndarray
     joint_limits: np.ndarray
     joint_inertia: np.ndarray
+    drives: JointDrives
     foot_links: tuple[str, ...]
     friction: tuple[float, ...]
     contact_links: tuple[str, ...]
-    torque: np.ndarray
-    ctrl_range: np.ndarray
     initial: tuple[np.ndarray, np.ndarray]
     bound: float
     control_dt: float

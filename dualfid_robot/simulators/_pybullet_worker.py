@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dualfid_robot.simulators._bullet import CONTACT, Bullet
+from dualfid_robot.simulators._joint_drives import Gains
 from dualfid_robot.simulators._pybullet_protocol import Spec
 from dualfid_robot.simulators._worker_loop import rotation_matrices, serve
 from dualfid_robot.simulators._worker_process import CLEAN, RAW
@@ -35,7 +36,9 @@ class _Client:
 
     def __init__(self, spec: Spec, first: int, count: int) -> None:
         self.spec, self.first, self.count = spec, first, count
-        self.bullet = Bullet(spec.gravity, spec.control_dt, spec.substeps, spec.solver_iterations)
+        self.in_motion = spec.drives.in_motion
+        calls = spec.substeps if self.in_motion else 1  # in a control period
+        self.bullet = Bullet(spec.gravity, spec.control_dt / calls, spec.substeps // calls, spec.solver_iterations)
         side = int(np.ceil(np.sqrt(count)))
         self.offsets = np.zeros((count, 3))
         self.offsets[:, 0], self.offsets[:, 1] = np.divmod(np.arange(count), side)
@@ -67,8 +70,8 @@ class _Client:
         bullet.set_body(robot, largest_velocity=spec.bound)
         for name, moments in spec.inertia.items():
             bullet.set_inertia(robot, links[name], moments)
-        for joint, damping in zip(self.order, spec.joint_damping.tolist(), strict=True):
-            bullet.set_joint(robot, joint, damping)
+        for joint, damping in zip(self.order, spec.drives.damping.tolist(), strict=True):
+            bullet.set_joint(robot, joint, 0.0 if self.in_motion else damping)
         for link in links.values():
             bullet.filter_contacts(robot, link, _ROBOT, _GROUND)
         for name, friction in zip(spec.foot_links, spec.friction, strict=True):
@@ -86,8 +89,9 @@ class _Client:
         spec, bullet, robot = self.spec, self.bullet, self.robots[index]
         for name, nominal in zip(spec.foot_links, spec.friction, strict=True):
             bullet.set_friction(robot, self.links[name], nominal * friction)
-        for joint, nominal in zip(self.order, spec.joint_damping.tolist(), strict=True):
-            bullet.set_joint(robot, joint, nominal * damping)
+        if not self.in_motion:
+            for joint, nominal in zip(self.order, spec.drives.damping.tolist(), strict=True):
+                bullet.set_joint(robot, joint, nominal * damping)
         for (name, nominal), factor in zip(spec.mass.items(), mass, strict=True):
             bullet.set_mass(robot, self.links[name], nominal * factor)
             pairs = zip(spec.inertia[name], spec.rotor_inertia[name], strict=True)
@@ -101,7 +105,7 @@ class _Client:
         self.bullet.put(self.robots[index], raw[:q_size].tolist(), raw[q_size:].tolist())
 
     def step(self, torque: np.ndarray, raw: np.ndarray) -> None:
-        """Advance the client.
+        """Advance the client by a physics step, or by all of a control period where the drives allow it.
 
         Args:
             torque: (k, joints) of the first k robots' joints, in Bullet's order.
@@ -149,35 +153,73 @@ class _Worker:
         self._take_parameters(rows)
         self._take_states(active, failed)
         ctrl[failed] = 0.0
-        force = np.clip(ctrl, spec.ctrl_range[:, 0], spec.ctrl_range[:, 1]) * arrays["motor_strength"][rows]
-        torque = force @ spec.torque
-        torque = np.ascontiguousarray(self._keep_limits(rows, torque)[:, self.bullet_order])
-
-        raw = np.empty((active, arrays["raw"].shape[1]))
-        contacts: list[bytes] = []
-        origins: list[int] = []
-        for index, (client, start, count) in enumerate(self._active_clients(active)):
-            client.step(torque[start : start + count], raw[start : start + count])
-            if spec.contact_links:
-                for ground in client.grounds:
-                    contacts.append(client.bullet.contacts(ground))
-                    origins.append(index)
+        raw = self._in_motion(active, ctrl) if self.clients[0].in_motion else self._at_once(active, ctrl)
+        self._give_states(active, raw, failed)
+        for client, _, count in self._active_clients(active):
             idle = arrays["dirty"][client.first + count : client.first + client.count]
             idle[idle == CLEAN] = RAW
-        self._give_states(active, raw, failed)
         if spec.contact_links:
-            self._give_contacts(rows, contacts, origins)
+            self._give_contacts(active)
 
-    def _keep_limits(self, rows: np.ndarray, torque: np.ndarray) -> np.ndarray:
-        """Torques (n, joints) that do not carry a joint over its limits within the control period.
+    def _at_once(self, active: int, ctrl: np.ndarray) -> np.ndarray:
+        """Take a control period's physics steps under constant forces; raw states (active, ·)."""
+        rows, drives = self.rows[:active], self.spec.drives
+        position, velocity = self._joints(rows)
+        torque, _ = drives.forces(ctrl, position, velocity, self._gains(rows), np.zeros((active, 1)))
+        torque = self._keep_limits(position, velocity, torque, self.spec.control_dt)
+        raw = np.empty((active, self.arrays["raw"].shape[1]))
+        self._advance(torque, raw)
+        return raw
+
+    def _in_motion(self, active: int, ctrl: np.ndarray) -> np.ndarray:
+        """The same, with the forces of each physics step's own state."""
+        rows, drives, arrays = self.rows[:active], self.spec.drives, self.arrays
+        gains, damping = self._gains(rows), arrays["damping"][rows, None].astype(np.float64)
+        past, load = arrays["past"][rows], arrays["load"][rows]
+        position, velocity = self._joints(rows)
+        raw = np.empty((active, arrays["raw"].shape[1]))
+        with np.errstate(invalid="ignore", over="ignore"):  # of a robot that Bullet has spoiled; `_give_states` sees it
+            for step in range(drives.steps):
+                torque, falls = drives.forces(drives.delayed(ctrl, past, step), position, velocity, gains, damping)
+                torque = drives.implicit(torque, falls, velocity, load)
+                torque = self._keep_limits(position, velocity, torque, drives.timestep)
+                torque[~np.isfinite(torque)] = 0.0
+                self._advance(torque, raw)
+                before, velocity = velocity, raw[:, self.u_columns]
+                position = raw[:, self.q_columns] + self.spec.joint_zero
+                load = drives.load(torque, before, velocity)
+        arrays["load"][rows] = load
+        arrays["past"][rows] = np.concatenate([ctrl[:, None], past], 1)[:, : past.shape[1]]
+        return raw
+
+    def _advance(self, torque: np.ndarray, raw: np.ndarray) -> None:
+        """Let all active clients take their next step.
+
+        Args:
+            torque: (active, joints), in MuJoCo's order.
+            raw: (active, ·) takes the states.
+        """
+        torque = np.ascontiguousarray(torque[:, self.bullet_order])
+        for client, start, count in self._active_clients(len(raw)):
+            client.step(torque[start : start + count], raw[start : start + count])
+
+    def _joints(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and velocities (n, joints) of worlds, as the shared arrays have them."""
+        qpos, qvel, joints = self.arrays["qpos"], self.arrays["qvel"], len(self.q_columns)
+        return qpos[rows, qpos.shape[1] - joints :], qvel[rows, qvel.shape[1] - joints :]
+
+    def _gains(self, rows: np.ndarray) -> Gains:
+        names = ("motor_strength", "servo_stiffness", "servo_damping")
+        return self.spec.drives.gains(*(self.arrays[name][rows] for name in names))
+
+    def _keep_limits(self, position: np.ndarray, velocity: np.ndarray, torque: np.ndarray, dt: float) -> np.ndarray:
+        """Torques (n, joints) that do not carry a joint over its limits within the time for which they act.
 
         Bullet's own limits act only on a joint that is already over its limit, and so a step late: at full torque a
         light joint would swing across its limit by a third of a radian. So the torque is bounded such that the joint,
-        by its own inertia, just reaches the limit at the end of the period, or goes back by a part of its excess.
+        by its own inertia, just reaches the limit at the end of that time, or goes back by a part of its excess.
         """
-        spec, dt = self.spec, self.spec.control_dt
-        qpos, qvel, joints = self.arrays["qpos"], self.arrays["qvel"], torque.shape[1]
-        position, velocity = qpos[rows, qpos.shape[1] - joints :], qvel[rows, qvel.shape[1] - joints :]
+        spec = self.spec
         for limit, bound in ((spec.joint_limits[:, 1], np.minimum), (spec.joint_limits[:, 0], np.maximum)):
             gap = limit - position
             fastest = np.where(bound(gap, 0.0) == gap, _RETURN * gap, gap) / dt
@@ -231,13 +273,14 @@ class _Worker:
         arrays["failed"][rows] = failed | spoiled
         arrays["qpos"][rows], arrays["qvel"][rows] = self._generalized(raw, self.offsets[:active])
 
-    def _give_contacts(self, rows: np.ndarray, contacts: list[bytes], origins: list[int]) -> None:
-        """Sum contact forces and their torques about the root body's origin.
-
-        Args:
-            contacts: arrays of dtype CONTACT.
-            origins: the client of each array.
-        """
+    def _give_contacts(self, active: int) -> None:
+        """Sum contact forces and their torques about the root body's origin."""
+        rows = self.rows[:active]
+        contacts: list[bytes] = []
+        origins: list[int] = []  # the client of each array of contacts
+        for number, (each, _, _) in enumerate(self._active_clients(active)):
+            contacts += [each.bullet.contacts(ground) for ground in each.grounds]
+            origins += [number] * len(each.grounds)
         table = np.frombuffer(b"".join(contacts), CONTACT)
         counts = np.array([len(part) // CONTACT.itemsize for part in contacts], np.int64)
         client = np.repeat(np.array(origins, np.int64), counts)
@@ -248,7 +291,7 @@ class _Worker:
         table, index, column = table[measured], index[measured], column[measured]
         force = np.einsum("ni,nij->nj", table["slip"], table["across"])
         force -= table["push"][:, None] * table["normal"]
-        force *= self.spec.substeps  # Bullet has divided an impulse by the control period, not by its substep
+        force *= self.clients[0].bullet.substeps  # by whose time together Bullet has divided the impulse of one
         arm = table["position_b"] - self.offsets[index]
         if self.spec.floating:
             arm -= self.arrays["qpos"][rows[index], :3]

@@ -13,18 +13,21 @@ from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.simulators._physx_model import make_articulation, make_contact_table, make_motors
+from dualfid_robot.simulators._mujoco_parameters import check_parameter
+from dualfid_robot.simulators._physx_model import make_articulation, make_contact_table
 from dualfid_robot.simulators._physx_protocol import Spec
 from dualfid_robot.simulators._process_simulator import ProcessSimulator
 from dualfid_robot.simulators._worker_process import STATE, cpus
-from dualfid_robot.simulators.base import STATE_BOUND
+from dualfid_robot.simulators.base import PARAMETERS, STATE_BOUND, parameter_shape
+
+_OF_ACTUATORS = ("motor_strength", "servo_stiffness", "servo_damping")
 
 
 class PhysxSimulator(ProcessSimulator):
     """Worlds in PhysX scenes in worker processes; worlds do not depend on each other or on the number of workers."""
 
     WORKER: ClassVar[str] = f"{__package__}._physx_worker"
-    SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = ("friction", "mass", "damping", "motor_strength", "gravity")
+    SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = tuple(PARAMETERS)
     SNAPSHOT: ClassVar[tuple[str, ...]] = (*ProcessSimulator.SNAPSHOT, *SUPPORTED_PARAMETERS)
 
     @dataclass(frozen=True)
@@ -80,7 +83,6 @@ class PhysxSimulator(ProcessSimulator):
         super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
         self.config = config
         spec = self._spec(min(config.workers or cpus(), num_worlds))
-        self._braked = any(link.joint and link.joint.brakes for link in spec.articulation.links)
         self._launch([replace(spec, worker=worker) for worker in range(spec.workers)])
 
     def _spec(self, workers: int) -> Spec:
@@ -92,10 +94,11 @@ class PhysxSimulator(ProcessSimulator):
             model, robot.path.name, config.friction, config.rest_offset, config.contact_offset
         )
         joints = sum(link.joint is not None for link in articulation.links)
+        drives = replace(self._drives(model, config.substeps, 0.0), stiffness=np.zeros(joints))
         table = make_contact_table(model, articulation, self.contact_bodies)
         return Spec(
             articulation=articulation,
-            motors=make_motors(model),
+            drives=drives,
             joint_zero=model.qpos0[model.nq - joints :].copy(),
             contact_table=table,
             contact_links=tuple(dict.fromkeys(link for link, _ in table)),
@@ -110,20 +113,22 @@ class PhysxSimulator(ProcessSimulator):
             workers=workers,
             worker=0,
             # "changed": a scene must be made anew for its parameters
-            layout=self._layout(raw="f4") | {"mass": ((n, model.nbody - 1), "f4"), "gravity": ((n, 3), "f4")},
+            layout=self._layout("f4", drives)
+            | {name: ((n, *parameter_shape(robot, name)), "f4") for name in ("mass", "com", "gravity")},
         )
 
     def _initialize(self, arrays: dict[str, np.ndarray]) -> None:
         for name in self.SUPPORTED_PARAMETERS:
-            arrays[name][:] = 1.0
+            arrays[name][:] = 0.0 if name == "com" else 1.0
         arrays["gravity"][:] = self.robot.model.opt.gravity
 
     def _worlds_of(self, worker: int) -> np.ndarray:
         return np.arange(worker, self.num_worlds, len(self._workers))
 
     def _set_parameter(self, name: str, ids: Tensor, values: Tensor) -> None:
+        check_parameter(self.robot.model, self.robot.path.name, name)
         self._tensors[name][ids] = values
-        if name != "motor_strength" or self._braked:  # it is part of a scene, which is made anew in its state
+        if name not in _OF_ACTUATORS:  # it is part of a scene, which is made anew in its state
             self._tensors["changed"][ids] = True
             self._tensors["dirty"][ids] = STATE
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.robots.urdf import make_urdf
+from dualfid_robot.robots.urdf import Urdf, make_urdf
+from dualfid_robot.simulators._mujoco_parameters import check_parameter
 from dualfid_robot.simulators._process_simulator import ProcessSimulator
-from dualfid_robot.simulators._pybullet_protocol import PARAMETERS, Spec
+from dualfid_robot.simulators._pybullet_protocol import IN_BULLET, PARAMETERS, Spec
 from dualfid_robot.simulators._worker_process import STATE, cpus
 from dualfid_robot.simulators.base import STATE_BOUND
 
@@ -24,7 +25,8 @@ class PybulletSimulator(ProcessSimulator):
     """Worlds in PyBullet clients in worker processes."""
 
     WORKER: ClassVar[str] = f"{__package__}._pybullet_worker"
-    SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = PARAMETERS  # not gravity: the robots of a client share it
+    SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = PARAMETERS
+    """Not gravity, which the robots of a client share, nor com: a link's frame is its inertial one."""
     SNAPSHOT: ClassVar[tuple[str, ...]] = (*ProcessSimulator.SNAPSHOT, *PARAMETERS)
 
     @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class PybulletSimulator(ProcessSimulator):
             joint_damping: factor on the asset's joint damping.
             child_armature, parent_armature: factors on the asset's armature, which Bullet lacks, as inertia of the link
                 below the joint and of the link above (see `robots.urdf`).
-            limit_inertia: factor on a joint's inertia in the bound on torques that keeps joints within their limits.
+            limit_inertia: factor on a joint's inertia at `qpos0` in the bound on torques that keeps joints within their
+                limits; in no case is it taken as more than what is the least in random poses.
             robots_per_client: robots that share a Bullet world. A client costs about 30 MB of memory, and its step a
                 little more than in proportion to its robots.
             workers: processes; 0 takes all CPUs.
@@ -97,18 +100,16 @@ class PybulletSimulator(ProcessSimulator):
         clients = -(-num_worlds // self._spec.robots_per_client)
         self._launch([replace(self._spec, worker=number) for number in range(min(workers, clients))])
 
+    @classmethod
+    def check_robot(cls, robot: RobotModel, contact_bodies: Sequence[str] = ()) -> None:
+        _check_contacts(make_urdf(robot), contact_bodies)
+
     def _make_spec(self, workers: int, robots_per_client: int) -> Spec:
         robot, config, n = self.robot, self.config, self.num_worlds
         model, urdf = robot.model, self._urdf
         joints = [model.joint(name).id for name in robot.joint_names]
-        unmeasurable = sorted(set(self.contact_bodies) - set(urdf.foot_links))
-        if unmeasurable:
-            raise ConfigError(f"contact_bodies={unmeasurable}: only feet have contacts: {list(urdf.foot_links)}")
-        torque = np.zeros((model.nu, len(joints)))
-        for i in range(model.nu):
-            column = joints.index(model.actuator_trnid[i, 0])
-            torque[i, column] = model.actuator_gear[i, 0] * model.actuator_gainprm[i, 0]
-        limited = model.actuator_ctrllimited[:, None].astype(bool)
+        _check_contacts(urdf, self.contact_bodies)
+        drives = self._drives(model, config.substeps, config.joint_damping)
         return Spec(
             urdf=urdf.text,
             planes=tuple((plane.normal, plane.offset) for plane in urdf.planes),
@@ -121,14 +122,12 @@ class PybulletSimulator(ProcessSimulator):
             root_rotation=urdf.root_rotation,
             joint_names=robot.joint_names,
             joint_zero=model.qpos0[model.jnt_qposadr[joints]],
-            joint_damping=model.dof_damping[model.jnt_dofadr[joints]] * config.joint_damping,
             joint_limits=robot.joint_limits,
-            joint_inertia=config.limit_inertia * urdf.joint_inertia,
+            joint_inertia=np.minimum(config.limit_inertia * urdf.joint_inertia, drives.inertia),
+            drives=drives,
             foot_links=urdf.foot_links,
             friction=tuple(friction * config.friction for friction in urdf.friction),
             contact_links=self.contact_bodies,
-            torque=torque,
-            ctrl_range=np.where(limited, model.actuator_ctrlrange, (-np.inf, np.inf)),
             initial=(model.qpos0.copy(), np.zeros(model.nv)),
             bound=STATE_BOUND,
             control_dt=self.control_dt,
@@ -140,7 +139,7 @@ class PybulletSimulator(ProcessSimulator):
             robots_per_client=robots_per_client,
             workers=workers,
             worker=0,
-            layout=self._layout(raw="f8") | {"mass": ((n, len(urdf.mass)), "f4")},
+            layout=self._layout("f8", drives) | {"mass": ((n, len(urdf.mass)), "f4")},
         )
 
     def _initialize(self, arrays: dict[str, np.ndarray]) -> None:
@@ -156,10 +155,12 @@ class PybulletSimulator(ProcessSimulator):
 
         The bound on torques at joint limits keeps the nominal inertia, whatever the mass.
         """
+        check_parameter(self.robot.model, self.robot.path.name, name)
         if name == "mass":
             values = self._link_factors(values)
         self._tensors[name][ids] = values
-        self._tensors["changed"][ids] = True
+        if name in IN_BULLET:
+            self._tensors["changed"][ids] = True
 
     def _link_factors(self, values: Tensor) -> Tensor:
         """Factors (k, links) of factors (k, bodies).
@@ -170,6 +171,9 @@ class PybulletSimulator(ProcessSimulator):
         names, urdf = list(self.robot.body_names), self._urdf
         columns = []
         for link, bodies in urdf.bodies.items():
+            if not bodies:
+                columns.append(torch.ones(len(values)))
+                continue
             factors = values[:, [names.index(body) for body in bodies]]
             if (factors != factors[:, :1]).any():
                 raise ConfigError(
@@ -201,6 +205,12 @@ class PybulletSimulator(ProcessSimulator):
     def _reload(self, worlds: slice | np.ndarray = slice(None)) -> None:
         super()._reload(worlds)
         self._arrays["changed"][worlds] = True  # a worker that was started again has robots with nominal parameters
+
+
+def _check_contacts(urdf: Urdf, bodies: Sequence[str]) -> None:
+    unmeasurable = sorted(set(bodies) - set(urdf.foot_links))
+    if unmeasurable:
+        raise ConfigError(f"contact_bodies={unmeasurable}: only feet have contacts: {list(urdf.foot_links)}")
 
 
 def _is_diagonal(matrix: np.ndarray) -> bool:

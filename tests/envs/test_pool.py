@@ -176,7 +176,7 @@ def test_final_observations_are_in_their_rows(cartpole: RobotModel) -> None:
 
 
 def test_unknown_tasks_and_settings_are_refused(cartpole: RobotModel) -> None:
-    with pytest.raises(ConfigError, match=r"task=Walker: allowed are \['Ant', 'Cartpole'\]"):
+    with pytest.raises(ConfigError, match=r"task=Walker: allowed are \['Ant', .*'Cartpole'"):
         make_task("Walker", {}, cartpole, DT)
     with pytest.raises(ConfigError, match=r"task\.env\.gravity=1: no such setting"):
         make_task("Cartpole", {"numEnvs": 1, "episodeLength": 1, "gravity": 1}, cartpole, DT)

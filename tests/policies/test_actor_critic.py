@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
+from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
 
@@ -166,3 +167,45 @@ def test_first_actions_are_noise_and_first_values_are_small() -> None:
     obs = 5.0 * torch.randn(500, 11)
     assert policy.action_mean(obs, "adapted").abs().max() < 0.2
     assert policy.values(obs, 250).abs().max() < 0.2
+
+
+def observations_that_differ_in_private() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two batches (20, 11) that agree in all but the last 4 columns."""
+    obs = torch.randn(20, 11)
+    return obs, torch.cat((obs[:, :7], 3.0 * torch.randn(20, 4)), 1)
+
+
+def test_only_the_critic_sees_privileged_columns() -> None:
+    policy = make_policy(num_privileged=4)
+    obs, other = observations_that_differ_in_private()
+    for name in ("base", "adapted"):
+        assert torch.equal(policy.action_mean(obs, name), policy.action_mean(other, name))  # type: ignore[arg-type]
+    for ours, theirs in zip(policy.both_means(obs), policy.both_means(other), strict=True):
+        assert torch.equal(ours, theirs)
+    first, second = (policy.act(x, 8, torch.Generator().manual_seed(3)) for x in (obs, other))
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+    assert ((first[2] - second[2]).abs() > 1e-4).all()
+    assert ((policy.values(obs, 8) - policy.values(other, 8)).abs() > 1e-4).all()
+    x = policy.normalizer(obs).requires_grad_()
+    mean, value = policy.evaluate(x, 8)
+    (of_actor,) = torch.autograd.grad(mean.square().sum(), x)
+    (of_critic,) = torch.autograd.grad(value.square().sum(), x)
+    assert not of_actor[:, 7:].any() and of_actor[:, :7].all()
+    assert of_critic.all()
+
+
+def test_the_divergence_does_not_see_privileged_columns() -> None:
+    policy = make_policy(num_privileged=4)
+    first, second = (policy_divergence(policy, x) for x in observations_that_differ_in_private())
+    assert first is not None and second is not None
+    assert first > 0.0 and torch.equal(first, second)
+
+
+@pytest.mark.parametrize("policy_name", ["base", "adapted"])
+def test_a_merged_actor_takes_the_policys_columns(policy_name: str) -> None:
+    policy = make_policy(num_privileged=4)
+    obs = torch.randn(20, 11)
+    plain = policy.merged_actor(policy_name)  # type: ignore[arg-type]
+    torch.testing.assert_close(plain(obs[:, :7]), policy.action_mean(obs, policy_name))  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError):
+        plain(obs)

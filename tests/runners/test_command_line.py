@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.entry import ROOT
+from dualfid_robot.runners.entry import CONFIG_DIR, ROOT
 from dualfid_robot.runners.experiment import Experiment
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "check_task.py"])
 def test_help_needs_neither_torch_nor_an_engine(script: str, run_script: Run) -> None:
     result = run_script(script, "--help")
     assert result.returncode == 0, result.stderr
@@ -38,7 +38,7 @@ def test_entry_points_import_no_heavy_package() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("task=Foo",), "error: task=Foo: allowed are ['Ant', 'Cartpole']"),
+        (("task=Foo",), f"error: task=Foo: allowed are {sorted(path.stem for path in CONFIG_DIR.glob('task/*.yaml'))}"),
         (("simulator/low=havok",), "error: simulator/low=havok: allowed are"),
         (("allocation=greedy",), "error: allocation=greedy: allowed are"),
         (("task.env.numEnv=3",), "error: task.env.numEnv: no such setting; did you mean numEnvs?"),
@@ -56,6 +56,9 @@ def test_entry_points_import_no_heavy_package() -> None:
             "error: train.params.network.sigma_init=1e+30: must be a number in",
         ),
         (("test=True",), "error: test=True: name the policy with checkpoint"),
+        (("test=True", "agent=lazy"), "error: agent=lazy: allowed are ['policy', 'zero', 'random']"),
+        (("agent=zero",), "error: agent=zero: only a policy can be trained; add test=True"),
+        (("test=True", "agent=zero", "checkpoint=here"), "error: checkpoint=here: agent=zero needs none"),
         (("checkpoint=runs/nowhere",), "error: checkpoint=runs/nowhere: no such file"),
         (("resume=True",), "error: resume=True: no run of 'Ant' with a checkpoint"),
     ],
@@ -68,6 +71,95 @@ def test_wrong_input_gives_one_line_and_status_2(
     assert result.returncode == 2, result.stderr
     assert len(lines) == 1 and lines[0].startswith(message), result.stderr
     assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("evaluate.py", (), "error: checkpoint: name the policy to evaluate"),
+        ("evaluate.py", ("agent=zero", "task=Foo"), "error: task=Foo: allowed are ["),
+        ("evaluate.py", ("agent=zero", "simulator=havok"), "error: simulator=havok: allowed are ["),
+        ("evaluate.py", ("agent=zero", "num_envs=0"), "error: num_envs=0: a whole number of at least 1 is expected"),
+        ("evaluate.py", ("agent=zero", "randomize=often"), "error: task.randomize=often: True or False is expected"),
+        (
+            "evaluate.py",
+            ("checkpoint=here", "task=Cartpole"),
+            "error: task=Cartpole: a checkpoint's policy is evaluated",
+        ),
+        ("check_task.py", ("task=Foo",), "error: task=Foo: allowed are ["),
+        ("check_task.py", ("episodes=few",), "error: episodes=few: a whole number of at least 1 is expected"),
+        (
+            "check_task.py",
+            ("task.asset.assetFileName=no.xml",),
+            f"error: asset file {ROOT}/assets/no.xml does not exist",
+        ),
+        ("check_task.py", ("task.asset.feet=[hand]",), "error: feet=['hand']: no such body in ant.xml; it has ["),
+        (
+            "check_task.py",
+            ("task.env.dethCost=1",),
+            "error: task.env.dethCost: no such setting; did you mean deathCost?",
+        ),
+    ],
+)
+def test_wrong_input_to_the_other_entry_points(
+    script: str, arguments: tuple[str, ...], message: str, run_script: Run, tmp_path: Path
+) -> None:
+    result = run_script(script, *arguments)
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1 and lines[0].startswith(message), result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+MINE = "name: Mine\nenv: {numEnvs: 8, episodeLength: 9}\nasset: {assetFileName: %s, feet: []}\nsim: {dt: 0.02}\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"cfg/train/MinePPO.yaml": "", "tasks/mine.py": ""}, "error: task=Mine: allowed are ['"),
+        ({"cfg/task/Mine.yaml": MINE % "cartpole.xml", "tasks/mine.py": ""}, "error: train=MinePPO: allowed are ['"),
+        (
+            {"cfg/task/Mine.yaml": MINE % "cartpole.xml", "cfg/train/MinePPO.yaml": "defaults: [CartpolePPO]\n"},
+            "error: task=Mine: allowed are ['",
+        ),
+        (
+            {
+                "cfg/task/Mine.yaml": MINE % "cartpole.xml",
+                "cfg/train/MinePPO.yaml": "defaults: [CartpolePPO]\n",
+                "tasks/mine.py": "class Yours: ...\n",
+            },
+            "error: task=Mine: {tmp_path}/tasks/mine.py has no class Mine",
+        ),
+        (
+            {
+                "cfg/task/Mine.yaml": MINE % "{tmp_path}/mine.xml",
+                "cfg/train/MinePPO.yaml": "defaults: [CartpolePPO]\n",
+                "mine.xml": "<mujoco><worldbody><body><joint/></body></worldbody></mujoco>",
+            },
+            "error: asset file {tmp_path}/mine.xml is not a valid MJCF: ",
+        ),
+        (
+            {
+                "cfg/task/Mine.yaml": MINE % "{tmp_path}/mine.xml",
+                "cfg/train/MinePPO.yaml": "defaults: [CartpolePPO]\n",
+                "mine.xml": "<mujoco><worldbody>",
+            },
+            "error: asset file {tmp_path}/mine.xml is not a valid MJCF: ",
+        ),
+    ],
+)
+def test_a_users_task_with_something_missing(
+    files: dict[str, str], message: str, run_script: Run, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("{tmp_path}", str(tmp_path)))
+    result = run_script("check_task.py", "--config-dir", str(tmp_path / "cfg"), "task=Mine")
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1 and lines[0].startswith(message.replace("{tmp_path}", str(tmp_path))), result.stderr
 
 
 def test_isaac_gyms_command_line_is_understood(compose_config: Callable[..., DictConfig]) -> None:

@@ -1,0 +1,61 @@
+"""What each task costs with default settings: both pools, the learner, and whole iterations.
+
+    python benchmarks/task_throughput.py [--tasks Ant Humanoid] [--iterations 6]
+
+For each task in turn, a run of train.py's default settings but for a split that stays at half and half, so that both
+pools and the learner work in every iteration: medians over the iterations after two that do not count. Prints the table
+of docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+
+from hydra import compose, initialize_config_dir
+
+from dualfid_robot.envs.task import task_names
+from dualfid_robot.runners.default_low import default_low
+from dualfid_robot.runners.entry import CONFIG_DIR, register_simulators
+from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.trainer import Trainer
+
+WARMUP = 2
+SIDES = ("low", "high")
+
+
+def measure(task: str, iterations: int) -> str:
+    """A task's row."""
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        low, _ = default_low(compose("config", [f"task={task}"]).task)
+        settings = [f"task={task}", f"simulator/low={low}", "allocation=fixed", "allocation.rule.rho=0.5"]
+        experiment = Experiment(compose("config", settings))
+    trainer = Trainer(experiment)
+    assert trainer.env.high is not None
+    rows = [trainer.iterate() for _ in range(WARMUP + iterations)][WARMUP:]
+    split = f"{trainer.env.n_low} + {trainer.env.num_envs - trainer.env.n_low}"
+    trainer.close()
+    samples = experiment.num_envs * experiment.ppo.horizon_length
+    pools = [1.0 / statistics.median(row[f"seconds_per_env_step/{side}"] for row in rows) for side in SIDES]
+    learner = samples / statistics.median(row["seconds/learner"] for row in rows)
+    iteration = statistics.median(row["seconds/iteration"] for row in rows)
+    simulators = low, trainer.env.high.simulator.name()
+    figures = " | ".join(f"{steps:,.0f} ({name})" for steps, name in zip(pools, simulators, strict=True))
+    return f"| {task} | {split} | {figures} | {learner:,.0f} | {iteration:.2f} s | {samples / iteration:,.0f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tasks", nargs="+", choices=task_names(), default=task_names())
+    parser.add_argument("--iterations", type=int, default=6, help="timed iterations of each task")
+    arguments = parser.parse_args()
+    register_simulators()
+    columns = "environments low + high | low, env steps/s | high, env steps/s | learner, samples/s | iteration"
+    print(f"| task | {columns} | samples/s |")
+    print("|---|---|---|---|---|---|---|")
+    for task in arguments.tasks:
+        print(measure(task, arguments.iterations), flush=True)
+
+
+if __name__ == "__main__":
+    main()
