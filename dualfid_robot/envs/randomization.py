@@ -14,7 +14,7 @@ from torch import Tensor
 from dualfid_robot.envs.task import Task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import require
-from dualfid_robot.simulators.base import Simulator
+from dualfid_robot.simulators.base import Simulator, parameter_shape
 
 _WHERE = "task.randomization"
 # Settings that are parameters of the engine, drawn for every world; all but two are factors on the asset's values.
@@ -146,9 +146,7 @@ class Randomization:
         self._task = task
         self._num_worlds, self._device = num_worlds, task.device
         robot = task.robot.model
-        bodies, actuators = robot.nbody - 1, robot.nu
-        self._shapes = {"friction": (), "damping": (), "gravity": (3,), "com": (bodies, 3), "mass": (bodies,)}
-        self._shapes |= dict.fromkeys(("servo_stiffness", "servo_damping", "motor_strength"), (actuators,))
+        self._shapes = {name: parameter_shape(task.robot, name) for name in config.parameters}
         self._weld = torch.from_numpy(np.maximum(robot.body_weldid[1:] - 1, 0)).to(self._device, torch.int64)
         self._gravity = torch.from_numpy(robot.opt.gravity).to(self._device, torch.float32)
         self.values = {name: self._zeros(*self._shapes[name]) for name in config.parameters}
