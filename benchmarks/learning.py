@@ -162,7 +162,7 @@ def plot(curves: dict[str, dict[str, list[dict[str, float]]]], task: str, path: 
             label = method.replace("_", "-") if k == 0 else None
             axes.plot(cost, values, color=COLOURS[method], marker=".", alpha=0.8, label=label)
     axes.axhline(FIGURES[task].target, color="grey", linewidth=0.8, linestyle="--")
-    axes.set_xlabel("measured cost: simulators and learner, s on 2 cores")
+    axes.set_xlabel("measured cost: simulators and learner, s")
     axes.set_ylabel(
         f"{FIGURES[task].name.replace('_', ' ')} {FIGURES[task].unit}".rstrip() + ", deterministic, in E_high"
     )
