@@ -192,7 +192,7 @@ class EnvironmentPool:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
-        return {
+        state = {
             "simulator": self.simulator.snapshot(),
             "observations": self.observations,
             "actions": self._actions,
@@ -201,8 +201,8 @@ class EnvironmentPool:
             "episode_return": self._episode_return,
             "episode_step": self.episode_step,
             "generator": self._generator.get_state(),
-            "randomization": None if self.randomization is None else self.randomization.state_dict(),
         }
+        return state if self.randomization is None else state | {"randomization": self.randomization.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of a pool of the same task, engine and size."""
