@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 from scipy.spatial.transform import Rotation
 from states import hand_made_state
+from trajectories import random_trajectory
 
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import State, Task, make_task
@@ -210,13 +211,7 @@ def test_a_robot_that_lies_on_its_back_has_fallen(make_pool: Callable[..., Envir
 
 
 def test_the_same_seed_gives_the_same_trajectory(make_pool: Callable[..., EnvironmentPool]) -> None:
-    trajectories = []
-    for seed in (1, 1, 2):
-        pool, generator = make_pool("high", seed), torch.Generator().manual_seed(0)
-        for _ in range(40):
-            pool.step(torch.randn(8, 12, generator=generator))
-        trajectories.append(pool.observations.clone())
-        pool.simulator.close()
+    trajectories = [random_trajectory(make_pool("high", seed), 40)[0] for seed in (1, 1, 2)]
     assert torch.equal(trajectories[0], trajectories[1])
     assert not torch.equal(trajectories[0], trajectories[2])
 
