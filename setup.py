@@ -3,6 +3,8 @@ from setuptools import find_packages, setup
 GPU = ["warp-lang>=1.15", "mujoco-warp>=4.0"]
 PHYSX = ["sapien>=3.0.3"]
 GYMNASIUM = ["gymnasium>=1.1"]
+EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
+VIEWER = ["mjviser>=0.0.14"]
 
 setup(
     name="dualfid_robot",
@@ -31,10 +33,12 @@ setup(
         "gpu": GPU,
         "physx": PHYSX,
         "gymnasium": GYMNASIUM,
+        "export": EXPORT,  # what play.py and a robot need of it is onnxruntime alone
+        "viewer": VIEWER,
         # Every engine and every library that an adapter is for: what is not installed is not tested.
         "test": [
             *("pytest>=8", "hypothesis>=6.100", "mypy>=1.10", "ruff>=0.6", "types-PyYAML", "peft>=0.13"),
-            *(*GPU, *PHYSX, *GYMNASIUM, "stable-baselines3>=2.4", "rsl-rl-lib>=5.5"),
+            *(*GPU, *PHYSX, *GYMNASIUM, *EXPORT, *VIEWER, "stable-baselines3>=2.4", "rsl-rl-lib>=5.5"),
             "dm_control>=1.0.30; python_version < '3.13'",  # other authors' robots; labmaze has no wheel for newer ones
         ],
         "benchmark": ["rsl-rl-lib==5.5.1", "envpool==1.2.5", "gymnasium[mujoco]>=1.1"],

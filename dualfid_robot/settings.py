@@ -53,7 +53,11 @@ def _checked(value: Any, expected: Any, key: str) -> Any:
             raise ConfigError(f"{key}={value}: a mapping is expected")
         return parse_settings(typing.cast(type, expected), value, key)
     if origin is dict or origin is Mapping:
+        if isinstance(value, Mapping):
+            return {name: _checked(item, typing.get_args(expected)[1], f"{key}.{name}") for name, item in value.items()}
         expected = origin
+    if expected is Any:
+        return value
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, float) and math.isnan(value):

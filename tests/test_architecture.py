@@ -17,7 +17,8 @@ ALLOWED = {
     "adapters": {"adapters", "envs"},
     "policies": {"policies"},
     "algorithms": {"algorithms", "policies"},
-    "runners": {"runners", "algorithms", "policies", "envs", "simulators", "robots"},
+    "deploy": {"deploy", "envs", "simulators", "robots"},
+    "runners": {"runners", "deploy", "algorithms", "policies", "envs", "simulators", "robots"},
     "tasks": {"envs"},
 }
 COMMON = {"errors", "settings"}
