@@ -28,6 +28,8 @@ Kind = Literal["motor", "position", "velocity", "dc motor"]
 _SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _FIXED, _DC_GAIN = int(mujoco.mjtGain.mjGAIN_FIXED), int(mujoco.mjtGain.mjGAIN_DCMOTOR)
 _NO_BIAS, _AFFINE = int(mujoco.mjtBias.mjBIAS_NONE), int(mujoco.mjtBias.mjBIAS_AFFINE)
+_LINEAR_GAINS = (_FIXED, int(mujoco.mjtGain.mjGAIN_AFFINE))
+_LINEAR_BIASES = (_NO_BIAS, _AFFINE)
 _POSITION, _VELOCITY, _FEEDFORWARD, _VOLTAGE = 1, 2, 4, 8  # MuJoCo's enumeration mjtInput, which Python does not see
 
 
@@ -76,7 +78,7 @@ class Actuators:
     @classmethod
     def from_model(cls, model: mujoco.MjModel, asset: str) -> Actuators:
         """The same from a compiled model; `asset` is its name in errors."""
-        laws = [_law(model, actuator, _refusal(model, actuator, asset)) for actuator in range(model.nactuator)]
+        laws = [actuator_law(model, actuator, asset) for actuator in range(model.nactuator)]
         joints = model.actuator_trnid[:, 0].astype(np.int64)
         places = np.cumsum(np.isin(model.jnt_type, _SCALAR)) - 1
         return cls(
@@ -100,7 +102,25 @@ class Actuators:
         return np.ceil(self.delay / timestep - 1e-6).astype(np.int64)
 
 
-class _Law(NamedTuple):
+def servos(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
+    """Which actuators are position servos and which velocity servos, (nu,) bool each.
+
+    A position servo's force is kp (ctrl - length) - kd velocity, a velocity servo's kv (ctrl - velocity).
+    """
+    gain, bias = model.actuator_gainprm[:, 0], model.actuator_biasprm
+    linear = (model.actuator_gaintype == mujoco.mjtGain.mjGAIN_FIXED) & (gain != 0)
+    linear &= model.actuator_biastype == mujoco.mjtBias.mjBIAS_AFFINE
+    position = linear & (bias[:, 1] == -gain)
+    return position, linear & (bias[:, 1] == 0) & (bias[:, 2] == -gain)
+
+
+def first_nonlinear(model: mujoco.MjModel) -> str | None:
+    """Name of the first actuator whose force is not proportional to its gain and bias parameters, if there is one."""
+    linear = np.isin(model.actuator_gaintype, _LINEAR_GAINS) & np.isin(model.actuator_biastype, _LINEAR_BIASES)
+    return None if linear.all() else str(model.actuator(int(np.flatnonzero(~linear)[0])).name)
+
+
+class Law(NamedTuple):
     """The numbers of the module's law, of one actuator."""
 
     kind: Kind
@@ -111,6 +131,15 @@ class _Law(NamedTuple):
 
 
 _Refuse = Callable[[str], ConfigError]
+
+
+def actuator_law(model: mujoco.MjModel, actuator: int, asset: str) -> Law:
+    """The law of one actuator; `asset` is the model's name in errors.
+
+    Raises:
+        ConfigError: says what of it cannot be expressed here.
+    """
+    return _law(model, actuator, _refusal(model, actuator, asset))
 
 
 def _refusal(model: mujoco.MjModel, actuator: int, asset: str) -> _Refuse:
@@ -124,7 +153,7 @@ def _refusal(model: mujoco.MjModel, actuator: int, asset: str) -> _Refuse:
     return refuse
 
 
-def _law(model: mujoco.MjModel, actuator: int, refuse: _Refuse) -> _Law:
+def _law(model: mujoco.MjModel, actuator: int, refuse: _Refuse) -> Law:
     transmission = mujoco.mjtTrn(model.actuator_trntype[actuator]).name.removeprefix("mjTRN_").lower()
     if transmission != "joint":
         raise refuse(f"a transmission to a {transmission}")
@@ -146,10 +175,10 @@ def _law(model: mujoco.MjModel, actuator: int, refuse: _Refuse) -> _Law:
         raise refuse(f"a gain or bias of type {name.partition('_')[2].lower()}")
     b0, b1, b2 = model.actuator_biasprm[actuator, :3].tolist() if bias == _AFFINE else (0.0, 0.0, 0.0)
     kind: Kind = "position" if b1 else "velocity" if b2 else "motor"
-    return _Law(kind, float(model.actuator_gainprm[actuator, 0]), (b0, b1, b2))
+    return Law(kind, float(model.actuator_gainprm[actuator, 0]), (b0, b1, b2))
 
 
-def _dc_motor(model: mujoco.MjModel, actuator: int, refuse: _Refuse) -> _Law:
+def _dc_motor(model: mujoco.MjModel, actuator: int, refuse: _Refuse) -> Law:
     """Parameters as MuJoCo's compiler lays them out: resistance, motor constant, (2 thermal), kp, ki, kd, Vmax."""
     resistance, constant, _, _, kp, _, kd, largest = model.actuator_gainprm[actuator, :8].tolist()
     if model.actuator_biasprm[actuator].any():
@@ -157,10 +186,10 @@ def _dc_motor(model: mujoco.MjModel, actuator: int, refuse: _Refuse) -> _Law:
     per_volt, drop = constant / resistance, constant**2 / resistance
     signal = int(model.actuator_ctrlspec[actuator])
     if signal == _VOLTAGE:
-        return _Law("dc motor", per_volt, (0.0, 0.0, -drop))
+        return Law("dc motor", per_volt, (0.0, 0.0, -drop))
     gain = {_POSITION: kp, _VELOCITY: kd, _FEEDFORWARD: 1.0}[signal]
     bounds = (per_volt * largest, drop) if largest > 0.0 else (np.inf, 0.0)
-    return _Law("dc motor", gain, (0.0, -kp, -kd), *bounds)
+    return Law("dc motor", gain, (0.0, -kp, -kd), *bounds)
 
 
 def _range(limited: np.ndarray, bounds: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.actuators import servos
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.base import parameter_shape
 
@@ -31,10 +32,6 @@ INERTIAL = ("mass", "com")
 """Parameters after whose change MuJoCo derives other constants anew."""
 
 _SLIDING = {"geom_friction": 1, "pair_friction": 2}  # so many leading columns of these fields are sliding friction
-
-_LINEAR_GAINS = {int(mujoco.mjtGain.mjGAIN_FIXED), int(mujoco.mjtGain.mjGAIN_AFFINE)}
-_LINEAR_BIASES = {int(mujoco.mjtBias.mjBIAS_NONE), int(mujoco.mjtBias.mjBIAS_AFFINE)}
-
 
 _SNAPSHOT = "parameter/"  # keeps the parameters' names apart from those of MuJoCo's state
 
@@ -65,15 +62,15 @@ def parameters_of(field: str) -> tuple[str, ...]:
 def scaled_entries(model: mujoco.MjModel, name: str, field: str) -> np.ndarray:
     """Which entries of a field a parameter multiplies: a bool array of the field's shape.
 
-    A position servo's force is kp (ctrl - length) - kd velocity, a velocity servo's kv (ctrl - velocity); MuJoCo keeps
-    a servo's gain in gainprm[0] and what it multiplies length and velocity with, negative, in biasprm[1] and [2].
+    MuJoCo keeps a servo's gain in gainprm[0] and what it multiplies length and velocity with, negative, in biasprm[1]
+    and [2] (`robots.actuators.servos`).
     """
     nominal = getattr(model, field)
     if name == "friction":
         return np.broadcast_to(np.arange(nominal.shape[1]) < _SLIDING[field], nominal.shape)
     if name not in ("servo_stiffness", "servo_damping"):
         return np.ones(nominal.shape, dtype=bool)
-    position, velocity = _servos(model)
+    position, velocity = servos(model)
     entries = np.zeros(nominal.shape, dtype=bool)
     if field == "actuator_gainprm":
         entries[:, 0] = position if name == "servo_stiffness" else velocity
@@ -82,33 +79,6 @@ def scaled_entries(model: mujoco.MjModel, name: str, field: str) -> np.ndarray:
     else:
         entries[:, 2] = position | velocity
     return entries
-
-
-def _servos(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
-    """Which actuators are position servos and which velocity servos, (nu,) bool each."""
-    gain, bias = model.actuator_gainprm[:, 0], model.actuator_biasprm
-    linear = (model.actuator_gaintype == mujoco.mjtGain.mjGAIN_FIXED) & (gain != 0)
-    linear &= model.actuator_biastype == mujoco.mjtBias.mjBIAS_AFFINE
-    position = linear & (bias[:, 1] == -gain)
-    return position, linear & (bias[:, 1] == 0) & (bias[:, 2] == -gain)
-
-
-def check_parameter(model: mujoco.MjModel, asset: str, name: str) -> None:
-    """Raise ConfigError for a factor on actuators for which it has no meaning.
-
-    A servo's factors need a servo; `motor_strength` needs forces that are proportional to gain and bias parameters.
-    """
-    if name in ("servo_stiffness", "servo_damping"):
-        if not scaled_entries(model, name, "actuator_biasprm").any():
-            kinds = "position servo" if name == "servo_stiffness" else "position or velocity servo"
-            raise ConfigError(f"parameter={name}: {asset} has no {kinds}")
-    elif name == "motor_strength":
-        for i in range(model.nu):
-            if model.actuator_gaintype[i] not in _LINEAR_GAINS or model.actuator_biastype[i] not in _LINEAR_BIASES:
-                raise ConfigError(
-                    f"parameter=motor_strength: actuator {model.actuator(i).name} of {asset}: its force is not "
-                    "proportional to its parameters; allowed are fixed and affine gains and biases"
-                )
 
 
 def check_com(model: mujoco.MjModel, asset: str, offsets: Tensor) -> None:

@@ -13,7 +13,6 @@ from dualfid_robot.simulators._mujoco_parameters import (
     FIELDS,
     INERTIAL,
     check_com,
-    check_parameter,
     nominal_values,
     parameters_of,
     scaled_entries,
@@ -52,7 +51,6 @@ class WorldParameters:
         Raises:
             ConfigError: the parameter has no meaning for this robot's actuators, or a centre of mass cannot move.
         """
-        check_parameter(self._host, self._robot.path.name, name)
         if name == "com":
             check_com(self._host, self._robot.path.name, values)
         if name not in self.values:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.actuators import first_nonlinear, servos
 from dualfid_robot.robots.model import RobotModel
 
 # A coordinate or velocity beyond this bound, or NaN, marks a world as failed. MuJoCo's own bound is 1e10; long before
@@ -55,6 +56,34 @@ def parameter_shape(robot: RobotModel, name: str) -> tuple[int, ...]:
         "servo_damping": actuators,
         "gravity": (3,),
     }[name]
+
+
+def parameter_problem(robot: RobotModel, name: str) -> str | None:
+    """Why a factor on actuators has no meaning for a robot, or None where it has one.
+
+    A servo's factors need a servo; `motor_strength` needs actuators whose forces are proportional to their gain and
+    bias parameters.
+
+    Args:
+        robot: with or without actuators.
+        name: one of `PARAMETERS`.
+    """
+    asset = robot.path.name
+    if name in ("servo_stiffness", "servo_damping"):
+        position, velocity = servos(robot.model)
+        if name == "servo_stiffness":
+            return None if position.any() else f"{asset} has no position servo"
+        return None if (position | velocity).any() else f"{asset} has no position or velocity servo"
+    if name == "motor_strength":
+        if not robot.actuator_names:
+            return f"{asset} has no actuators"
+        actuator = first_nonlinear(robot.model)
+        if actuator is not None:
+            return (
+                f"actuator {actuator} of {asset}: its force is not proportional to its parameters; allowed are fixed "
+                "and affine gains and biases"
+            )
+    return None
 
 
 class Simulator(ABC):
@@ -174,16 +203,18 @@ class Simulator(ABC):
             parameters: values by name, float32 with the shapes of `PARAMETERS`; what is not named stays as it is.
 
         Raises:
-            ConfigError: a parameter that the engine cannot set per world.
+            ConfigError: a parameter that the engine cannot set per world, or that has no meaning for the robot.
         """
         unsupported = sorted(set(parameters) - set(self.SUPPORTED_PARAMETERS))
         if unsupported:
-            engine = type(self).__module__.rpartition(".")[2]
             allowed = sorted(self.SUPPORTED_PARAMETERS)
             raise ConfigError(
-                f"parameter={unsupported[0]}: engine {engine} cannot set it per world; allowed are {allowed}"
+                f"parameter={unsupported[0]}: engine {self.name()} cannot set it per world; allowed are {allowed}"
             )
         for name, values in parameters.items():
+            problem = parameter_problem(self.robot, name)
+            if problem is not None:
+                raise ConfigError(f"parameter={name}: {problem}")
             self._set_parameter(name, ids, values)
 
     def take_overflows(self) -> int:

@@ -18,7 +18,6 @@ from dualfid_robot.simulators._mujoco_parameters import (
     FIELDS,
     INERTIAL,
     check_com,
-    check_parameter,
     from_snapshot,
     nominal_values,
     parameters_of,
@@ -126,7 +125,6 @@ class MujocoSimulator(Simulator):
             self._tensors[name][ids] = initial
 
     def _set_parameter(self, name: str, ids: Tensor, values: Tensor) -> None:
-        check_parameter(self.model, self.robot.path.name, name)
         if name == "com":
             check_com(self.model, self.robot.path.name, values)
         if name not in self._parameters:

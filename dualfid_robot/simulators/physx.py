@@ -13,7 +13,6 @@ from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.simulators._mujoco_parameters import check_parameter
 from dualfid_robot.simulators._physx_model import make_articulation, make_contact_table
 from dualfid_robot.simulators._physx_protocol import Spec
 from dualfid_robot.simulators._process_simulator import ProcessSimulator
@@ -126,7 +125,6 @@ class PhysxSimulator(ProcessSimulator):
         return np.arange(worker, self.num_worlds, len(self._workers))
 
     def _set_parameter(self, name: str, ids: Tensor, values: Tensor) -> None:
-        check_parameter(self.robot.model, self.robot.path.name, name)
         self._tensors[name][ids] = values
         if name not in _OF_ACTUATORS:  # it is part of a scene, which is made anew in its state
             self._tensors["changed"][ids] = True

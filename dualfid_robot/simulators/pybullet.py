@@ -14,7 +14,6 @@ from torch import Tensor
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.robots.urdf import Urdf, make_urdf
-from dualfid_robot.simulators._mujoco_parameters import check_parameter
 from dualfid_robot.simulators._process_simulator import ProcessSimulator
 from dualfid_robot.simulators._pybullet_protocol import IN_BULLET, PARAMETERS, Spec
 from dualfid_robot.simulators._worker_process import STATE, cpus
@@ -155,7 +154,6 @@ class PybulletSimulator(ProcessSimulator):
 
         The bound on torques at joint limits keeps the nominal inertia, whatever the mass.
         """
-        check_parameter(self.robot.model, self.robot.path.name, name)
         if name == "mass":
             values = self._link_factors(values)
         self._tensors[name][ids] = values

@@ -327,8 +327,14 @@ def test_a_seed_repeats_everything(cartpole: RobotModel) -> None:
             {"push": {"interval": {"range": [0, 9]}, "velocity": {"range": [0, 1]}}},
             r"push\.interval\.range=\[0.0, 9.0\]: must be positive",
         ),
-        ({"servo_stiffness": {"range": [0.5, 1.5]}}, r"servo_stiffness=\[0.5, 1.5\]: no actuator of cartpole.xml is a"),
-        ({"servo_damping": {"range": [0.5, 1.5]}}, r"servo_damping=\[0.5, 1.5\]: no actuator of cartpole.xml is a"),
+        (
+            {"servo_stiffness": {"range": [0.5, 1.5]}},
+            r"servo_stiffness=\[0.5, 1.5\]: cartpole\.xml has no position servo",
+        ),
+        (
+            {"servo_damping": {"range": [0.5, 1.5]}},
+            r"servo_damping=\[0.5, 1.5\]: cartpole\.xml has no position or velocity servo",
+        ),
         (
             {"push": {"interval": {"range": [5, 9]}, "velocity": {"range": [0, 1]}}},
             r"task\.randomization\.push: the base of cartpole.xml is fixed",
@@ -338,8 +344,8 @@ def test_a_seed_repeats_everything(cartpole: RobotModel) -> None:
             r"observation_noise\.joint=0.1: no such term; allowed are \['joints', ",
         ),
         ({"observation_noise": {"speeds": 0.1}}, r"observation_noise\.speeds=0.1: no such term; allowed are \['joints"),
-        ({"observation_noise": {"joints": -1}}, r"observation_noise\.joints=-1: must be a finite number"),
-        ({"observation_noise": {"joints": "x"}}, r"observation_noise\.joints=x: must be a finite number"),
+        ({"observation_noise": {"joints": -1}}, r"observation_noise\.joints=-1.0: must be a finite number"),
+        ({"observation_noise": {"joints": "x"}}, r"observation_noise\.joints=x: a number is expected"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(cartpole: RobotModel, settings: dict[str, object], message: str) -> None:
