@@ -11,6 +11,7 @@ setup(
     version="0.1.0",
     description="Robot policies trained in two simulators at once",
     packages=find_packages(include=["dualfid_robot*", "tasks"]),
+    package_data={"dualfid_robot.deploy": ["policy.hpp.in"]},
     python_requires=">=3.11",  # MuJoCo 4 is released for no older one
     install_requires=[
         "torch>=2.9",

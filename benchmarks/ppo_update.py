@@ -68,7 +68,7 @@ def filled_storage(algorithm: DualPPO, num_envs: int, n_low: int) -> RolloutStor
 def our_update(policy: DualActorCritic, config: PPOConfig, num_envs: int, n_low: int) -> Callable[[], object]:
     algorithm = DualPPO(policy, config)
     storage = filled_storage(algorithm, num_envs, n_low)
-    return lambda: read_back(algorithm.update(storage))
+    return lambda: read_back(algorithm.update(storage, 0.0))
 
 
 def rsl_rl_update(num_envs: int, minibatches: int, mixed_precision: bool) -> Callable[[], object]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from dualfid_robot.envs import RobotModel
 from dualfid_robot.envs.actuation import JointTorques
 from dualfid_robot.envs.rotations import rotation_matrix
-from dualfid_robot.envs.task import ActionMapping, Start, State, Task, TaskConfig, Term, uniform
+from dualfid_robot.envs.task import ActionMapping, Command, Start, State, Task, TaskConfig, Term, uniform
 from dualfid_robot.errors import ConfigError
 
 LEGS = ("LF", "LH", "RF", "RH")  # left and right, fore and hind
@@ -99,6 +99,11 @@ class Anymal(Task):
         self.joint_torques = JointTorques(robot, self.device)
         ranges = config.randomCommandVelocityRanges
         bounds = torch.tensor([ranges.linear_x, ranges.linear_y, ranges.yaw], device=self.device)
+        self.commands = (
+            Command("forward velocity", "m/s", "command", 0, *ranges.linear_x),
+            Command("lateral velocity", "m/s", "command", 1, *ranges.linear_y),
+            Command("turning rate", "rad/s", "command", 2, *ranges.yaw),
+        )
         self.least_command, self.command_span = bounds[:, 0], bounds[:, 1] - bounds[:, 0]
 
     def sample_initial_state(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

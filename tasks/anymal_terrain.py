@@ -19,7 +19,7 @@ from torch import Tensor
 from dualfid_robot.envs import RobotModel
 from dualfid_robot.envs.height_field import HeightField
 from dualfid_robot.envs.rotations import wrap_angle, yaw
-from dualfid_robot.envs.task import Start, State, Term, uniform
+from dualfid_robot.envs.task import Command, Start, State, Term, uniform
 from dualfid_robot.errors import ConfigError
 from tasks.anymal import CONTACT_THRESHOLD, Anymal, AnymalConfig, CommandRanges
 
@@ -100,6 +100,8 @@ class AnymalTerrain(Anymal):
         super().__init__(config, robot, control_dt, device)
         heights = len(SCAN_X) * len(SCAN_Y)
         self.terms = (*self.terms, Term("height_scan", heights, scale=config.heightMeasurementScale, unit="m"))
+        turn = Command("heading", "rad", "command", 2, *config.randomCommandVelocityRanges.yaw)
+        self.commands = (*self.commands[:2], turn)
         self.ground = HeightField(robot, "terrain", self.device)
         scan = torch.cartesian_prod(torch.tensor(SCAN_X), torch.tensor(SCAN_Y)).to(self.device)
         self.scan_x, self.scan_y = scan.unbind(1)

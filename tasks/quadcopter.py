@@ -54,7 +54,7 @@ class Quadcopter(Task):
 
     def initial_control(self, qpos: Tensor) -> Tensor:
         """Servos hold the tilts, rotors stand still."""
-        return torch.cat([qpos[:, 7:], qpos.new_zeros(len(qpos), ROTORS)], 1)
+        return torch.cat([qpos[:, 7:], qpos.new_zeros(qpos.shape[0], ROTORS)], 1)
 
     def observe(self, state: State) -> dict[str, Tensor]:
         rotation = rotation_matrix(state.qpos[:, 3:7])

@@ -19,6 +19,7 @@ ALLOWED = {
     "algorithms": {"algorithms", "policies"},
     "deploy": {"deploy", "envs", "simulators", "robots"},
     "runners": {"runners", "deploy", "algorithms", "policies", "envs", "simulators", "robots"},
+    "transfer": {"transfer", "runners", "deploy", "policies", "envs", "simulators", "robots"},
     "tasks": {"envs"},
 }
 COMMON = {"errors", "settings"}

@@ -40,7 +40,8 @@ class PPOConfig:
         learning_rate, adapter_learning_rate: of θ and of φ; the initial ones with ``lr_schedule`` "adaptive". A step of
             B moves W' = W + s B A by s·|A| < 1 of itself, so φ's is the larger.
         lr_schedule: "adaptive" (after every epoch /1.5 where KL > 2 kl_threshold, ·1.5 where KL < kl_threshold / 2; θ
-            by the greater of both fidelities' KL, φ by the high one) or "constant".
+            by the greater of both fidelities' KL, φ by the high one), "annealed" (the same, but kl_threshold falls
+            linearly to 0 over the run) or "constant".
         kl_threshold: see lr_schedule.
         e_clip: ε of the ratio, and of the value where ``clip_value``.
         critic_coef, entropy_coef, bounds_loss_coef: coefficients of the loss (``ppo_loss_gradient``).
@@ -61,7 +62,7 @@ class PPOConfig:
     tau: float = 0.95
     learning_rate: float = 3e-4
     adapter_learning_rate: float = 1e-3
-    lr_schedule: Literal["adaptive", "constant"] = "adaptive"
+    lr_schedule: Literal["adaptive", "annealed", "constant"] = "adaptive"
     kl_threshold: float = 0.008
     e_clip: float = 0.2
     critic_coef: float = 2.0
@@ -128,7 +129,7 @@ class DualPPO:
             ...  # step the environments
             storage.add(...)
         algorithm.compute_returns(storage, obs)
-        metrics = read_back(algorithm.update(storage))
+        metrics = read_back(algorithm.update(storage, progress))
 
     Between the rollout and ``read_back`` the host never waits for a GPU.
 
@@ -189,8 +190,12 @@ class DualPPO:
         last_values = self.policy.values(last_obs, storage.n_low)
         storage.compute_returns(last_values, config.gamma, config.tau, config.reward_scale, config.value_bootstrap)
 
-    def update(self, storage: RolloutStorage) -> dict[str, Tensor]:
+    def update(self, storage: RolloutStorage, progress: float) -> dict[str, Tensor]:
         """Train on one rollout whose returns are computed, then update the observation statistics.
+
+        Args:
+            storage: the rollout.
+            progress: of the run, 0 at its beginning and 1 at its end, for ``lr_schedule`` "annealed".
 
         Returns:
             Metrics by name (docs/algorithm.md lists them), for ``read_back``; those of a fidelity without samples are
@@ -234,8 +239,9 @@ class DualPPO:
                 norms[1] += self._clip(self._adapter)
                 self.base_optimizer.step()
                 self.adapter_optimizer.step()
-            if config.lr_schedule == "adaptive":
-                self._adapt_learning_rates(sums[epoch, :, 2], n_low, n_high)
+            if config.lr_schedule != "constant":
+                remaining = 1.0 - progress if config.lr_schedule == "annealed" else 1.0
+                self._adapt_learning_rates(sums[epoch, :, 2], n_low, n_high, config.kl_threshold * remaining)
 
         if config.normalize_input:
             low_obs, high_obs = storage.low_observations.flatten(0, 1), storage.high_observations.flatten(0, 1)
@@ -304,20 +310,14 @@ class DualPPO:
             nn.utils.clip_grads_with_norm_(parameters, self.config.grad_norm, norm, foreach=True)
         return norm
 
-    def _adapt_learning_rates(self, kl_sums: Tensor, n_low: int, n_high: int) -> None:
+    def _adapt_learning_rates(self, kl_sums: Tensor, n_low: int, n_high: int, threshold: float) -> None:
         """rl_games' adaptive rule, once per epoch."""
         horizon = self.config.horizon_length
         low_sum, high_sum = kl_sums.double().unbind()
         low_kl, high_kl = low_sum / max(n_low * horizon, 1), high_sum / max(n_high * horizon, 1)
-        self._adapt(self.base_optimizer, torch.maximum(low_kl, high_kl))
+        _adapt(self.base_optimizer, torch.maximum(low_kl, high_kl), threshold)
         if n_high > 0:
-            self._adapt(self.adapter_optimizer, high_kl)
-
-    def _adapt(self, optimizer: torch.optim.Optimizer, kl: Tensor) -> None:
-        threshold = self.config.kl_threshold
-        rate: Tensor = optimizer.param_groups[0]["lr"]
-        slower, faster = (rate / 1.5).clamp_min(MIN_LEARNING_RATE), (rate * 1.5).clamp_max(MAX_LEARNING_RATE)
-        rate.copy_(torch.where(kl > 2.0 * threshold, slower, torch.where(kl < 0.5 * threshold, faster, rate)))
+            _adapt(self.adapter_optimizer, high_kl, threshold)
 
     def _metrics(self, sums: Tensor, norms: Tensor, storage: RolloutStorage) -> dict[str, Tensor]:
         policy = self.policy
@@ -352,6 +352,12 @@ def read_back(metrics: Mapping[str, Tensor]) -> dict[str, float]:
         if not math.isfinite(value):
             raise FloatingPointError(f"{name} is {value}: check the rewards and observations of that fidelity")
     return values
+
+
+def _adapt(optimizer: torch.optim.Optimizer, kl: Tensor, threshold: float) -> None:
+    rate: Tensor = optimizer.param_groups[0]["lr"]
+    slower, faster = (rate / 1.5).clamp_min(MIN_LEARNING_RATE), (rate * 1.5).clamp_max(MAX_LEARNING_RATE)
+    rate.copy_(torch.where(kl > 2.0 * threshold, slower, torch.where(kl < 0.5 * threshold, faster, rate)))
 
 
 def _shuffled_indices(horizon: int, num_envs: int, first_row: int, end_row: int, generator: torch.Generator) -> Tensor:

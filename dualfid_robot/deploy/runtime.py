@@ -21,7 +21,7 @@ METADATA, STARTS, SUMS = "policy.json", "starts.npz", "SHA256SUMS"
 METADATA_KEY = "dualfid_robot"
 """Key of the metadata's JSON among the properties of policy.onnx."""
 
-MEMORY_INPUT, MEMORY_OUTPUT = "memory.", "next."
+MEMORY_INPUT, MEMORY_OUTPUT, MEASURE_OUTPUT = "memory.", "next.", "measure."
 
 
 @dataclass

@@ -71,7 +71,7 @@ class ForwardKinematics:
 
     def __call__(self, qpos: Tensor) -> Poses:
         """Poses at qpos (n, nq), whose quaternions have unit length; views of a table with the worlds last."""
-        n = len(qpos)
+        n = qpos.shape[0]
         q = qpos.T[self._addresses] - self._zero
         features = torch.stack([torch.ones_like(q), q, q.sin(), q.cos()], 1)
         transforms = torch.bmm(self._motions, features).view(-1, 3, 4, n)

@@ -119,7 +119,7 @@ class LocomotionTask(Task):
         bearing = torch.atan2(to_target_y, to_target_x)
         forward = rotation[:, :, 0]
         distance = torch.hypot(to_target_x, to_target_y)
-        wrench = state.contact_wrench.view(len(position), -1, 3) @ rotation  # row vectors: world to torso
+        wrench = state.contact_wrench.view(position.shape[0], -1, 3) @ rotation  # row vectors: world to torso
         return {
             "height": position[:, 2],
             "linear_velocity": (state.qvel[:, None, :3] @ rotation).squeeze(1),

@@ -111,6 +111,11 @@ class EnvironmentPool:
         """Device of all tensors."""
         return self.simulator.device
 
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        """(N, columns) of each name of `Task.memory`, as it is now."""
+        return self._memory
+
     def seed(self, seed: int) -> None:
         """Restart the random numbers of the pool."""
         self._generator.manual_seed(seed)

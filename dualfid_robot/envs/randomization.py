@@ -41,8 +41,10 @@ class Range:
         return f"{self.distribution} in [{low:g}, {high:g}]"
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Float32 values of a shape, on the generator's device."""
+        """Float32 values of a shape, on the generator's device; where the bounds are equal, nothing is drawn."""
         low, high = self.range
+        if low == high:
+            return torch.full(shape, low, device=generator.device)
         share = torch.rand(shape, generator=generator, device=generator.device)
         if self.distribution == "loguniform":
             return (math.log(low) + math.log(high / low) * share).exp_().clamp_(low, high)
@@ -76,6 +78,8 @@ class RandomizationConfig:
         com: shift of each body's centre of mass along each axis of the body, m.
         servo_stiffness, servo_damping, motor_strength: factor of each actuator.
         gravity: acceleration added along each axis of the world, m/s².
+        slope: inclination of the ground along x, degrees; positive where it rises towards +x. The world's axes stay the
+            ground's, so that gravity is what turns, about y.
         latency: age of the action that becomes the control, whole control steps.
         action_noise: standard deviation of Gaussian noise on every action that becomes a control.
         observation_noise: likewise by term, in the unit of the term's raw value.
@@ -90,6 +94,7 @@ class RandomizationConfig:
     servo_damping: Range | None = None
     motor_strength: Range | None = None
     gravity: Range | None = None
+    slope: Range | None = None
     latency: Range | None = None
     action_noise: float = 0.0
     observation_noise: dict[str, float] = field(default_factory=dict)
@@ -101,6 +106,9 @@ class RandomizationConfig:
             if limits is not None:
                 least, allowed = (limits.range[0], "positive" if name == "mass" else "at least 0")
                 require(least > 0.0 or (name != "mass" and least == 0.0), f"{name}.range", list(limits.range), allowed)
+        if self.slope is not None:
+            bounds = list(self.slope.range)
+            require(bounds[0] > -90.0 and bounds[1] < 90.0, "slope.range", bounds, "within (-90, 90) degrees")
         if self.latency is not None:
             bounds = list(self.latency.range)
             whole = bounds[0] >= 0.0 and all(bound.is_integer() for bound in bounds)
@@ -114,8 +122,13 @@ class RandomizationConfig:
         """The ranges of the engine's parameters, by name."""
         return {name: limits for name in _PARAMETERS if (limits := getattr(self, name)) is not None}
 
+    @property
+    def engine_ranges(self) -> dict[str, Range]:
+        """The ranges of all that is set in the engine, by name: of its parameters, and of the slope."""
+        return self.parameters | ({"slope": self.slope} if self.slope else {})
+
     def __str__(self) -> str:
-        ranges = self.parameters | ({"latency": self.latency} if self.latency else {})
+        ranges = self.engine_ranges | ({"latency": self.latency} if self.latency else {})
         parts = [f"{name} {limits}" for name, limits in ranges.items()]
         if self.action_noise:
             parts.append(f"action_noise {self.action_noise:g}")
@@ -130,7 +143,7 @@ class Randomization:
 
     Attributes:
         values: what was drawn for the episode of each world, by name, (N, …): parameters as in the settings (gravity is
-            the acceleration added), and latency, (N,) int64.
+            the acceleration added), slope, (N,) degrees, and latency, (N,) int64.
     """
 
     def __init__(self, config: RandomizationConfig, task: Task, engine: type[Simulator], num_worlds: int) -> None:
@@ -148,6 +161,8 @@ class Randomization:
         self._weld = torch.from_numpy(np.maximum(robot.body_weldid[1:] - 1, 0)).to(self._device, torch.int64)
         self._gravity = torch.from_numpy(robot.opt.gravity).to(self._device, torch.float32)
         self.values = {name: self._zeros(*self._shapes[name]) for name in config.parameters}
+        if config.slope is not None:
+            self.values["slope"] = self._zeros()
         self._rows = torch.arange(num_worlds, device=self._device)
         if config.latency is not None:
             self.values["latency"] = self._zeros(dtype=torch.int64)
@@ -165,14 +180,16 @@ class Randomization:
             values = limits.sample((k, *self._shapes[name]), generator)
             self.values[name][ids] = values[:, self._weld] if name == "mass" else values
         parameters = {name: self.values[name][ids] for name in config.parameters}
-        if "gravity" in parameters:
-            parameters["gravity"] += self._gravity
+        if config.slope is not None:
+            self.values["slope"][ids] = config.slope.sample((k,), generator)
+        if config.slope is not None or "gravity" in parameters:
+            parameters["gravity"] = self._total_gravity(ids)
         if parameters:
             simulator.set_parameters(ids, parameters)
         if config.latency is not None:
             low, high = (int(bound) for bound in config.latency.range)
-            latency = torch.randint(low, high + 1, (k,), generator=generator, device=self._device)
-            self.values["latency"][ids] = latency
+            drawn = torch.randint(low, high + 1, (k,), generator=generator, device=self._device) if low < high else low
+            self.values["latency"][ids] = drawn
             self._actions[ids] = 0.0
         if config.push is not None:
             self._next_push[ids] = self._push_interval(k, generator)
@@ -240,6 +257,15 @@ class Randomization:
         if self.config.latency is not None:
             self._actions.copy_(state["actions"])
 
+    def _total_gravity(self, ids: Tensor) -> Tensor:
+        """(k, 3) in the frame of the ground: the model's, turned by the slope, and what is added."""
+        total = self._gravity.repeat(len(ids), 1)
+        if "slope" in self.values:
+            angle = torch.deg2rad(self.values["slope"][ids])
+            x, y, z = total.unbind(1)
+            total = torch.stack((x * angle.cos() + z * angle.sin(), y, z * angle.cos() - x * angle.sin()), 1)
+        return total + self.values["gravity"][ids] if "gravity" in self.values else total
+
     def _pushed(self, qvel: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Velocities (k, nv) after a push, and steps (k,) until the next one."""
         assert self.config.push is not None
@@ -260,14 +286,16 @@ class Randomization:
 def _check(config: RandomizationConfig, task: Task, engine: type[Simulator]) -> None:
     """Raise ConfigError for what the engine, the robot or the task does not have."""
     robot = task.robot
-    for name, limits in config.parameters.items():
-        if name not in engine.SUPPORTED_PARAMETERS:
+    for name, limits in config.engine_ranges.items():
+        parameter = "gravity" if name == "slope" else name
+        if parameter not in engine.SUPPORTED_PARAMETERS:
             allowed = sorted({*engine.SUPPORTED_PARAMETERS} & {*_PARAMETERS})
+            what = "it, which turns gravity," if name == "slope" else "it"
             raise ConfigError(
-                f"{_WHERE}.{name}={list(limits.range)}: engine {engine.name()} cannot set it per world; "
+                f"{_WHERE}.{name}={list(limits.range)}: engine {engine.name()} cannot set {what} per world; "
                 f"allowed are {allowed}"
             )
-        problem = parameter_problem(robot, name)
+        problem = parameter_problem(robot, parameter)
         if problem is not None:
             raise ConfigError(f"{_WHERE}.{name}={list(limits.range)}: {problem}; allowed is null")
     if config.push is not None and not robot.floating_base:

@@ -75,6 +75,24 @@ class ActionMapping:
     cumulative: bool = False
 
 
+@dataclass(frozen=True)
+class Command:
+    """One number that an operator may give in place of what training draws.
+
+    Attributes:
+        name, unit: such as "forward velocity" in "m/s".
+        memory, column: where `State.memory` holds it.
+        low, high: range that training draws from.
+    """
+
+    name: str
+    unit: str
+    memory: str
+    column: int
+    low: float
+    high: float
+
+
 @dataclass
 class State:
     """What a task may look at, for n worlds (see `simulators.base` for frames and units).
@@ -149,6 +167,9 @@ class Task(ABC):
     A task keeps nothing between steps but what it declares as `memory`, such as a command or the level of a curriculum:
     the pool holds it for every world, freezes it with the world, and saves it with a checkpoint.
 
+    An exporter traces all functions but those by which episodes begin (docs/policy_format.md). They must therefore take
+    sizes from `x.shape`, not from `len(x)`, decide by `torch.where`, not by `if`, and compute with torch alone.
+
     Attributes:
         Config: dataclass of the settings under `task.env` of the task's YAML.
         contact_bodies: bodies whose contact wrench the task looks at.
@@ -156,6 +177,7 @@ class Task(ABC):
         terms: the observation, in order.
         privileged_terms: what only the critic sees, behind the terms.
         action_mapping: from actions to controls.
+        commands: which numbers of its memory are an operator's where the policy runs on a robot.
     """
 
     Config: ClassVar[type[TaskConfig]] = TaskConfig
@@ -164,6 +186,7 @@ class Task(ABC):
     terms: tuple[Term, ...]
     privileged_terms: tuple[Term, ...] = ()
     action_mapping: ActionMapping
+    commands: tuple[Command, ...] = ()
 
     def __init__(self, config: TaskConfig, robot: RobotModel, control_dt: float, device: torch.device | str) -> None:
         self.config = config
@@ -231,7 +254,7 @@ class Task(ABC):
 
     def initial_control(self, qpos: Tensor) -> Tensor:
         """Controls (n, nu) before the first action of episodes that begin at qpos (n, nq): by default the offset."""
-        return self._offset.expand(len(qpos), -1)
+        return self._offset.expand(qpos.shape[0], -1)
 
     def control(self, clipped_action: Tensor, previous: Tensor) -> Tensor:
         """Controls (n, nu) in actuator units.
@@ -254,21 +277,34 @@ class Task(ABC):
             out: (n, num_observations), the observations of the step before, of which the histories are kept.
             first: whether these are the first observations of their episodes.
         """
-        layout, bound = self._layout, self.config.clipObservations
-        values = [observed[name].reshape(len(out), size) for name, size in layout.terms]
+        layout = self._layout
         if not layout.histories:
-            torch.cat(values, 1, out=out).mul_(layout.scale).clamp_(-bound, bound)
+            self._newest_values(layout, observed, out)
             return
-        newest = torch.cat(values, 1).mul_(layout.scale).clamp_(-bound, bound)
+        newest = self._newest_values(layout, observed)
         if first:
             torch.index_select(newest, 1, layout.fill, out=out)
         else:
             out.index_copy_(1, layout.older, out.index_select(1, layout.next))
             out.index_copy_(1, layout.newest, newest)
 
+    def newest_values(self, observed: Mapping[str, Tensor]) -> Tensor:
+        """(n, values): the terms, privileged ones left out, as `write_observation` shows them but without histories."""
+        return self._newest_values(self._actor_layout, observed)
+
+    def _newest_values(self, layout: _Layout, observed: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
+        bound = self.config.clipObservations
+        n = observed[layout.terms[0][0]].shape[0]
+        values = [observed[name].reshape(n, size) for name, size in layout.terms]
+        return torch.cat(values, 1, out=out).mul_(layout.scale).clamp_(-bound, bound)
+
     @cached_property
     def _layout(self) -> _Layout:
         return _Layout((*self.terms, *self.privileged_terms), self.device)
+
+    @cached_property
+    def _actor_layout(self) -> _Layout:
+        return _Layout(self.terms, self.device)
 
     @cached_property
     def _scale(self) -> Tensor:
@@ -343,4 +379,10 @@ def make_task(
         raise ConfigError(f"task={name}: {module.__file__} has no class {name}")
     cls = getattr(module, name)
     config = parse_settings(cls.Config, settings, "task.env")
-    return cls(config, robot, control_dt, device)
+    task: Task = cls(config, robot, control_dt, device)
+    for command in task.commands:
+        columns = task.memory.get(command.memory, 0)
+        if not 0 <= command.column < columns:
+            place = f"column {command.column} of memory {command.memory!r}"
+            raise ConfigError(f"task={name}: command {command.name!r} is {place}, but memory is {dict(task.memory)}")
+    return task

@@ -57,9 +57,9 @@ class DualMLP(nn.Module):
             x = layer(x, n_low, layer.weight.dtype if layer is self.output_layer else hidden_dtype)
         return x
 
-    def merged(self, hidden_dtype: torch.dtype) -> list[DualWeights]:
+    def merged(self, hidden_dtype: torch.dtype, dial: float = 1.0) -> list[DualWeights]:
         return [
-            layer.merged(layer.weight.dtype if layer is self.output_layer else hidden_dtype)
+            layer.merged(layer.weight.dtype if layer is self.output_layer else hidden_dtype, dial)
             for layer in self.dual_layers()
         ]
 
@@ -152,10 +152,17 @@ class DualActorCritic(nn.Module):
         return self.return_normalizer.denormalize(values, n_low)
 
     @torch.no_grad()
-    def action_mean(self, obs: Tensor, policy: PolicyName) -> Tensor:
-        """The deterministic action (N, num_actions) of the base or the adapted policy on all rows."""
+    def action_mean(self, obs: Tensor, policy: PolicyName | float) -> Tensor:
+        """The deterministic action (N, num_actions) of one policy on all rows.
+
+        Args:
+            obs: (N, num_obs).
+            policy: the base policy, the adapted one, or a number λ: the policy with the weights W + λ·s·B·A and
+                b + λ·δb, which is the base policy at 0 and the adapted one at 1.
+        """
         n_low = obs.shape[0] if policy == "base" else 0
-        return self.actor.forward_merged(self._for_actor(self.normalizer(obs)), n_low, self._merged().actor)
+        weights = self._merged().actor if isinstance(policy, str) else self.actor.merged(self.hidden_dtype, policy)
+        return self.actor.forward_merged(self._for_actor(self.normalizer(obs)), n_low, weights)
 
     @torch.no_grad()
     def both_means(self, obs: Tensor) -> tuple[Tensor, Tensor]:

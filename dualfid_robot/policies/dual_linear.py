@@ -44,9 +44,9 @@ class DualWeights(NamedTuple):
 
 
 def merge(weight: Tensor, lora_a: Tensor | None, lora_b: Tensor, scaling: float) -> Tensor:
-    """W' = W + s·B·A, or W + B where there is no A (a full-rank adapter, whose B is the whole difference)."""
+    """W' = W + s·B·A, or W + s·B where there is no A (a full-rank adapter, whose B is the whole difference)."""
     if lora_a is None:
-        return weight + lora_b
+        return torch.add(weight, lora_b, alpha=scaling)
     return torch.addmm(weight, lora_b, lora_a, alpha=scaling)
 
 
@@ -229,11 +229,16 @@ class DualLinear(nn.Module):
         )
 
     @torch.no_grad()
-    def merged(self, dtype: torch.dtype | None = None) -> DualWeights:
-        """Both policies' weights as they are now, for repeated passes without gradients."""
+    def merged(self, dtype: torch.dtype | None = None, dial: float = 1.0) -> DualWeights:
+        """Both policies' weights as they are now, for repeated passes without gradients.
+
+        Args:
+            dtype: of the result; None for the parameters' own.
+            dial: λ, how much of the adapter the high weights have: W + λ·s·B·A and b + λ·δb.
+        """
         dtype = dtype or self.weight.dtype
-        high = merge(self.weight, self.lora_a, self.lora_b, self.scaling)
-        bias_high = self.bias + self.bias_delta
+        high = merge(self.weight, self.lora_a, self.lora_b, dial * self.scaling)
+        bias_high = torch.add(self.bias, self.bias_delta, alpha=dial)
         return DualWeights(self.weight.to(dtype), self.bias.to(dtype), high.to(dtype), bias_high.to(dtype))
 
     def extra_repr(self) -> str:

@@ -13,8 +13,9 @@ from dualfid_robot.policies.actor_critic import DualActorCritic, PolicyName
 Agent = Callable[[Tensor], Tensor]
 
 
-def policy_agent(policy: DualActorCritic, name: PolicyName) -> Agent:
-    """The mean action of one of a network's policies; the network follows the observations to their device."""
+def policy_agent(policy: DualActorCritic, name: PolicyName | float) -> Agent:
+    """The mean action of one of a network's policies (see `DualActorCritic.action_mean`); the network follows the
+    observations to their device."""
 
     def act(observations: Tensor) -> Tensor:
         return policy.to(observations.device).action_mean(observations, name)

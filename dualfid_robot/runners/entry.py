@@ -60,16 +60,17 @@ _INERT: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-def run(main: Callable[[DictConfig], None], config_name: str) -> None:
+def run(main: Callable[[DictConfig], None], config_name: str, lists: Sequence[str] = ()) -> None:
     """Run an entry point under Hydra; whatever the user can mend is one line on stderr and exit status 2.
 
     Args:
         main: takes the composed configuration.
         config_name: name of the YAML file in cfg/.
+        lists: settings of which `key=a,b` means both values, not one job for each.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions reach us instead of Hydra's own report and status 1
     try:
-        sys.argv[1:] = _refuse_inert(sys.argv[1:])
+        sys.argv[1:] = [_as_list(argument, lists) for argument in _refuse_inert(sys.argv[1:])]
         register_simulators(sys.argv[1:])
         hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")(_reporting(main))()
     except _USER_ERRORS as error:
@@ -203,6 +204,12 @@ def _refuse_inert(arguments: Sequence[str]) -> list[str]:
         else:
             kept.append(argument)
     return kept
+
+
+def _as_list(argument: str, lists: Sequence[str]) -> str:
+    """`key=a,b` in Hydra's notation for a list, where the key takes one."""
+    key, _, value = argument.partition("=")
+    return f"{key}=[{value}]" if key in lists and "," in value and not value.startswith("[") else argument
 
 
 def describe(error: Exception) -> str:

@@ -20,6 +20,7 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.runners.entry import CONFIG_DIR, ROOT
+from dualfid_robot.runners.values import find_device
 from dualfid_robot.settings import parse_settings, require_integer, require_number
 from dualfid_robot.simulators.registry import engine_class, make_simulator
 
@@ -166,7 +167,7 @@ class Experiment:
         assert isinstance(settings, dict)
         self.settings: dict[str, Any] = {str(key): value for key, value in settings.items()}
         self._fill_defaults()
-        self.sim_device, self.rl_device = (_device(key, self.settings[key]) for key in ("sim_device", "rl_device"))
+        self.sim_device, self.rl_device = (find_device(key, self.settings[key]) for key in ("sim_device", "rl_device"))
         engine_class(self.settings["simulator"]["high"].get("engine")).check_device(self.sim_device)
         unknown = sorted(self.settings.keys() - _TOP_LEVEL)
         if unknown:
@@ -253,15 +254,6 @@ def _override(settings: dict[str, Any], key: str, section: dict[str, Any], full_
 
 def _default_device(usable: tuple[str, ...]) -> str:
     return "cuda:0" if "cuda" in usable and torch.cuda.is_available() else "cpu"
-
-
-def _device(key: str, value: Any) -> torch.device:
-    """The device that a setting names, where the machine has it."""
-    devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    name = "cuda:0" if value == "cuda" else value
-    if name not in devices:
-        raise ConfigError(f"{key}={value}: allowed are {devices}")
-    return torch.device(name)
 
 
 def _whole(key: str, value: Any, least: int) -> int:

@@ -23,8 +23,10 @@ from dualfid_robot.runners.distributed import communicator, prepare, use_own_gpu
 from dualfid_robot.runners.entry import CONFIG_DIR
 from dualfid_robot.runners.evaluation import evaluate, record_video
 from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.export import BestExport, require_packages
 from dualfid_robot.runners.run_log import RUNS, new_run_folder, newest_run_folder
 from dualfid_robot.runners.trainer import Trainer
+from dualfid_robot.runners.values import check_count
 
 logger = logging.getLogger(__name__)
 
@@ -72,15 +74,13 @@ def _check_agent(cfg: DictConfig) -> None:
         raise ConfigError(f"agent={cfg.agent}: allowed are {list(AGENTS)}")
 
 
-def check_count(key: str, value: Any) -> None:
-    """Raise ConfigError unless a setting is a whole number of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{key}={value}: a whole number of at least 1 is expected")
-
-
 def _train(cfg: DictConfig) -> None:
     if cfg.capture_video:
         raise ConfigError("capture_video=True: a video is recorded of a checkpoint; add test=True checkpoint=…")
+    if cfg.export not in (True, False):
+        raise ConfigError(f"export={cfg.export}: True or False is expected")
+    if cfg.export:
+        require_packages()
     experiment = Experiment(cfg)
     if cfg.multi_gpu:
         use_own_gpu(experiment)
@@ -95,7 +95,7 @@ def _train(cfg: DictConfig) -> None:
                 trainer.resume(checkpoint)
                 folder = checkpoint.parent.parent
             logger.info("E_low: %s; E_high: %s; learner on %s", *map(_where, trainer.env.pools), experiment.rl_device)
-            trainer.train(folder)
+            trainer.train(folder, BestExport(experiment.save_path(folder)) if cfg.export else None)
         finally:
             trainer.close()
     logger.info("checkpoints, metrics.jsonl and TensorBoard curves: %s", folder)

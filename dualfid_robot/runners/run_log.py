@@ -17,7 +17,10 @@ import dualfid_robot
 from dualfid_robot.errors import ConfigError
 
 RUNS = Path("runs")
-_PACKAGES = ("torch", "numpy", "mujoco", "pybullet", "mujoco-warp", "warp-lang", "sapien", "hydra-core")
+_PACKAGES = (
+    *("torch", "numpy", "mujoco", "pybullet", "mujoco-warp", "warp-lang", "sapien", "hydra-core"),
+    *("onnx", "onnxscript", "onnxruntime"),
+)
 
 
 def new_run_folder(name: str) -> Path:

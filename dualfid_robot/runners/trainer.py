@@ -88,15 +88,19 @@ class Trainer:
             raise
         return DualEnvironment(pools["low"], pools["high"], experiment.num_envs, experiment.rl_device)
 
-    def train(self, folder: Path) -> None:
+    def train(self, folder: Path, after_saving: Callable[[bool], None] | None = None) -> None:
         """Train until the iterations or the cost run out, or a signal asks to stop; the last state is always saved.
 
         Args:
             folder: the run's folder.
+            after_saving: called by rank 0 with False after each regular save and with True at the end, but not after a
+                signal; the time that it takes costs nothing.
         """
         stopped_by = ""
         with Interrupt() as interrupt, ExitStack() as outputs:
             reporters = self._open_outputs(folder, outputs) if self.ranks.rank == 0 else []
+            if after_saving is None or self.ranks.rank != 0:
+                after_saving = _nothing
             while not self._finished() and not stopped_by:
                 metrics = self.iterate()
                 for report in reporters:
@@ -105,8 +109,11 @@ class Trainer:
                 if self.iteration % self.experiment.run.save_frequency == 0:
                     self.save(folder / "nn" / f"iteration_{self.iteration:06d}.pth")
                     self.save(folder / "nn" / "last.pth")
+                    after_saving(False)
                 stopped_by = max(self.ranks.exchange(interrupt.name))  # a signal to any rank stops all, here
             self.save(folder / "nn" / "last.pth")
+            if not stopped_by:
+                after_saving(True)
         if stopped_by:
             logger.warning("%s: saved after iteration %d; go on with", stopped_by, self.iteration)
             logger.warning("the same command and checkpoint=%s", folder / "nn" / "last")
@@ -136,7 +143,7 @@ class Trainer:
         measuring = time.perf_counter()
         divergence = policy_divergence(self.policy, self.storage.low_observations)
         measuring_seconds = time.perf_counter() - measuring
-        scalars = self.algorithm.update(self.storage)
+        scalars = self.algorithm.update(self.storage, self.iteration / self.experiment.run.max_epochs)
         if divergence is not None:
             self.ranks.average_([divergence])
             scalars["divergence/D"] = divergence
@@ -301,6 +308,10 @@ class Trainer:
     def close(self) -> None:
         """Close the simulators."""
         self.env.close()
+
+
+def _nothing(last: bool) -> None:
+    pass
 
 
 def _seeds(seed: int, rank: int) -> list[int]:

@@ -58,7 +58,7 @@ def train(ranks: Communicator, changes: dict[str, Any]) -> Outcome:
         divergence = policy_divergence(algorithm.policy, storage.low_observations)
         assert divergence is not None
         ranks.average_([divergence])
-        metrics = read_back(algorithm.update(storage))
+        metrics = read_back(algorithm.update(storage, 0.0))
         allocator.update(divergence)
     return {name: value.clone() for name, value in algorithm.policy.state_dict().items()}, metrics, allocations
 

@@ -60,7 +60,7 @@ def train(algorithm: DualPPO, iterations: int, n_low: int = 12, first: int = 0) 
     metrics: dict[str, float] = {}
     for i in range(first, first + iterations):
         roll_out(algorithm, storage, n_low, seed=i)
-        metrics = read_back(algorithm.update(storage))
+        metrics = read_back(algorithm.update(storage, 0.0))
     return metrics
 
 
@@ -88,7 +88,7 @@ def test_the_adapters_gradient_does_not_depend_on_low_data() -> None:
         roll_out(algorithm, storage, 10)
         storage.rewards[:, :10] += low_reward * torch.randn(8, 10, generator=torch.Generator().manual_seed(1))
         algorithm.compute_returns(storage, storage.observations[0])
-        algorithm.update(storage)
+        algorithm.update(storage, 0.0)
         results.append(algorithm)
     value_heads = [a.policy.critic.output_layer for a in results]
     for a, b in zip(*(r.policy.adapter_parameters() for r in results), strict=True):
@@ -209,7 +209,7 @@ def test_loss_weighting(weighting: str) -> None:
     roll_out(algorithm, storage, n_low)
     policy = algorithm.policy
     twin = copy.deepcopy(policy)
-    algorithm.update(storage)
+    algorithm.update(storage, 0.0)
 
     order = torch.cat((torch.arange(n_low).repeat(8), torch.arange(n_low, NUM_ENVS).repeat(8)))
     steps = torch.cat((torch.arange(8).repeat_interleave(n_low), torch.arange(8).repeat_interleave(NUM_ENVS - n_low)))
@@ -238,7 +238,7 @@ def test_observation_statistics_weigh_both_fidelities_equally() -> None:
     storage = algorithm.make_storage(NUM_ENVS)
     roll_out(algorithm, storage, 4)
     storage.observations[:, 4:] += 10.0
-    algorithm.update(storage)
+    algorithm.update(storage, 0.0)
     assert algorithm.policy.normalizer.mean.tolist() == pytest.approx([5.0] * NUM_OBS, abs=0.5)
     fixed = make_algorithm(normalize_input=False)
     train(fixed, 1)
@@ -273,15 +273,31 @@ def test_adaptive_learning_rates(kl: float) -> None:
     algorithm = make_algorithm(learning_rate=1e-3, adapter_learning_rate=2e-3)
     factor = 1.5 if kl < 0.004 else 1 / 1.5 if kl > 0.016 else 1.0
     samples = 8.0 * 12
-    algorithm._adapt_learning_rates(torch.tensor([kl, 0.0]) * samples, 12, 12)
+    algorithm._adapt_learning_rates(torch.tensor([kl, 0.0]) * samples, 12, 12, threshold=0.008)
     assert rates(algorithm) == pytest.approx((1e-3 * factor, 2e-3 * 1.5))
     algorithm = make_algorithm(learning_rate=1e-3, adapter_learning_rate=2e-3)
-    algorithm._adapt_learning_rates(torch.tensor([0.0, kl]) * samples, 12, 12)
+    algorithm._adapt_learning_rates(torch.tensor([0.0, kl]) * samples, 12, 12, threshold=0.008)
     assert rates(algorithm) == pytest.approx((1e-3 * factor, 2e-3 * factor))
     for _ in range(100):
-        algorithm._adapt_learning_rates(torch.tensor([0.0, kl]) * samples, 12, 12)
+        algorithm._adapt_learning_rates(torch.tensor([0.0, kl]) * samples, 12, 12, threshold=0.008)
     if factor != 1.0:
         assert rates(algorithm)[0] == (1e-2 if factor > 1.0 else 1e-6)
+
+
+def test_an_annealed_run_takes_ever_smaller_steps() -> None:
+    """At its start it is an adaptive one to the bit; KL follows the threshold down, where an adaptive run's stays."""
+    kl: dict[str, list[float]] = {}
+    for schedule in ("adaptive", "annealed"):
+        algorithm = make_algorithm(lr_schedule=schedule, kl_threshold=0.02)
+        storage = algorithm.make_storage(NUM_ENVS)
+        kl[schedule] = []
+        for i in range(100):
+            roll_out(algorithm, storage, 12, seed=i)
+            metrics = read_back(algorithm.update(storage, i / 100))
+            kl[schedule].append(max(metrics["approx_kl/low"], metrics["approx_kl/high"]))
+    assert kl["annealed"][0] == kl["adaptive"][0]
+    late = {schedule: sum(values[90:]) / 10 for schedule, values in kl.items()}
+    assert late["adaptive"] > 0.005 and late["annealed"] < 0.3 * late["adaptive"]
 
 
 def rates(algorithm: DualPPO) -> tuple[float, ...]:
@@ -342,7 +358,7 @@ def test_bfloat16_update_is_close_to_float32() -> None:
         source = make_algorithm()
         roll_out(source, storage, 12)
         before = torch.cat([p.detach().flatten() for p in algorithm.policy.parameters()])
-        metrics = read_back(algorithm.update(storage))
+        metrics = read_back(algorithm.update(storage, 0.0))
         after = torch.cat([p.detach().flatten() for p in algorithm.policy.parameters()])
         results.append((metrics, after - before))
     assert torch.cosine_similarity(results[0][1], results[1][1], dim=0) > 0.97
@@ -378,7 +394,7 @@ def test_non_finite_rewards_are_reported(row: int, side: str, value: float) -> N
     storage.rewards[3, row] = value
     algorithm.compute_returns(storage, storage.observations[0])
     with pytest.raises(FloatingPointError, match=side):
-        read_back(algorithm.update(storage))
+        read_back(algorithm.update(storage, 0.0))
 
 
 class NoHostSynchronisation(TorchDispatchMode):
@@ -405,7 +421,7 @@ def test_the_host_never_waits_for_a_gpu(n_low: int) -> None:
         with algorithm.policy.frozen_weights():
             roll_out(algorithm, storage, n_low)
         divergence = policy_divergence(algorithm.policy, storage.low_observations)
-        metrics = algorithm.update(storage)
+        metrics = algorithm.update(storage, 0.0)
     assert (divergence is None) == (n_low == 0)
     assert len(read_back(metrics)) > 10
 
@@ -421,7 +437,7 @@ def test_an_iteration_on_a_gpu_runs_without_host_synchronisation(n_low: int) -> 
         with algorithm.policy.frozen_weights():
             roll_out(algorithm, storage, n_low)
         policy_divergence(algorithm.policy, storage.low_observations)
-        metrics = algorithm.update(storage)
+        metrics = algorithm.update(storage, 0.0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(read_back(metrics)) > 10
@@ -442,7 +458,7 @@ def test_a_gpu_learns_as_the_cpu_does() -> None:
             if isinstance(tensor, Tensor):
                 getattr(storage, name).copy_(tensor)
         algorithm.compute_returns(storage, storage.observations[0])
-        metrics = read_back(algorithm.update(storage))
+        metrics = read_back(algorithm.update(storage, 0.0))
         results.append((metrics, [p.detach().cpu() for p in algorithm.policy.parameters()]))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-3, abs=1e-4)
     for a, b in zip(results[0][1], results[1][1], strict=True):
@@ -475,7 +491,7 @@ def test_final_values_of_all_rows_are_those_of_the_truncated_ones(n_low: int) ->
         ({"critic_coef": -1}, ("critic_coef", "-1", "[0, inf]")),
         ({"mini_epochs": 0}, ("mini_epochs", "0", "at least 1")),
         ({"horizon_length": 16.0}, ("horizon_length", "16.0", "a whole number")),
-        ({"lr_schedule": "linear"}, ("lr_schedule", "=linear:", "['adaptive', 'constant']")),
+        ({"lr_schedule": "linear"}, ("lr_schedule", "=linear:", "['adaptive', 'annealed', 'constant']")),
         ({"loss_weighting": "mean"}, ("loss_weighting", "=mean:", "['sum', 'share']")),
         (
             {"mixed_precision": "yes"},

@@ -104,6 +104,26 @@ def test_heights_are_those_that_rays_hit(robot: RobotModel) -> None:
     assert np.ptp(hit) > 0.5
 
 
+@pytest.mark.parametrize("depth", [0.005, 0.02, 0.04])
+def test_flat_ground_pushes_feet_upwards(robot: RobotModel, depth: float) -> None:
+    """All over a flat cell, however far a foot of 0.03 m has sunk: its deepest contact points upwards. Not so with
+    MuJoCo's native collision algorithm."""
+    model, data = robot.model, mujoco.MjData(robot.model)
+    feet = [model.geom(f"{leg}_foot").id for leg in ("LF", "LH", "RF", "RH")]
+    rng = np.random.default_rng(0)
+    x, y = middle(0, SLOPE)
+    for _ in range(50):
+        data.qpos[:] = [x + rng.uniform(-2, 2), y + rng.uniform(-2, 2), 1.0, 1.0, 0.0, 0.0, 0.0, *DEFAULT]
+        mujoco.mj_kinematics(model, data)
+        data.qpos[2] += 0.03 - depth - data.geom_xpos[feet, 2].min()
+        mujoco.mj_forward(model, data)
+        for foot in feet:
+            of_foot = (data.contact.geom == foot).any(1)
+            deepest = data.contact.dist[of_foot].argmin()
+            assert abs(data.contact.frame[of_foot][deepest, 2]) > 0.99
+            assert data.contact.dist[of_foot][deepest] == pytest.approx(-depth, abs=5e-3)
+
+
 @pytest.mark.parametrize("level", [0, 4, 9])
 def test_kinds_of_terrain_have_their_measures(robot: RobotModel, level: int) -> None:
     field = HeightField(robot, "terrain", "cpu")

@@ -1,0 +1,1 @@
+"""Transfer between simulators: policies × engines × perturbations (docs/transfer.md)."""

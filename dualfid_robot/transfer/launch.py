@@ -1,0 +1,113 @@
+"""What transfer.py does once its configuration is composed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
+from rich.console import Console
+from rich.progress import track
+
+from dualfid_robot.deploy.networks import DIAL_HIGH, DIAL_LOW
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.runners.checkpoint import resolve_checkpoint
+from dualfid_robot.runners.values import check_count
+from dualfid_robot.transfer.matrix import ADAPTED, BASE, Matrix, Request, silence_pools
+from dualfid_robot.transfer.perturbations import parse_perturbations
+from dualfid_robot.transfer.report import table, unsupported_lines, write_report
+
+POLICIES = {"base": BASE, "adapted": ADAPTED}
+FOLDER = "transfer"
+_WIDTH = 160  # where the output is no terminal
+
+
+def launch_transfer(cfg: DictConfig) -> None:
+    """Check, evaluate, print, write.
+
+    Raises:
+        ConfigError: names what is wrong, before anything runs.
+    """
+    console = Console() if Console().is_terminal else Console(width=_WIDTH)
+    request = parse_request(cfg)
+    folder = _folder(str(cfg.out), request)
+    silence_pools()
+    matrix = Matrix(request)
+    for line in [*matrix.subject_lines(), *(contract.line() for contract in matrix.contracts)]:
+        console.print(line, soft_wrap=True, highlight=False)
+    if matrix.differing:
+        console.print(
+            f"the checkpoints' tasks differ in {', '.join(matrix.differing)}: each is evaluated in its own",
+            soft_wrap=True,
+            highlight=False,
+        )
+    errors = Console(stderr=True)
+    cells = list(track(matrix.cells(), "cells", len(matrix), console=errors, disable=not errors.is_terminal))
+    console.print(table(matrix, cells))
+    for line in [*unsupported_lines(cells), *(f"written: {path}" for path in write_report(matrix, cells, folder))]:
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def parse_request(cfg: DictConfig) -> Request:
+    """What a configuration asks for.
+
+    Raises:
+        ConfigError: a value that it cannot have.
+    """
+    checkpoints = _texts(cfg.checkpoint)
+    if not checkpoints:
+        raise ConfigError("checkpoint: name one or several, such as checkpoint=runs/…/nn/last")
+    simulators = _texts(cfg.simulators)
+    if not simulators:
+        raise ConfigError("simulators: name files of cfg/simulator, such as simulators=[mujoco,pybullet]")
+    check_count("num_envs", cfg.num_envs)
+    if not isinstance(cfg.seed, int) or isinstance(cfg.seed, bool) or cfg.seed < 0:
+        raise ConfigError(f"seed={cfg.seed}: a whole number of at least 0 is expected")
+    return Request(
+        checkpoints=tuple(dict.fromkeys(resolve_checkpoint(Path(text)) for text in checkpoints)),
+        simulators=tuple(dict.fromkeys(simulators)),
+        dials=_dials(_texts(cfg.policies), _items(cfg.dial)),
+        perturbations=parse_perturbations(_texts(cfg.perturb)),
+        num_envs=cfg.num_envs,
+        seed=cfg.seed,
+    )
+
+
+def _dials(policies: Sequence[str], dials: Sequence[object]) -> tuple[float, ...]:
+    """λ of all policies that are named or dialled, each once, ascending."""
+    for name in policies:
+        if name not in POLICIES:
+            raise ConfigError(f"policies={name}: allowed are {sorted(POLICIES)}")
+    chosen = {POLICIES[name] for name in policies}
+    for dial in dials:
+        number = isinstance(dial, int | float) and not isinstance(dial, bool) and math.isfinite(dial)
+        if not number or not DIAL_LOW <= dial <= DIAL_HIGH:  # type: ignore[operator]
+            raise ConfigError(f"dial={dial}: a number in [{DIAL_LOW:g}, {DIAL_HIGH:g}] is expected")
+        chosen.add(float(dial))  # type: ignore[arg-type]
+    if not chosen:
+        raise ConfigError("policies=[] dial=[]: nothing to evaluate; name a policy or a setting of the dial")
+    return tuple(sorted(chosen))
+
+
+def _folder(out: str, request: Request) -> Path:
+    """Where the results go: by default the folder of the first checkpoint's run."""
+    if out:
+        folder = Path(out)
+    else:
+        parent = request.checkpoints[0].parent
+        folder = (parent.parent if parent.name == "nn" else parent) / FOLDER
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"out={folder}: is no folder")
+    return folder
+
+
+def _items(value: object) -> list[object]:
+    """A setting that holds one value, several, or none."""
+    if isinstance(value, ListConfig):
+        return list(value)
+    return [] if value in ("", None) else [value]
+
+
+def _texts(value: object) -> list[str]:
+    return [str(item) for item in _items(value)]

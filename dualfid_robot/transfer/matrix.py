@@ -1,0 +1,266 @@
+"""Every policy in every engine under every perturbation, and what is checked before."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.policies.actor_critic import DualActorCritic
+from dualfid_robot.runners import experiment as experiment_module
+from dualfid_robot.runners.agents import policy_agent
+from dualfid_robot.runners.checkpoint import load_checkpoint, resolve_checkpoint
+from dualfid_robot.runners.engines import simulator_names, simulator_settings
+from dualfid_robot.runners.evaluation import Evaluation, evaluate
+from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.launch import load_policy
+from dualfid_robot.transfer.contract import Contract, check_contract
+from dualfid_robot.transfer.perturbations import Perturbation
+
+BASE, ADAPTED = 0.0, 1.0
+"""Both policies on the dial between them."""
+
+
+def dial_name(dial: float) -> str:
+    """How a policy is called: by its name, else by how much of the adapter it has."""
+    return {BASE: "base", ADAPTED: "adapted"}.get(dial, f"dial {dial:g}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate.
+
+    Attributes:
+        checkpoints: files.
+        simulators: files of cfg/simulator, without suffix.
+        dials: λ of each policy W + λ·s·B·A, ascending.
+        perturbations: the nominal world first.
+        num_envs: environments at once, with one episode each.
+        seed: of the starts, which are the same for all policies.
+    """
+
+    checkpoints: tuple[Path, ...]
+    simulators: tuple[str, ...]
+    dials: tuple[float, ...]
+    perturbations: tuple[Perturbation, ...]
+    num_envs: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A checkpoint.
+
+    Attributes:
+        label: how tables name it: its run's folder, with its file's name where that is not `last`.
+        path: its file.
+        task: its task's settings.
+        trained_in: files of cfg/simulator, by "low" and "high"; where settings were changed, the ones most like them.
+        iteration, samples: how long it was trained.
+    """
+
+    label: str
+    path: Path
+    task: dict[str, Any]
+    trained_in: dict[str, str]
+    iteration: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One policy in one engine under one perturbation.
+
+    Attributes:
+        checkpoint: the subject's label.
+        dial: λ.
+        simulator: its file in cfg/simulator.
+        perturbation: what was changed.
+        evaluation: the episodes; None where the engine cannot be perturbed so.
+        unsupported: why not; empty where it can.
+    """
+
+    checkpoint: str
+    dial: float
+    simulator: str
+    perturbation: Perturbation
+    evaluation: Evaluation | None
+    unsupported: str = ""
+
+    @property
+    def policy(self) -> str:
+        """Name of the policy."""
+        return dial_name(self.dial)
+
+
+class Matrix:
+    """A request that was checked: whatever is wrong with it is found before anything runs.
+
+    Attributes:
+        request: what is asked for.
+        subjects: the checkpoints.
+        simulators: settings of each engine, by name; from the first checkpoint's task.
+        contracts: what was measured in each engine, once for all checkpoints whose tasks have the same settings.
+        differing: settings in which the checkpoints' tasks differ; each is evaluated in its own.
+    """
+
+    def __init__(self, request: Request) -> None:
+        """Check everything.
+
+        Raises:
+            ConfigError: a checkpoint or engine that cannot be used, checkpoints of several tasks, a value that a
+                perturbation cannot have, or an engine that breaks the contract.
+        """
+        self.request = request
+        self.subjects = _subjects(request.checkpoints)
+        task = self.subjects[0].task
+        self.simulators = {name: simulator_settings(name, task) for name in request.simulators}
+        self.differing = sorted({key for subject in self.subjects[1:] for key in _differing(task, subject.task)})
+        self._loaded = {
+            (subject.label, name): _load(subject, name) for subject in self.subjects for name in request.simulators
+        }
+        self._unsupported = self._find_unsupported()
+        self.contracts = [
+            self._contract(subject, name) for subject in self._distinct_tasks() for name in request.simulators
+        ]
+        broken = [contract.line() for contract in self.contracts if contract.problems]
+        if broken:
+            raise ConfigError(f"simulators={broken[0]}")
+
+    @property
+    def letters(self) -> dict[str, str]:
+        """A short name, A, B, …, for each checkpoint, by label."""
+        return {subject.label: chr(ord("A") + i) if i < 26 else str(i) for i, subject in enumerate(self.subjects)}
+
+    def subject_lines(self) -> list[str]:
+        """What is evaluated, for a reader: a line for each checkpoint."""
+        return [
+            f"{self.letters[s.label]}: {s.label}: trained in {s.trained_in['low']} (low) and"
+            f" {s.trained_in['high']} (high), {s.samples:,} samples"
+            for s in self.subjects
+        ]
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return str(self.subjects[0].task["name"])
+
+    def __len__(self) -> int:
+        """Number of cells."""
+        request = self.request
+        return len(self.subjects) * len(request.dials) * len(request.simulators) * len(request.perturbations)
+
+    def cells(self) -> Iterator[Cell]:
+        """Evaluate one after another."""
+        for subject in self.subjects:
+            for name in self.request.simulators:
+                loaded = self._loaded[subject.label, name]
+                for perturbation in self.request.perturbations:
+                    reason = self._unsupported.get((subject.label, name, perturbation), "")
+                    for dial in self.request.dials:
+                        evaluation = None if reason else self._evaluate(loaded, perturbation, dial)
+                        yield Cell(subject.label, dial, name, perturbation, evaluation, reason)
+
+    def _evaluate(self, loaded: _Loaded, perturbation: Perturbation, dial: float) -> Evaluation:
+        """Complete episodes from the starts that the seed draws, the same for all policies and in all worlds: in a pool
+        of their own, so that no engine remembers others, and seeded anew, since noise has drawn numbers by then."""
+        world = perturbation.apply(loaded.experiment)
+        pool = world.make_pool(loaded.simulator, self.request.num_envs, self.request.seed)
+        try:
+            pool.seed(self.request.seed)
+            return evaluate(policy_agent(loaded.policy, dial), pool)
+        finally:
+            pool.simulator.close()
+
+    def _distinct_tasks(self) -> list[Subject]:
+        """The checkpoints whose tasks have other settings than those before them."""
+        found: list[Subject] = []
+        for subject in self.subjects:
+            if all(any(_differing(other.task, subject.task)) for other in found):
+                found.append(subject)
+        return found
+
+    def _contract(self, subject: Subject, name: str) -> Contract:
+        loaded = self._loaded[subject.label, name]
+        return check_contract(loaded.experiment, name, loaded.simulator)
+
+    def _find_unsupported(self) -> dict[tuple[str, str, Perturbation], str]:
+        found = {}
+        for (label, name), loaded in self._loaded.items():
+            for perturbation in self.request.perturbations:
+                reason = perturbation.problem(loaded.experiment, loaded.simulator["engine"])
+                if reason is not None:
+                    found[label, name, perturbation] = reason
+        return found
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A checkpoint for an engine: its task there, its policy, and the engine's settings for its task."""
+
+    experiment: Experiment
+    policy: DualActorCritic
+    simulator: dict[str, Any]
+
+
+def _load(subject: Subject, name: str) -> _Loaded:
+    simulator = simulator_settings(name, subject.task)
+    return _Loaded(*load_policy(subject.path, simulator=simulator, randomize=False), simulator)
+
+
+def silence_pools() -> None:
+    """Keep pools from saying what they randomise: here a cell says it."""
+    logging.getLogger(experiment_module.__name__).setLevel(logging.WARNING)
+
+
+def _subjects(checkpoints: Sequence[Path]) -> list[Subject]:
+    """Read what checkpoints say about themselves.
+
+    Raises:
+        ConfigError: one that does not exist or is none, or that is not of the first one's task.
+    """
+    subjects: list[Subject] = []
+    for given in checkpoints:
+        path = resolve_checkpoint(given)
+        state = load_checkpoint(path)
+        settings = json.loads(state["settings"])
+        if subjects and state["task"] != subjects[0].task["name"]:
+            raise ConfigError(
+                f"checkpoint={given}: was trained on task={state['task']}, and {subjects[0].path} on"
+                f" task={subjects[0].task['name']}; all must be of one task"
+            )
+        trained_in = {side: _file_of(simulator, settings["task"]) for side, simulator in settings["simulator"].items()}
+        label = _label(path)
+        if label in {subject.label for subject in subjects}:
+            label = str(path)
+        subjects.append(Subject(label, path, settings["task"], trained_in, state["iteration"], state["samples"]))
+    return subjects
+
+
+def _file_of(simulator: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+    """The file of cfg/simulator that a run's simulator has the engine and most settings of."""
+
+    def in_common(name: str) -> tuple[bool, int]:
+        settings = simulator_settings(name, task)
+        equal = sum(settings.get(key) == value for key, value in simulator.items())
+        return settings["engine"] == simulator["engine"], equal
+
+    return max(simulator_names(), key=in_common)
+
+
+def _label(path: Path) -> str:
+    run = path.resolve().parent.parent.name if path.resolve().parent.name == "nn" else path.parent.name
+    return run if path.stem == "last" else f"{run}/{path.stem}"
+
+
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "task") -> Iterator[str]:
+    """Names of settings in which two tasks' configurations differ."""
+    for key in sorted({*a, *b} - {"randomize", "randomization"}):
+        if isinstance(a.get(key), Mapping) and isinstance(b.get(key), Mapping):
+            yield from _differing(a[key], b[key], f"{prefix}.{key}")
+        elif a.get(key) != b.get(key):
+            yield f"{prefix}.{key}"

@@ -1,0 +1,247 @@
+"""Results as a table, a heat map, curves over the dial, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.table import Table
+
+from dualfid_robot.runners.run_log import versions
+from dualfid_robot.transfer.matrix import BASE, Cell, Matrix, dial_name
+from dualfid_robot.transfer.perturbations import Perturbation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+JSON, CSV, HEAT_MAP, CURVES = "transfer.json", "transfer.csv", "heatmap.png", "dial.png"
+NOT_SUPPORTED = "not supported"
+
+
+def write_report(matrix: Matrix, cells: Sequence[Cell], folder: Path) -> list[Path]:
+    """Write all files into a folder, which is made; curves over the dial only where it has three settings or more.
+
+    Returns:
+        the files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / JSON).write_text(json.dumps(as_json(matrix, cells), indent=1) + "\n")
+    rows = summaries(cells)
+    columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("returns", "unsupported")))
+    with (folder / CSV).open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*columns, "unsupported"], restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    written = [folder / JSON, folder / CSV, folder / HEAT_MAP]
+    _save(heat_map(matrix, cells), folder / HEAT_MAP)
+    if len(matrix.request.dials) >= 3:
+        _save(dial_curves(matrix, cells), folder / CURVES)
+        written.append(folder / CURVES)
+    return written
+
+
+def as_json(matrix: Matrix, cells: Sequence[Cell]) -> dict[str, Any]:
+    """Everything: what was asked, in what, by which versions, what the engines agree on, and every cell."""
+    request = matrix.request
+    return {
+        "task": matrix.task,
+        "checkpoints": [
+            {
+                "label": subject.label,
+                "path": str(subject.path),
+                "trained_in": subject.trained_in,
+                "iteration": subject.iteration,
+                "samples": subject.samples,
+            }
+            for subject in matrix.subjects
+        ],
+        "task_settings_that_differ": matrix.differing,
+        "simulators": matrix.simulators,
+        "contracts": [dataclasses.asdict(contract) for contract in matrix.contracts],
+        "dials": list(request.dials),
+        "perturbations": [str(perturbation) for perturbation in request.perturbations],
+        "num_envs": request.num_envs,
+        "seed": request.seed,
+        "versions": versions(),
+        "cells": summaries(cells),
+    }
+
+
+def summaries(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """What each cell is and its figures (see `Evaluation.summary`), or the reason why it has none; `versus_base` is the
+    mean difference of returns to the base policy's from the same starts in the same world, with its 95% interval."""
+    base = {_place(cell): cell.evaluation for cell in cells if cell.dial == BASE}
+    found = []
+    for cell in cells:
+        entry: dict[str, Any] = {
+            "checkpoint": cell.checkpoint,
+            "policy": cell.policy,
+            "dial": cell.dial,
+            "simulator": cell.simulator,
+            "perturbation": str(cell.perturbation),
+        }
+        if cell.evaluation is None:
+            entry["unsupported"] = cell.unsupported
+        else:
+            entry |= cell.evaluation.summary() | {"returns": cell.evaluation.returns.tolist()}
+            other = base.get(_place(cell))
+            if other is not None and cell.dial != BASE:
+                paired = dataclasses.replace(cell.evaluation, returns=cell.evaluation.returns - other.returns)
+                low, high = paired.interval
+                entry |= {"versus_base": paired.mean, "versus_base_95_low": low, "versus_base_95_high": high}
+        found.append(entry)
+    return found
+
+
+def _place(cell: Cell) -> tuple[str, str, Perturbation]:
+    return cell.checkpoint, cell.simulator, cell.perturbation
+
+
+def table(matrix: Matrix, cells: Sequence[Cell]) -> Table:
+    """One row per cell; several checkpoints stand there as the letters of `Matrix.letters`."""
+    letters, rows = matrix.letters, summaries(cells)
+    shown = Table(title=f"{matrix.task}: {matrix.request.num_envs} episodes each", title_justify="left")
+    several, against_base = len(matrix.subjects) > 1, any("versus_base" in row for row in rows)
+    names = list(dict.fromkeys(key for row in rows for key in row if key.startswith("measure_")))
+    for header in (["checkpoint"] if several else []) + ["policy", "simulator", "world"]:
+        shown.add_column(header, overflow="fold")
+    figures = ["return", "95% interval", *(["against base"] if against_base else []), "median", "length", "terminated"]
+    for header in (*figures, *(name.removeprefix("measure_") for name in names)):
+        shown.add_column(header, justify="right")
+    for row in rows:
+        first = ([letters[row["checkpoint"]]] if several else []) + [
+            row["policy"],
+            row["simulator"],
+            row["perturbation"],
+        ]
+        if "unsupported" in row:
+            shown.add_row(*first, NOT_SUPPORTED)
+            continue
+        difference = ""
+        if "versus_base" in row:
+            difference = (
+                f"{row['versus_base']:+.3g} ± {(row['versus_base_95_high'] - row['versus_base_95_low']) / 2:.2g}"
+            )
+        shown.add_row(
+            *first,
+            f"{row['return_mean']:.4g}",
+            f"{row['return_95_low']:.4g} to {row['return_95_high']:.4g}",
+            *([difference] if against_base else []),
+            f"{row['return_median']:.4g}",
+            f"{row['episode_length']:.1f}",
+            f"{row['terminated']:.0%}",
+            *(f"{row[name]:.3g}" for name in names),
+        )
+    return shown
+
+
+def unsupported_lines(cells: Sequence[Cell]) -> list[str]:
+    """Why cells are empty: a line per engine and perturbation."""
+    found = {(cell.simulator, cell.perturbation): cell.unsupported for cell in cells if cell.unsupported}
+    return [
+        f"{simulator}, {perturbation}: {NOT_SUPPORTED}: {reason}" for (simulator, perturbation), reason in found.items()
+    ]
+
+
+def mean_returns(matrix: Matrix, cells: Sequence[Cell]) -> np.ndarray:
+    """(checkpoints, dials, simulators, perturbations); NaN where a cell is not supported."""
+    request = matrix.request
+    found = {(c.checkpoint, c.dial, c.simulator, c.perturbation): c.evaluation for c in cells}
+    return np.array(
+        [
+            [
+                [
+                    [
+                        np.nan if (result := found[subject.label, dial, name, world]) is None else result.mean
+                        for world in request.perturbations
+                    ]
+                    for name in request.simulators
+                ]
+                for dial in request.dials
+            ]
+            for subject in matrix.subjects
+        ]
+    )
+
+
+def heat_map(matrix: Matrix, cells: Sequence[Cell]) -> Figure:
+    """Mean returns: policies down, engines and their perturbations across."""
+    from matplotlib.figure import Figure
+
+    request, returns = matrix.request, mean_returns(matrix, cells)
+    several = len(matrix.subjects) > 1
+    rows = [
+        (f"{subject.label}\n" if several else "") + dial_name(dial)
+        for subject in matrix.subjects
+        for dial in request.dials
+    ]
+    columns = [
+        f"{name}\n{world}" if len(request.perturbations) > 1 else name
+        for name in request.simulators
+        for world in request.perturbations
+    ]
+    values = returns.reshape(len(rows), len(columns))
+    figure = Figure(
+        figsize=(2.5 + 0.95 * len(columns), 1.8 + (0.55 if several else 0.4) * len(rows)), layout="constrained"
+    )
+    axes = figure.subplots()
+    axes.set_facecolor("0.85")
+    image = axes.imshow(values, aspect="auto", cmap="viridis")
+    finite = values[np.isfinite(values)]
+    middle = (finite.min() + finite.max()) / 2 if finite.size else 0.0
+    for row, column in np.ndindex(values.shape):
+        value = values[row, column]
+        text, color = ("—", "black") if np.isnan(value) else (f"{value:.4g}", "white" if value < middle else "black")
+        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+    axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.set_title(f"{matrix.task}: mean return of {request.num_envs} episodes (—: not supported)", fontsize=9)
+    figure.colorbar(image, ax=axes)
+    return figure
+
+
+def dial_curves(matrix: Matrix, cells: Sequence[Cell]) -> Figure:
+    """Mean return and its 95% interval over the dial: an engine in each column, a checkpoint in each row."""
+    from matplotlib.figure import Figure
+
+    request = matrix.request
+    shape = len(matrix.subjects), len(request.simulators)
+    figure = Figure(figsize=(1.2 + 3.4 * shape[1], 0.8 + 2.8 * shape[0]), layout="constrained")
+    grid = figure.subplots(*shape, squeeze=False, sharey=True)
+    for (row, column), axes in np.ndenumerate(grid):
+        subject, name = matrix.subjects[row], request.simulators[column]
+        for world in request.perturbations:
+            own = [
+                cell
+                for cell in cells
+                if (cell.checkpoint, cell.simulator, cell.perturbation) == (subject.label, name, world)
+                and cell.evaluation
+            ]
+            if not own:
+                continue
+            summaries = [cell.evaluation.summary() for cell in own if cell.evaluation]
+            dials = [cell.dial for cell in own]
+            axes.plot(
+                dials, [summary["return_mean"] for summary in summaries], marker="o", markersize=3, label=str(world)
+            )
+            low, high = ([summary[key] for summary in summaries] for key in ("return_95_low", "return_95_high"))
+            axes.fill_between(dials, low, high, alpha=0.2)
+        axes.set_title(f"{name}\n{subject.label}" if shape[0] > 1 else name, fontsize=8)
+        axes.set_xlabel("dial λ (0: base, 1: adapted)", fontsize=8)
+        axes.tick_params(labelsize=8)
+    grid[0, 0].set_ylabel("return", fontsize=8)
+    grid[0, 0].legend(fontsize=7)
+    figure.suptitle(f"{matrix.task}: mean return of {request.num_envs} episodes and 95% intervals", fontsize=9)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,20 @@
+"""Play an exported policy in any simulator, by its files alone: `python play.py policy=export/policy.onnx`."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from dualfid_robot.runners.entry import run
+
+
+def main(cfg: DictConfig) -> None:
+    from dualfid_robot.runners.values import require_package
+
+    require_package("play.py", "onnxruntime", "export")
+    from dualfid_robot.runners.play import launch_play
+
+    launch_play(cfg)
+
+
+if __name__ == "__main__":
+    run(main, "play")
