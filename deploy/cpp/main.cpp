@@ -59,12 +59,12 @@ void set_command(Options& options, const std::string& text) {
     for (int i = 0; i < policy::kCommands; ++i) {
         if (text.substr(0, equals) == policy::kCommandNames[i]) {
             const std::string value = equals == std::string::npos ? "" : text.substr(equals + 1);
-            const double given = number("--command " + text.substr(0, equals), value, -1e9);
+            const auto given = static_cast<float>(number("--command " + text.substr(0, equals), value, -1e9));
             if (given < policy::kCommandLow[i] || given > policy::kCommandHigh[i]) {
                 refuse("--command " + text + ": trained in [" + std::to_string(policy::kCommandLow[i]) + ", " +
                        std::to_string(policy::kCommandHigh[i]) + "]");
             }
-            options.commands[i] = static_cast<float>(given);
+            options.commands[i] = given;
             return;
         }
         allowed += std::string(allowed.empty() ? "" : ", ") + policy::kCommandNames[i];
@@ -102,6 +102,10 @@ Arguments parse(int argc, char** argv) {
         else if (name == "--dial") {
             if (!policy::kHasDial) refuse("--dial " + value + ": this policy has no dial; export it with policy=dial");
             loop.dial = static_cast<float>(number(name, value, 0));
+            if (loop.dial < policy::kDialLow || loop.dial > policy::kDialHigh) {
+                refuse("--dial " + value + ": must be in [" + std::to_string(policy::kDialLow) + ", " +
+                       std::to_string(policy::kDialHigh) + "]");
+            }
         }
         else if (name == "--max-missed") loop.max_missed = static_cast<int>(number(name, value, 1));
         else if (name == "--timeout") loop.timeout = number(name, value, 0);

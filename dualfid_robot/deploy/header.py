@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dualfid_robot.deploy import cpp
-from dualfid_robot.deploy.metadata import Joint, Metadata
+from dualfid_robot.deploy.metadata import Dial, Joint, Metadata
 from dualfid_robot.deploy.network_code import LANES, network_code
 from dualfid_robot.deploy.program import CPP_TYPES, OPERATORS, Constant, Input, Lookup, Program, Value
 from dualfid_robot.deploy.runtime import MEMORY_INPUT, MEMORY_OUTPUT, OBSERVATION, POLICY
@@ -139,6 +139,7 @@ def _constants(metadata: Metadata, memory: Mapping[str, int]) -> list[str]:
     """Definitions of what the metadata says, as far as a robot's loop needs it."""
     robot, policy, timing, action = metadata.robot, metadata.policy, metadata.timing, metadata.action
     actuators, commands, visited, terms = metadata.actuators, metadata.commands, metadata.visited, metadata.observation
+    dial = policy.dial or Dial(1.0, 1.0, 1.0)
     joints = {joint.name: joint for joint in metadata.joints}
     driven: list[Joint | None] = [joints.get(actuator.joint) for actuator in actuators]
     integers = {
@@ -194,8 +195,8 @@ def _constants(metadata: Metadata, memory: Mapping[str, int]) -> list[str]:
         f"inline constexpr const char kRobotName[] = {cpp.text(robot.name)};",
         f"inline constexpr double kControlDt = {cpp.number(np.float64(timing.control_dt))};  // s",
         f"inline constexpr bool kHasDial = {cpp.number(policy.dial is not None)};",
-        f"inline constexpr float kDialLow = {cpp.number(np.float32(1.0 if policy.dial is None else policy.dial.low))};",
-        f"inline constexpr float kDialHigh = {cpp.number(np.float32(1.0 if policy.dial is None else policy.dial.high))};",
+        f"inline constexpr float kDialLow = {cpp.number(np.float32(dial.low))};",
+        f"inline constexpr float kDialHigh = {cpp.number(np.float32(dial.high))};",
         f"inline constexpr bool kActionCumulative = {cpp.number(action.cumulative)};",
         f"inline constexpr float kActionClip = {cpp.number(np.float32(action.clip))};",
         *(cpp.text_array(name, values) for name, values in texts.items()),

@@ -284,7 +284,7 @@ class Verification:
     """Largest differences that the exporter found against PyTorch's policy and the task's own code.
 
     Attributes:
-        onnx, torchscript, header: of actions; beyond ±1 relative to the action's size. None where the file is not there.
+        onnx, torchscript, header: of actions; beyond ±1 relative to their size. None where the file is not there.
         observation: of observations and controls.
         observations_random, observations_visited: how many were compared.
     """
