@@ -491,7 +491,7 @@ def test_a_damaged_export_is_refused_in_one_line(
     ("arguments", "message"),
     [
         ((), "policy: name the policy to play, such as policy="),
-        (("policy=nowhere",), "policy=nowhere: no such file; name the policy.onnx that export.py wrote"),
+        (("policy=nowhere",), "policy=nowhere: no policy.onnx there; name the folder"),
         (("policy={cartpole}", "robot=" + str(ROOT / "assets" / "ant.xml")), "robot=ant.xml: has no joint slider,"),
         (("policy={cartpole}", "num_envs=5"), "num_envs=5: this export has 4 initial states; ask for at most 4"),
         (("policy={cartpole}", "num_envs=many"), "num_envs=many: a whole number of at least 1 is expected"),
