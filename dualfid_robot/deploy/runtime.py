@@ -56,7 +56,7 @@ class ExportedPolicy:
         """
         self.folder = path.parent if path.suffix == ".onnx" else path
         if not (self.folder / POLICY).is_file():
-            raise ConfigError(f"policy={path}: no {POLICY} there; name the folder that export.py wrote, or that file in it")
+            raise ConfigError(f"policy={path}: no {POLICY} there; name the folder that export.py wrote")
         check_sums(self.folder)
         self._network = _session(self.folder / POLICY)
         embedded = self._network.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "")

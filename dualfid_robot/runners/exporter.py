@@ -33,7 +33,6 @@ from dualfid_robot.deploy.networks import (
     write_network_onnx,
     write_torchscript,
 )
-from dualfid_robot.deploy.program import term_sources
 from dualfid_robot.deploy.robot_description import describe_actuators, describe_joints, describe_robot
 from dualfid_robot.deploy.robot_file import ROBOT, write_robot
 from dualfid_robot.deploy.runtime import (
@@ -46,6 +45,7 @@ from dualfid_robot.deploy.runtime import (
     ExportedPolicy,
     write_sums,
 )
+from dualfid_robot.deploy.sources import term_sources
 from dualfid_robot.envs.task import Task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from dualfid_robot.deploy.metadata import ObservationTerm
-from dualfid_robot.deploy.program import Constant, Operation, Program, term_sources
+from dualfid_robot.deploy.program import Constant, Operation, Program
+from dualfid_robot.deploy.sources import term_sources
 from dualfid_robot.deploy.unrolling import unroll
 from dualfid_robot.errors import ConfigError
 
