@@ -12,7 +12,7 @@ from dualfid_robot.deploy.commands import Operator, Source
 from dualfid_robot.deploy.metadata import Metadata
 from dualfid_robot.deploy.runtime import MEASURE_OUTPUT, MEMORY_INPUT, STARTS, Controller, ExportedPolicy
 from dualfid_robot.deploy.simulated_robot import SimulatedRobot
-from dualfid_robot.envs.evaluation import Evaluation
+from dualfid_robot.envs.evaluation import Evaluation, paired_difference
 from dualfid_robot.errors import ConfigError
 
 OF_THE_MACHINE = frozenset({"threads", "workers"})
@@ -156,18 +156,6 @@ def comparison(metadata: Metadata, settings: Mapping[str, Any], evaluation: Eval
             )
     measured = ", ".join(f"{name} {theirs.mean:.4g}" for name, theirs in metadata.evaluations.items())
     return f"the exporter measured nothing with these settings of the engine; it found: {measured or 'nothing'}"
-
-
-def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Mean difference, and the half-width of its 99% interval (Student's t); 0 for a single pair."""
-    difference = ours - theirs
-    n = len(difference)
-    if n < 2:
-        return float(difference.mean()), 0.0
-    from scipy import stats  # half a second of imports
-
-    half = stats.t.ppf(0.995, n - 1) * difference.std(ddof=1) / np.sqrt(n)
-    return float(difference.mean()), float(half)
 
 
 def _of_the_result(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,12 +34,8 @@ class Evaluation:
     @property
     def interval(self) -> tuple[float, float]:
         """95% confidence interval of the mean return (Student's t); degenerate for a single episode."""
-        if len(self.returns) < 2:
-            return self.mean, self.mean
-        from scipy import stats  # half a second of imports that training does not need
-
-        half = stats.t.ppf(0.975, len(self.returns) - 1) * self.returns.std(ddof=1) / np.sqrt(len(self.returns))
-        return self.mean - float(half), self.mean + float(half)
+        half = half_width(self.returns, 0.95)
+        return self.mean - half, self.mean + half
 
     def summary(self) -> dict[str, float]:
         """The figures of a report."""
@@ -74,3 +70,24 @@ class Evaluation:
         if self.failures:
             text += f"; {self.failures} world(s) went non-finite"
         return text
+
+
+def half_width(values: np.ndarray, confidence: float) -> float:
+    """Half the width of the confidence interval of a mean (Student's t); 0 for a single value.
+
+    Args:
+        values: (n,) independent.
+        confidence: such as 0.95.
+    """
+    n = len(values)
+    if n < 2:
+        return 0.0
+    from scipy import stats  # half a second of imports that training does not need
+
+    return float(stats.t.ppf(0.5 + 0.5 * confidence, n - 1) * values.std(ddof=1) / np.sqrt(n))
+
+
+def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    """Mean difference of returns from the same starts, (n,) each, and the half-width of its 99% interval."""
+    difference = ours - theirs
+    return float(difference.mean()), half_width(difference, 0.99)

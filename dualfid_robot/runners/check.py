@@ -17,7 +17,7 @@ from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import State, Task, Term
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runners.agents import Agent, random_agent
-from dualfid_robot.runners.entry import CONFIG_DIR
+from dualfid_robot.runners.engines import simulator_names, simulator_settings
 from dualfid_robot.runners.evaluation import Evaluation, evaluate
 from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.runners.launch import check_count, complete_experiment
@@ -139,13 +139,12 @@ def _engine_table(experiment: Experiment, cfg: DictConfig) -> Table:
     table = Table(title="Engines", title_justify="left")
     for header in ("simulator", "physics step", "accepts the task"):
         table.add_column(header, no_wrap=header != "accepts the task")
-    task = OmegaConf.create({"task": OmegaConf.to_container(cfg.task, resolve=True)})
-    for path in sorted((CONFIG_DIR / "simulator").glob("*.yaml")):
-        merged = OmegaConf.merge(task, {"simulator": OmegaConf.load(path)})
-        settings = cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))["simulator"]
+    task = cast(dict[str, Any], OmegaConf.to_container(cfg.task, resolve=True))
+    for name in simulator_names():
+        settings = simulator_settings(name, task)
         substeps = settings["substeps"]
         period = f"{1e3 * experiment.task.sim.dt / substeps:.3g} ms, {substeps} per control"
-        table.add_row(path.stem, period, verdict(experiment, settings))
+        table.add_row(name, period, verdict(experiment, settings))
     return table
 
 

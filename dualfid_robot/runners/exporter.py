@@ -46,6 +46,7 @@ from dualfid_robot.deploy.runtime import (
     write_sums,
 )
 from dualfid_robot.deploy.sources import term_sources
+from dualfid_robot.envs.evaluation import paired_difference
 from dualfid_robot.envs.task import Task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
@@ -297,13 +298,9 @@ def _require_small(what: str, difference: float, tolerance: float) -> None:
 def _require_same_return(engine: str, checkpoint: Evaluation, exported: Evaluation) -> None:
     """Raise ConfigError where the mean return differs by more than chance: floating-point sums of onnxruntime and
     PyTorch differ in their last digit, and a robot in contact amplifies that."""
-    from scipy import stats
-
-    difference = exported.returns - checkpoint.returns
-    n = len(difference)
-    chance = float(stats.t.ppf(0.995, n - 1) * difference.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
+    difference, chance = paired_difference(exported.returns, checkpoint.returns)
     allowed = max(chance, 1e-3 * abs(checkpoint.mean))
-    if not abs(difference.mean()) <= allowed:
+    if not abs(difference) <= allowed:
         raise ConfigError(
             f"the exported files' return in {engine}, {exported.mean:.6g}, differs from the checkpoint's, "
             f"{checkpoint.mean:.6g}, by more than {allowed:.3g}; nothing was exported"

@@ -26,11 +26,11 @@ from robot_files import permuted
 
 from dualfid_robot.deploy.commands import CommandFile, Keyboard, Operator
 from dualfid_robot.deploy.metadata import SCHEMA_VERSION, Metadata
-from dualfid_robot.deploy.player import Player, comparison, paired_difference
+from dualfid_robot.deploy.player import Player, comparison
 from dualfid_robot.deploy.runtime import METADATA, POLICY, ExportedPolicy
 from dualfid_robot.deploy.simulated_robot import SimulatedRobot
 from dualfid_robot.deploy.viewer import BrowserViewer, NativeViewer
-from dualfid_robot.envs.evaluation import Evaluation
+from dualfid_robot.envs.evaluation import Evaluation, paired_difference
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.runners.agents import policy_agent
