@@ -36,7 +36,7 @@ from dualfid_robot.runners.agents import policy_agent
 from dualfid_robot.runners.checkpoint import load_checkpoint
 from dualfid_robot.runners.entry import ROOT
 from dualfid_robot.runners.evaluation import Evaluation, evaluate
-from dualfid_robot.runners.launch import load_policy
+from dualfid_robot.runners.saved_policy import load_policy
 
 METHODS: dict[str, tuple[list[str], PolicyName]] = {
     "dual": ([], "adapted"),

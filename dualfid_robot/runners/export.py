@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runners.checkpoint import resolve_checkpoint
+from dualfid_robot.runners.export_request import Request
 from dualfid_robot.runners.values import require_package
 
 logger = logging.getLogger(__name__)
@@ -26,31 +26,6 @@ FOLDER = "export"
 _EPISODES_IN_TRAINING = 16
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _SUMS = "SHA256SUMS"  # as in deploy/runtime.py, which needs onnxruntime
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to export.
-
-    Attributes:
-        formats: of `FORMATS`; ONNX is always among them.
-        policy: of `POLICIES`.
-        num_envs: episodes of each evaluation.
-        seed: of their starts.
-        simulator: file of cfg/simulator to evaluate in instead of the checkpoint's E_high; empty: that itself.
-        simulators: further ones.
-        sim_device: where to simulate; empty: a GPU where there is one that E_high can use.
-        graphs: an export of the same run, of which the task's graphs are taken over: they do not depend on the policy.
-    """
-
-    formats: tuple[str, ...]
-    policy: str = "adapted"
-    num_envs: int = 64
-    seed: int = 0
-    simulator: str = ""
-    simulators: tuple[str, ...] = ()
-    sim_device: str = ""
-    graphs: Path | None = None
 
 
 def launch_export(cfg: DictConfig) -> None:

@@ -57,9 +57,9 @@ from dualfid_robot.runners.closed_loop import ExportedRun, Visit, run_exported, 
 from dualfid_robot.runners.engines import simulator_settings
 from dualfid_robot.runners.evaluation import Evaluation
 from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.export import Request
-from dualfid_robot.runners.launch import load_policy
+from dualfid_robot.runners.export_request import Request
 from dualfid_robot.runners.run_log import versions
+from dualfid_robot.runners.saved_policy import load_policy
 from dualfid_robot.settings import parse_settings
 
 TORCHSCRIPT = "policy.pt"

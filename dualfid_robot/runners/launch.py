@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.policies.actor_critic import DualActorCritic, PolicyName
+from dualfid_robot.policies.actor_critic import PolicyName
 from dualfid_robot.runners.agents import Agent, policy_agent, random_agent, zero_agent
 from dualfid_robot.runners.checkpoint import load_checkpoint, resolve_checkpoint
 from dualfid_robot.runners.distributed import communicator, prepare, use_own_gpu
@@ -25,6 +25,7 @@ from dualfid_robot.runners.evaluation import evaluate, record_video
 from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.runners.export import BestExport, require_packages
 from dualfid_robot.runners.run_log import RUNS, new_run_folder, newest_run_folder
+from dualfid_robot.runners.saved_policy import load_policy
 from dualfid_robot.runners.trainer import Trainer
 from dualfid_robot.runners.values import check_count
 
@@ -111,39 +112,6 @@ def _checkpoint_to_resume(cfg: DictConfig, experiment: Experiment) -> Path | Non
     if cfg.resume:
         return newest_run_folder(experiment.run_name) / "nn" / "last.pth"
     return None
-
-
-def load_policy(
-    path: Path,
-    expected_task: str | None = None,
-    simulator: Mapping[str, Any] | None = None,
-    sim_device: str = "",
-    randomize: bool | Literal[""] = "",
-) -> tuple[Experiment, DualActorCritic]:
-    """The experiment that a checkpoint was made by, and its policy.
-
-    Args:
-        path: the checkpoint.
-        expected_task: the task that it must be of.
-        simulator: settings of another E_high.
-        sim_device: where to simulate now, whatever the checkpoint was made on.
-        randomize: whether to randomise now; empty for what the run did.
-
-    Raises:
-        ConfigError: no such checkpoint, damaged, or of another task than expected.
-    """
-    state = load_checkpoint(path)
-    if expected_task is not None and state["task"] != expected_task:
-        raise ConfigError(f"checkpoint={path}: was trained on task={state['task']}, not on task={expected_task}")
-    settings = json.loads(state["settings"]) | {"sim_device": sim_device, "rl_device": ""}
-    if randomize != "":
-        settings["task"]["randomize"] = randomize
-    if simulator is not None:
-        settings["simulator"]["high"] = dict(simulator)
-    experiment = Experiment(OmegaConf.create(settings))
-    policy = experiment.make_policy()
-    policy.load_state_dict(state["policy"])
-    return experiment, policy
 
 
 def _evaluate(cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any) -> None:

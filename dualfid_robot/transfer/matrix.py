@@ -17,7 +17,7 @@ from dualfid_robot.runners.checkpoint import load_checkpoint, resolve_checkpoint
 from dualfid_robot.runners.engines import simulator_names, simulator_settings
 from dualfid_robot.runners.evaluation import Evaluation, evaluate
 from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.launch import load_policy
+from dualfid_robot.runners.saved_policy import load_policy
 from dualfid_robot.transfer.contract import Contract, check_contract
 from dualfid_robot.transfer.perturbations import Perturbation
 

@@ -15,7 +15,8 @@ from dualfid_robot.runners.checkpoint import save_checkpoint
 from dualfid_robot.runners.closed_loop import visit
 from dualfid_robot.runners.entry import CONFIG_DIR, register_simulators
 from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.export import Request, export
+from dualfid_robot.runners.export import export
+from dualfid_robot.runners.export_request import Request
 
 SEED = 5
 NUM_ENVS = 4

@@ -33,8 +33,9 @@ from dualfid_robot.runners import export as export_module
 from dualfid_robot.runners import exporter
 from dualfid_robot.runners import launch as launch_module
 from dualfid_robot.runners.entry import ROOT, _as_list
-from dualfid_robot.runners.export import Request, export, launch_export
-from dualfid_robot.runners.launch import load_policy
+from dualfid_robot.runners.export import export, launch_export
+from dualfid_robot.runners.export_request import Request
+from dualfid_robot.runners.saved_policy import load_policy
 
 ExportOf = Callable[..., Path]
 Weights = list[tuple[np.ndarray, np.ndarray]]

@@ -37,8 +37,8 @@ from dualfid_robot.runners.agents import policy_agent
 from dualfid_robot.runners.closed_loop import visit
 from dualfid_robot.runners.engines import simulator_settings
 from dualfid_robot.runners.entry import CONFIG_DIR, ROOT
-from dualfid_robot.runners.launch import load_policy
 from dualfid_robot.runners.play import engine_settings, episodes, launch_play
+from dualfid_robot.runners.saved_policy import load_policy
 
 PACKAGES = {"pybullet": "pybullet", "physx": "sapien"}
 MakePlayer = Callable[..., Player]

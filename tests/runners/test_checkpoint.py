@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runners.checkpoint import load_checkpoint, save_checkpoint
 from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.launch import load_policy
+from dualfid_robot.runners.saved_policy import load_policy
 from dualfid_robot.runners.trainer import Trainer
 
 
