@@ -1,8 +1,8 @@
-"""What measuring the policies' divergence and reallocating costs, beside a PPO update.
+"""What measuring the policies' divergence and reallocating costs, beside a PPO update; and the other measurements.
 
     python benchmarks/divergence.py
 
-Target: at most 2 % of an iteration; the update alone is about half of one or less.
+Target for divergence and allocation: at most 2 % of an iteration; the update alone is about half of one or less.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from timing import measure_in_turn, rounds_argument
 from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
 from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.algorithms.dual_ppo import DualPPO, PPOConfig
+from dualfid_robot.algorithms.gradient_moments import policy_gradient_moments
+from dualfid_robot.algorithms.signals import SignalFilter
+from dualfid_robot.algorithms.transfer_gap import transfer_gap
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
 
@@ -25,16 +28,22 @@ def main() -> None:
         algorithm = DualPPO(DualActorCritic(NUM_OBS, NUM_ACTIONS), config)
         storage = filled_storage(algorithm, num_envs, num_envs // 2)
         allocator = Allocator(num_envs, AllocationConfig())
+        signal_filter = SignalFilter(num_envs, allocator.config.smoothing)
         policy, states = algorithm.policy, storage.low_observations
 
         def measure_and_reallocate() -> None:
-            allocator.update(policy_divergence(policy, states))  # noqa: B023 - called within this pass of the loop
+            divergence = policy_divergence(policy, states)  # noqa: B023
+            assert divergence is not None
+            signals = signal_filter.update({"divergence": float(divergence)}, 0, 0.0)  # noqa: B023
+            allocator.update(signals)  # noqa: B023
 
         seconds = measure_in_turn(
             {
-                "update": partial(algorithm.update, storage),
+                "update": partial(algorithm.update, storage, 0.0),
                 "divergence, 4096 states, and allocation": measure_and_reallocate,
                 "divergence, all states": partial(policy_divergence, policy, states, max_states=10**9),
+                "transfer gap": partial(transfer_gap, policy, storage, storage.advantages, config.e_clip),
+                "gradient moments": partial(policy_gradient_moments, policy, storage, storage.advantages),
             },
             rounds,
         )

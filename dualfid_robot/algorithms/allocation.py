@@ -1,19 +1,17 @@
 """How many of the N environments the next iteration gives to each fidelity.
 
-The rule (``rules``) turns the divergence D into a low share ρ; the guards here keep the loop
-D → ρ → data → adapter → D stable.
+The rule (``rules``) turns what is measured (``signals``) into a low share ρ; the guards here keep the loop
+measurement → ρ → data → policies → measurement stable.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from dualfid_robot.algorithms.rules import make_rule
+from dualfid_robot.algorithms.signals import Signals
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import require, require_integer, require_number
 
@@ -27,7 +25,7 @@ class AllocationConfig:
         rho_min, rho_max: bounds of ρ. Both ends are traps: at ρ = 1 the adapter gets no data, D stays 0 and ρ stays
             1; at ρ = 0 there is no low state to measure D on.
         warmup_iterations, warmup_rho: the first iterations have this ρ: the adapter starts at zero, D says nothing yet.
-        smoothing: D ← smoothing · D + (1 − smoothing) · D_measured; 0 is no smoothing.
+        smoothing: of every measurement over iterations (``SignalFilter``); 0 is no smoothing.
         rate_limit: greatest change of ρ from one iteration to the next.
         block_size: N_low is a multiple of it, so that small changes of ρ move no environment; at most a tenth of N.
     """
@@ -48,7 +46,7 @@ class AllocationConfig:
         if self.warmup_iterations > 0:
             require_number("warmup_rho", self.warmup_rho, self.rho_min, self.rho_max)
         require_number("smoothing", self.smoothing, 0.0, 1.0)
-        require(self.smoothing < 1.0, "smoothing", self.smoothing, "less than 1, or D never changes")
+        require(self.smoothing < 1.0, "smoothing", self.smoothing, "less than 1, or nothing measured ever changes")
         require_number("rate_limit", self.rate_limit, 0.0, 1.0, open_low=True)
         require_integer("block_size", self.block_size, 1)
 
@@ -77,9 +75,8 @@ class Allocator:
         if config.rho_max < 1.0:
             most = (num_envs // self.block_size - 1) * self.block_size
             self.min_n_low, self.max_n_low = min(self.min_n_low, most), min(self.max_n_low, most)
-        self.iteration = 0
-        self.divergence: float | None = None
-        self.rho = config.warmup_rho if config.warmup_iterations > 0 else self._target()
+        self.target = self._bounded(self.rule(Signals(num_envs=num_envs)))
+        self.rho = config.warmup_rho if config.warmup_iterations > 0 else self.target
         self.n_low = self._quantise(self.rho)
 
     @property
@@ -91,21 +88,11 @@ class Allocator:
         """The most high environments that can ever occur; with ``max_n_low`` the capacities of the two pools."""
         return self.num_envs - self.min_n_low
 
-    def update(self, divergence: float | Tensor | None) -> int:
-        """Take in the divergence of the finished iteration and return N_low of the next.
-
-        Args:
-            divergence: D ≥ 0, or None where the iteration had no low state to measure it on: the last D then stands.
-        """
-        if divergence is not None:
-            divergence = float(divergence)
-            if not math.isfinite(divergence):
-                raise FloatingPointError(f"the policies' divergence is {divergence}: the policy itself is not finite")
-            keep = self.config.smoothing if self.divergence is not None else 0.0
-            self.divergence = keep * (self.divergence or 0.0) + (1.0 - keep) * divergence
-        self.iteration += 1
-        if self.iteration >= self.config.warmup_iterations:
-            step = self._target() - self.rho
+    def update(self, signals: Signals) -> int:
+        """Take in what is known after an iteration and return N_low of the next."""
+        self.target = self._bounded(self.rule(signals))
+        if signals.iteration >= self.config.warmup_iterations:
+            step = self.target - self.rho
             self.rho += min(max(step, -self.config.rate_limit), self.config.rate_limit)
         self.n_low = self._quantise(self.rho)
         return self.n_low
@@ -114,22 +101,19 @@ class Allocator:
         """What to log of the current state."""
         return {
             "allocation/rho": self.rho,
-            "allocation/rho_target": self._target(),
+            "allocation/rho_target": self.target,
             "allocation/n_low": float(self.n_low),
             "allocation/n_high": float(self.n_high),
-            "allocation/divergence_smoothed": self.divergence if self.divergence is not None else math.nan,
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"iteration": self.iteration, "divergence": self.divergence, "rho": self.rho, "n_low": self.n_low}
+        return {"target": self.target, "rho": self.rho, "n_low": self.n_low}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.iteration, self.divergence = state["iteration"], state["divergence"]
         self.rho, self.n_low = state["rho"], state["n_low"]
+        self.target = state.get("target", self.rho)  # which is only logged; earlier checkpoints do not have it
 
-    def _target(self) -> float:
-        """The rule's ρ within the bounds; before any measurement the policies are equal, D = 0."""
-        rho = self.rule(self.divergence if self.divergence is not None else 0.0, self.iteration)
+    def _bounded(self, rho: float) -> float:
         return min(max(rho, self.config.rho_min), self.config.rho_max)
 
     def _quantise(self, rho: float) -> int:

@@ -20,27 +20,30 @@ def gaussian_kl(mean_p: Tensor, log_std_p: Tensor, mean_q: Tensor, log_std_q: Te
 
 @torch.no_grad()
 def policy_divergence(
-    policy: DualActorCritic, low_obs: Tensor, per_dimension: bool = True, max_states: int = 4096
+    policy: DualActorCritic, obs: Tensor, per_dimension: bool = True, max_states: int = 4096
 ) -> Tensor | None:
-    """D = mean over states visited in E_low of KL(π_θ(·|s) ‖ π_{θ,φ}(·|s)), one batched pass.
+    """D = mean over states of KL(π_θ(·|s) ‖ π_{θ,φ}(·|s)), one batched pass.
+
+    The allocation's D is that on states visited in E_low. φ is trained on states of E_high alone, so on those of E_low
+    part of D is extrapolation; D on states of E_high is without it.
 
     Args:
         policy: both policies; they share σ, so the general form reduces to ½ Σ ((μ_θ − μ_{θ,φ}) / σ)².
-        low_obs: raw observations of the low rows, (T, n_low, num_obs) or (M, num_obs), as ``storage.low_observations``.
+        obs: raw observations (T, n, num_obs) or (M, num_obs), as ``storage.low_observations``.
         per_dimension: divide by the number of actions, so that D is comparable between robots.
         max_states: at most so many states, evenly strided over all of them. The mean over 4096 independent states has
             an error of 1.6 % of one state's deviation; all states would cost 5 to 7 % of an update.
 
     Returns:
-        A scalar tensor on the policy's device, or None where there is no low state to measure on.
+        A scalar tensor on the policy's device, or None where there is no state to measure on.
     """
-    low_obs = low_obs if low_obs.dim() == 3 else low_obs.unsqueeze(0)
-    horizon, n_low, _ = low_obs.shape
-    total = horizon * n_low
+    obs = obs if obs.dim() == 3 else obs.unsqueeze(0)
+    horizon, rows, _ = obs.shape
+    total = horizon * rows
     if total == 0:
         return None
-    chosen = torch.arange(0, total, -(-total // max_states), device=low_obs.device)
-    states = low_obs[chosen // n_low, chosen % n_low]
+    chosen = torch.arange(0, total, -(-total // max_states), device=obs.device)
+    states = obs[chosen // rows, chosen % rows]
     base, adapted = policy.both_means(states)
     divergence = gaussian_kl(base, policy.log_std, adapted, policy.log_std).mean()
     return divergence / policy.num_actions if per_dimension else divergence

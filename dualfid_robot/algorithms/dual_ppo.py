@@ -8,24 +8,31 @@ L_low is the PPO loss of π_θ on the low rows, L_high that of π_{θ,φ} on the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from dualfid_robot.algorithms.bias_variance import precision_weight
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
-from dualfid_robot.algorithms.ppo_loss import LossCoefficients, MiniBatch, ppo_loss_gradient
+from dualfid_robot.algorithms.control_variate import ControlVariate, paired_order
+from dualfid_robot.algorithms.gradient_gate import GradientGate
+from dualfid_robot.algorithms.gradients import accumulate_joint_gradient, part_gradient
+from dualfid_robot.algorithms.minibatches import Chunk, chunks_per_minibatch, make_minibatches, shuffled_indices
+from dualfid_robot.algorithms.placebo import Placebo
+from dualfid_robot.algorithms.ppo_loss import LossCoefficients, MiniBatch
 from dualfid_robot.algorithms.rollout import RolloutStorage
+from dualfid_robot.algorithms.signals import GRADIENT_MOMENTS, NOTHING_MEASURED, Signals
+from dualfid_robot.algorithms.statistics import explained_variance, standardised
+from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
-from dualfid_robot.policies.normalizer import Gather
 from dualfid_robot.settings import require, require_integer, require_number
 
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-6, 1e-2
-MAX_CHUNK_ROWS = 8192
-"""On a CPU a mini-batch runs in pieces of at most so many rows: larger activations (32 MiB and more) come fresh from
-the operating system at every allocation, and their page faults cost more than the arithmetic."""
+MAX_PRECISION_WEIGHT = 0.95
+"""Of the low gradient: where no bias and no low variance can be seen, the odds would be infinite."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,14 @@ class PPOConfig:
         value_bootstrap: bootstrap a truncated episode with the value of its final observation.
         reward_scale: factor on rewards (rl_games: reward_shaper.scale_value).
         mixed_precision: hidden layers' products in bfloat16: "auto" where the device multiplies it fast, True, False.
-        loss_weighting: "sum" is L_low + L_high, each a mean (as published); "share" weighs each by its samples.
+        loss_weighting: of θ's gradient: "sum" is L_low + L_high, each a mean (as published); "share" weighs each by its
+            samples; "precision" is L_high + w / (1 − w) L_low with the w of least error (``precision_weight``).
+        precision_cap: τ, with which "precision" bounds w by τ ‖G_h‖ / b.
+        gradient_gate: "project" removes from θ's low gradient what goes against the high one, "cosine" also scales it
+            by their cosine (``GradientGate``).
+        base_learns_from: "low": θ gets no gradient of L_high; with ρ = 0 φ alone is tuned.
+        control_variate: the low rows correct the high rows' policy gradient instead of having a loss of their own
+            (``ControlVariate``).
         adapter_weight_decay: decoupled weight decay of φ, which pulls the policies together.
     """
 
@@ -77,7 +91,11 @@ class PPOConfig:
     value_bootstrap: bool = True
     reward_scale: float = 1.0
     mixed_precision: bool | Literal["auto"] = "auto"
-    loss_weighting: Literal["sum", "share"] = "sum"
+    loss_weighting: Literal["sum", "share", "precision"] = "sum"
+    precision_cap: float = 0.5
+    gradient_gate: Literal["none", "project", "cosine"] = "none"
+    base_learns_from: Literal["both", "low"] = "both"
+    control_variate: bool = False
     adapter_weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
@@ -87,8 +105,27 @@ class PPOConfig:
             require_number(name, getattr(self, name), 0.0, 1.0)
         for name in ("learning_rate", "adapter_learning_rate", "kl_threshold", "e_clip", "grad_norm", "reward_scale"):
             require_number(name, getattr(self, name), 0.0, math.inf, open_low=True)
+        require_number("precision_cap", self.precision_cap, 0.0, math.inf, open_low=True)
         for name in ("critic_coef", "entropy_coef", "bounds_loss_coef", "adapter_weight_decay"):
             require_number(name, getattr(self, name), 0.0, math.inf)
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        """Raise ConfigError for settings of θ's gradient that exclude each other."""
+        for setting, value, name, allowed in (
+            ("base_learns_from", "low", "gradient_gate", ("none",)),
+            ("base_learns_from", "low", "loss_weighting", ("sum", "share")),
+            ("control_variate", True, "gradient_gate", ("none",)),
+            ("control_variate", True, "loss_weighting", ("sum",)),
+            ("control_variate", True, "base_learns_from", ("both",)),
+        ):
+            if getattr(self, setting) == value:
+                require(
+                    getattr(self, name) in allowed,
+                    name,
+                    getattr(self, name),
+                    f"{' or '.join(allowed)} with {setting}={value}",
+                )
 
     def num_minibatches(self, num_envs: int) -> int:
         """K = N · T / minibatch_size; ConfigError unless that is whole."""
@@ -129,7 +166,7 @@ class DualPPO:
             ...  # step the environments
             storage.add(...)
         algorithm.compute_returns(storage, obs)
-        metrics = read_back(algorithm.update(storage, progress))
+        metrics = read_back(algorithm.update(storage, progress, signals))
 
     Between the rollout and ``read_back`` the host never waits for a GPU.
 
@@ -139,6 +176,10 @@ class DualPPO:
         device: of the policy and of the storages.
         seed: of the shuffling of samples, the same in every process.
         ranks: the processes that train this policy together; all give it the same initial weights.
+        placebo: whether a placebo adapter is trained too, see ``Placebo``.
+
+    Raises:
+        ConfigError: settings that the policy's kind of adapter excludes.
     """
 
     def __init__(
@@ -148,7 +189,9 @@ class DualPPO:
         device: torch.device | str = "cpu",
         seed: int = 0,
         ranks: Communicator = ALONE,
+        placebo: bool = False,
     ) -> None:
+        _check_adapter(policy, config, placebo)
         self.ranks = ranks
         self.device = torch.device(device)
         self.policy, self.config = policy.to(self.device), config
@@ -159,16 +202,24 @@ class DualPPO:
         self._base, self._adapter = policy.base_parameters(), policy.adapter_parameters()
         self._parameters = [*self._base, *self._adapter]
         self.base_optimizer = torch.optim.Adam(self._base, lr=self._rate(config.learning_rate), fused=True)
-        self.adapter_optimizer = torch.optim.AdamW(
-            self._adapter,
-            lr=self._rate(config.adapter_learning_rate),
-            weight_decay=config.adapter_weight_decay,
-            fused=True,
+        adapter_rate, decay = self._rate(config.adapter_learning_rate), config.adapter_weight_decay
+        self.adapter_optimizer = (
+            torch.optim.AdamW(self._adapter, lr=adapter_rate, weight_decay=decay, fused=True) if self._adapter else None
         )
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._coefficients = LossCoefficients(
             config.e_clip, config.critic_coef, config.clip_value, config.entropy_coef, config.bounds_loss_coef
         )
+        self.gate: GradientGate | None = None
+        if config.gradient_gate != "none":
+            self.gate = GradientGate(policy.blocks(self._base), config.gradient_gate, self.device)
+        self.control_variate = ControlVariate(ranks, self.device) if config.control_variate else None
+        self.placebo: Placebo | None = None
+        if placebo:
+            grad_norm = config.grad_norm if config.truncate_grads else math.inf
+            self.placebo = Placebo(
+                policy, self._coefficients, decay, grad_norm, config.normalize_advantage, seed, ranks
+            )
 
     def make_storage(self, num_envs: int) -> RolloutStorage:
         """A storage for N environments; ConfigError unless the mini-batch size divides N · T."""
@@ -190,12 +241,20 @@ class DualPPO:
         last_values = self.policy.values(last_obs, storage.n_low)
         storage.compute_returns(last_values, config.gamma, config.tau, config.reward_scale, config.value_bootstrap)
 
-    def update(self, storage: RolloutStorage, progress: float) -> dict[str, Tensor]:
+    @property
+    def requires(self) -> frozenset[str]:
+        """Names of the ``Signals`` that an update needs."""
+        return GRADIENT_MOMENTS if self.config.loss_weighting == "precision" else frozenset()
+
+    def update(
+        self, storage: RolloutStorage, progress: float, signals: Signals = NOTHING_MEASURED
+    ) -> dict[str, Tensor]:
         """Train on one rollout whose returns are computed, then update the observation statistics.
 
         Args:
             storage: the rollout.
             progress: of the run, 0 at its beginning and 1 at its end, for ``lr_schedule`` "annealed".
+            signals: what is known from the iterations before.
 
         Returns:
             Metrics by name (docs/algorithm.md lists them), for ``read_back``; those of a fidelity without samples are
@@ -204,41 +263,42 @@ class DualPPO:
         config, policy, gather = self.config, self.policy, self.ranks.gather
         n_low, n_high = storage.n_low, storage.num_envs - storage.n_low
         metrics = {
-            f"explained_variance/{side}": _explained_variance(storage.values[:, rows], storage.returns[:, rows], gather)
+            f"explained_variance/{side}": explained_variance(storage.values[:, rows], storage.returns[:, rows], gather)
             for side, rows in (("low", slice(0, n_low)), ("high", slice(n_low, storage.num_envs)))
             if rows.start < rows.stop
         }
+        placebo_divergence = None if self.placebo is None else self.placebo.divergence(storage.low_observations)
+        if placebo_divergence is not None:
+            self.ranks.average_([placebo_divergence])
+            metrics["divergence/placebo"] = placebo_divergence
         if config.normalize_value:
             low_returns, high_returns = storage.returns[:, :n_low].flatten(), storage.returns[:, n_low:].flatten()
-            policy.update_return_statistics(low_returns, high_returns, gather)
+            if self.control_variate is not None:  # the critic learns from high rows alone
+                low_returns = low_returns[:0]
+            ratio = policy.update_return_statistics(low_returns, high_returns, gather)
+            if self.placebo is not None:
+                self.placebo.rescale(ratio[0])
 
-        minibatches = self._shuffled_minibatches(storage)
-        share = n_low / storage.num_envs
-        low_weight, high_weight = (share, 1.0 - share) if config.loss_weighting == "share" else (1.0, 1.0)
+        gate = self.gate if n_low > 0 and n_high > 0 else None
+        minibatches = self._shuffled_minibatches(storage, halves=gate is not None)
+        if self.placebo is not None:
+            assert self.adapter_optimizer is not None
+            chunks_each = chunks_per_minibatch(config.minibatch_size, self.device)
+            rate = self.adapter_optimizer.param_groups[0]["lr"]
+            self.placebo.begin(storage, len(minibatches), chunks_each, rate)
+        weights = self._loss_weights(n_low, n_high, signals)
         sums = storage.returns.new_zeros(config.mini_epochs, 2, 4)
         norms = storage.returns.new_zeros(2)
         for epoch in range(config.mini_epochs):
-            for chunks in minibatches:
-                low_samples = sum(n for _, n in chunks)
-                high_samples = sum(batch.values.shape[0] - n for batch, n in chunks)
-                weights = (low_weight / max(low_samples, 1), high_weight / max(high_samples, 1))
-                self.base_optimizer.zero_grad()
-                self.adapter_optimizer.zero_grad()
-                for batch, chunk_n_low in chunks:
-                    mean, value = policy.evaluate(batch.obs, chunk_n_low)
-                    gradient = ppo_loss_gradient(
-                        mean, policy.log_std, value, batch, chunk_n_low, weights, self._coefficients
-                    )
-                    torch.autograd.backward((mean, value), (gradient.mean, gradient.value))
-                    accumulated = policy.log_std.grad
-                    policy.log_std.grad = gradient.log_std if accumulated is None else accumulated + gradient.log_std
-                    sums[epoch] += gradient.sums
-                # a mean of what is the same everywhere changes nothing: earlier mini-batches' sums stay as they are
-                self.ranks.average_([p.grad for p in self._parameters if p.grad is not None] + [sums[epoch]])
+            for index, chunks in enumerate(minibatches):
+                self._set_gradients(chunks, weights, gate, sums[epoch])
+                if self.placebo is not None:
+                    self.placebo.step(index)
                 norms[0] += self._clip(self._base)
                 norms[1] += self._clip(self._adapter)
                 self.base_optimizer.step()
-                self.adapter_optimizer.step()
+                if self.adapter_optimizer is not None:
+                    self.adapter_optimizer.step()
             if config.lr_schedule != "constant":
                 remaining = 1.0 - progress if config.lr_schedule == "annealed" else 1.0
                 self._adapt_learning_rates(sums[epoch, :, 2], n_low, n_high, config.kl_threshold * remaining)
@@ -246,47 +306,149 @@ class DualPPO:
         if config.normalize_input:
             low_obs, high_obs = storage.low_observations.flatten(0, 1), storage.high_observations.flatten(0, 1)
             policy.normalizer.update(low_obs, high_obs, gather)
+        if gate is not None:
+            metrics |= gate.take_metrics()
+        if self.control_variate is not None:
+            metrics |= self.control_variate.metrics()
+        if config.loss_weighting == "precision":
+            metrics["loss_weight/low"] = storage.returns.new_full((), weights[0])
         return metrics | self._metrics(sums.mean(0), norms / (config.mini_epochs * len(minibatches)), storage)
+
+    def _loss_weights(self, n_low: int, n_high: int, signals: Signals) -> tuple[float, float]:
+        """Weights of L_low and L_high in θ's gradient."""
+        weighting = self.config.loss_weighting
+        if weighting == "share":
+            share = n_low / (n_low + n_high)
+            return share, 1.0 - share
+        if weighting == "precision" and n_low > 0 and n_high > 0:
+            weight = precision_weight(
+                signals.bias_squared,
+                signals.variance_low,
+                signals.variance_high,
+                n_low * self.ranks.size,
+                n_high * self.ranks.size,
+                signals.gradient_squared,
+                self.config.precision_cap,
+            )
+            if not math.isnan(weight):  # something has been measured
+                weight = min(weight, MAX_PRECISION_WEIGHT)
+                return weight / (1.0 - weight), 1.0
+        return 1.0, 1.0
+
+    def _set_gradients(
+        self, chunks: Sequence[Chunk], weights: tuple[float, float], gate: GradientGate | None, sums: Tensor
+    ) -> None:
+        """Give the parameters their gradients of a mini-batch, over all processes; add to the sums (2, 4)."""
+        self.base_optimizer.zero_grad()
+        if self.adapter_optimizer is not None:
+            self.adapter_optimizer.zero_grad()
+        if gate is not None:
+            self._set_gated_gradient(chunks, weights, gate, sums)
+            return
+        if self.config.base_learns_from == "low":
+            self._set_parted_gradient(chunks, weights, sums)
+        else:
+            accumulate_joint_gradient(self.policy, chunks, weights, self._coefficients, sums)
+        # a mean of what is the same everywhere changes nothing: earlier mini-batches' sums stay as they are
+        self.ranks.average_([p.grad for p in self._parameters if p.grad is not None] + [sums])
+
+    def _set_parted_gradient(self, chunks: Sequence[Chunk], weights: tuple[float, float], sums: Tensor) -> None:
+        """w_l ∇_θ L_low and w_h ∇_φ L_high; none where a fidelity has no rows."""
+        for group, parameters in enumerate((self._base, self._adapter)):
+            samples = sum(chunk.sizes[group] for chunk in chunks)
+            if samples > 0:
+                weight = weights[group] / samples
+                gradients = part_gradient(self.policy, chunks, group, weight, self._coefficients, parameters, sums)
+                for p, gradient in zip(parameters, gradients, strict=True):
+                    p.grad = gradient
+
+    def _set_gated_gradient(
+        self, chunks: Sequence[Chunk], weights: tuple[float, float], gate: GradientGate, sums: Tensor
+    ) -> None:
+        """w_h g_h + w_l P(g_l) for θ, w_h ∇_φ L_high for φ: each fidelity's halves in passes of their own."""
+        sizes = [sum(chunk.sizes[group] for chunk in chunks) for group in range(4)]
+        per_sample = (1.0 / max(sizes[0] + sizes[1], 1), 1.0 / max(sizes[2] + sizes[3], 1))
+        parts = [
+            part_gradient(
+                self.policy,
+                chunks,
+                group,
+                per_sample[group // 2],
+                self._coefficients,
+                self._base if group < 2 else self._parameters,
+                sums,
+            )
+            for group in range(4)
+        ]
+        self.ranks.average_([gradient for part in parts for gradient in part] + [sums])
+        count = len(self._base)
+        low, high = parts[:2], [part[:count] for part in parts[2:]]
+        factors = gate(low, high, sizes)
+        of_low, of_high = weights[0] * factors.low, weights[1] - weights[0] * factors.along_high
+        for i, (p, block) in enumerate(zip(self._base, gate.blocks, strict=True)):
+            p.grad = of_high[block] * (high[0][i] + high[1][i]) + of_low[block] * (low[0][i] + low[1][i])
+        for i, p in enumerate(self._adapter):
+            p.grad = weights[1] * (parts[2][count + i] + parts[3][count + i])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the policy's own state (which holds both normalisers) that the next update depends on."""
         return {
-            "base_optimizer": self.base_optimizer.state_dict(),
-            "adapter_optimizer": self.adapter_optimizer.state_dict(),
+            **{name: part.state_dict() for name, part in self._parts().items()},
             "generator": self._generator.get_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.base_optimizer.load_state_dict(state["base_optimizer"])
-        self.adapter_optimizer.load_state_dict(state["adapter_optimizer"])
-        for optimizer in (self.base_optimizer, self.adapter_optimizer):
+        """Go on from a `state_dict`. A gate, placebo or control variate that it does not have, since none was asked
+        for then, starts anew."""
+        for name, part in self._parts().items():
+            if name in state:
+                part.load_state_dict(state[name])
+        for optimizer in self._optimizers():
             for group in optimizer.param_groups:
                 group["lr"] = self._rate(float(group["lr"]))
         self._generator.set_state(state["generator"].cpu())
+
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own, by its name in a checkpoint."""
+        parts = {
+            "base_optimizer": self.base_optimizer,
+            "adapter_optimizer": self.adapter_optimizer,
+            "gradient_gate": self.gate,
+            "placebo": self.placebo,
+            "control_variate": self.control_variate,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return [optimizer for optimizer in (self.base_optimizer, self.adapter_optimizer) if optimizer is not None]
 
     def _rate(self, value: float) -> Tensor:
         """A learning rate that the device can change. CUDA's optimisers read float32; a CPU's take it as a double."""
         return torch.tensor(value, dtype=torch.float64 if self.device.type == "cpu" else torch.float32).to(self.device)
 
-    def _shuffled_minibatches(self, storage: RolloutStorage) -> list[list[tuple[MiniBatch, int]]]:
-        """The samples as K mini-batches of [low | high] chunks, shuffled once; per chunk its number of low samples.
+    def _shuffled_minibatches(self, storage: RolloutStorage, halves: bool = False) -> list[list[Chunk]]:
+        """The samples as K mini-batches of [low | high] chunks, shuffled once.
 
         Each of the K · C chunks takes an equal share (to one sample) of each fidelity's samples, so K does not depend
-        on the allocation.
+        on the allocation. With `halves`, of every second environment's and of the others' in turn, apart.
         """
         config, policy = self.config, self.policy
         horizon, num_envs, n_low = storage.horizon, storage.num_envs, storage.n_low
-        num_minibatches = config.num_minibatches(num_envs)
-        chunks_each = -(-config.minibatch_size // MAX_CHUNK_ROWS) if self.device.type == "cpu" else 1
-        pieces = num_minibatches * chunks_each
-        low = _shuffled_indices(horizon, num_envs, 0, n_low, self._generator).tensor_split(pieces)
-        high = _shuffled_indices(horizon, num_envs, n_low, num_envs, self._generator).tensor_split(pieces)
-        order = torch.cat([part for pair in zip(low, high, strict=True) for part in pair])
+        chunks_each = chunks_per_minibatch(config.minibatch_size, self.device)
+        pieces = config.num_minibatches(num_envs) * chunks_each
+        rows = [range(0, n_low), range(n_low, num_envs)]
+        if halves:
+            rows = [half for side in rows for half in (side[::2], side[1::2])]
+        groups: list[Sequence[Tensor]]
+        if self.control_variate is None:
+            groups = [shuffled_indices(horizon, num_envs, part, self._generator).tensor_split(pieces) for part in rows]
+        else:
+            groups = list(paired_order(horizon, num_envs, n_low, pieces, self._generator))
 
         advantages = storage.advantages
         if config.normalize_advantage:
             sides = (advantages[:, :n_low], advantages[:, n_low:])
-            advantages = torch.cat([_standardised(side, self.ranks.gather) for side in sides], dim=1)
+            advantages = torch.cat([standardised(side, self.ranks.gather) for side in sides], dim=1)
         normalizer = policy.return_normalizer
         samples = MiniBatch(
             obs=policy.normalizer(storage.observations).to(policy.hidden_dtype),
@@ -296,11 +458,10 @@ class DualPPO:
             returns=normalizer.normalize(storage.returns.t(), n_low).t(),
             values=normalizer.normalize(storage.values.t(), n_low).t(),
         )
-        shuffled = [tensor.reshape(horizon * num_envs, *tensor.shape[2:]).index_select(0, order) for tensor in samples]
-        sizes = [a.shape[0] + b.shape[0] for a, b in zip(low, high, strict=True)]
-        batches = [MiniBatch(*parts) for parts in zip(*(tensor.split(sizes) for tensor in shuffled), strict=True)]
-        chunks = [(batch, part.shape[0]) for batch, part in zip(batches, low, strict=True)]
-        return [chunks[i : i + chunks_each] for i in range(0, pieces, chunks_each)]
+        if self.control_variate is not None:
+            weights = self.control_variate.weights(storage, advantages, _entropy(policy))
+            samples = samples._replace(policy_weights=weights)
+        return make_minibatches(samples, groups, chunks_each)
 
     def _clip(self, parameters: list[nn.Parameter]) -> Tensor:
         """Clip the norm of the gradients and return what it was."""
@@ -316,22 +477,25 @@ class DualPPO:
         low_sum, high_sum = kl_sums.double().unbind()
         low_kl, high_kl = low_sum / max(n_low * horizon, 1), high_sum / max(n_high * horizon, 1)
         _adapt(self.base_optimizer, torch.maximum(low_kl, high_kl), threshold)
-        if n_high > 0:
+        if n_high > 0 and self.adapter_optimizer is not None:
             _adapt(self.adapter_optimizer, high_kl, threshold)
 
     def _metrics(self, sums: Tensor, norms: Tensor, storage: RolloutStorage) -> dict[str, Tensor]:
         policy = self.policy
         log_std = policy.log_std.detach()
         metrics = {
-            "policy/entropy": log_std.sum() + policy.num_actions * (0.5 + 0.5 * math.log(2.0 * math.pi)),
+            "policy/entropy": _entropy(policy),
             "policy/std": log_std.exp().mean(),
             "grad_norm/base": norms[0],
-            "grad_norm/adapter": norms[1],
-            "adapter/actor_ratio": policy.adapter_ratio("actor"),
-            "adapter/critic_ratio": policy.adapter_ratio("critic"),
             "learning_rate/base": self.base_optimizer.param_groups[0]["lr"],
-            "learning_rate/adapter": self.adapter_optimizer.param_groups[0]["lr"],
         }
+        if self.adapter_optimizer is not None:
+            metrics |= {
+                "grad_norm/adapter": norms[1],
+                "learning_rate/adapter": self.adapter_optimizer.param_groups[0]["lr"],
+                "adapter/actor_ratio": policy.adapter_ratio("actor"),
+                "adapter/critic_ratio": policy.adapter_ratio("critic"),
+            }
         sizes = {"low": storage.n_low, "high": storage.num_envs - storage.n_low}
         for side, (name, size) in enumerate(sizes.items()):
             if size > 0:
@@ -339,6 +503,20 @@ class DualPPO:
                 for column, metric in enumerate(("policy_loss", "value_loss", "approx_kl", "clip_fraction")):
                     metrics[f"{metric}/{name}"] = means[column]
         return metrics
+
+
+def _check_adapter(policy: DualActorCritic, config: PPOConfig, placebo: bool) -> None:
+    """Raise ConfigError for settings that need another kind of adapter than the policy has."""
+    kind = policy.adapter
+    if config.base_learns_from == "low" and kind != "lora":
+        raise ConfigError(
+            f"train.params.config.base_learns_from=low: needs train.params.network.adapter.kind=lora, not {kind}, for "
+            "what the base does not learn"
+        )
+    if placebo and kind == "none":
+        raise ConfigError(
+            "train.params.network.adapter.kind=none: the rule asks for a placebo adapter; allowed are lora and bit"
+        )
 
 
 def read_back(metrics: Mapping[str, Tensor]) -> dict[str, float]:
@@ -354,37 +532,12 @@ def read_back(metrics: Mapping[str, Tensor]) -> dict[str, float]:
     return values
 
 
+def _entropy(policy: DualActorCritic) -> Tensor:
+    """Of the action distribution, nats: the same in every state."""
+    return policy.log_std.detach().sum() + policy.num_actions * (0.5 + 0.5 * math.log(2.0 * math.pi))
+
+
 def _adapt(optimizer: torch.optim.Optimizer, kl: Tensor, threshold: float) -> None:
     rate: Tensor = optimizer.param_groups[0]["lr"]
     slower, faster = (rate / 1.5).clamp_min(MIN_LEARNING_RATE), (rate * 1.5).clamp_max(MAX_LEARNING_RATE)
     rate.copy_(torch.where(kl > 2.0 * threshold, slower, torch.where(kl < 0.5 * threshold, faster, rate)))
-
-
-def _shuffled_indices(horizon: int, num_envs: int, first_row: int, end_row: int, generator: torch.Generator) -> Tensor:
-    """A random order of the samples (t, row), first_row <= row < end_row, as indices t · N + row."""
-    rows = end_row - first_row
-    order = torch.randperm(horizon * rows, generator=generator, device=generator.device)
-    return order // max(rows, 1) * num_envs + order % max(rows, 1) + first_row
-
-
-def _moments(x: Tensor, gather: Gather) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of all elements of all processes."""
-    std, mean = torch.std_mean(x, correction=0)
-    # in float64 the root of the square of a single process's deviation is that deviation to the bit
-    means, stds = gather(torch.stack((mean, std)).double()).unbind(1)
-    return means.mean().to(x.dtype), (stds.square().mean() + means.var(correction=0)).sqrt().to(x.dtype)
-
-
-def _standardised(advantages: Tensor, gather: Gather) -> Tensor:
-    """(A − mean) / std; a single sample, or samples that are all equal, give zeros."""
-    if advantages.numel() == 0:
-        return advantages
-    mean, std = _moments(advantages, gather)
-    return (advantages - mean) / (std + 1e-8)
-
-
-def _explained_variance(values: Tensor, returns: Tensor, gather: Gather) -> Tensor:
-    """1 − Var(R − V) / Var(R): 1 for a perfect critic, 0 for a constant one."""
-    _, error = _moments(returns - values, gather)
-    _, spread = _moments(returns, gather)
-    return 1.0 - error.square() / spread.square().clamp_min(1e-12)

@@ -26,6 +26,12 @@ class MiniBatch(NamedTuple):
     returns: Tensor
     values: Tensor
     """Predictions (M,) when the actions were taken."""
+    policy_weights: Tensor | None = None
+    """Factors (M,) of either sign on the surrogate; where given, low rows have no other term. None: all 1."""
+
+    def rows(self, first: int, end: int) -> MiniBatch:
+        """A view of rows [first, end)."""
+        return MiniBatch(*(None if x is None else x[first:end] for x in self))  # type: ignore[arg-type]
 
 
 class LossCoefficients(NamedTuple):
@@ -71,6 +77,9 @@ def ppo_loss_gradient(
           + critic_coef · ½ max((v − R)², (v_old + clip(v − v_old, ±ε) − R)²)
           − entropy_coef · H[π]
           + bounds_loss_coef · Σ_i (μ_i − clip(μ_i, ±1.1))²
+
+    Where the batch has policy weights c, the surrogate of each row is multiplied by its own, and low rows have no other
+    term (``control_variate.py``: they correct the policy's gradient and train nothing else).
 
     The approximate KL is the low-variance, non-negative estimate (r − 1) − log r (J. Schulman, "Approximating KL
     divergence", 2020).
@@ -118,16 +127,20 @@ def ppo_loss_gradient(
     sums = torch.stack((columns[:, :n_low].sum(1), columns[:, n_low:].sum(1)))
 
     rows = mean.shape[0]
-    for gradient in (grad_log_prob, grad_value):
-        gradient[:n_low].mul_(weights[0])
-        gradient[n_low:].mul_(weights[1])
+    other_weights = weights
+    if batch.policy_weights is not None:
+        grad_log_prob.mul_(batch.policy_weights)
+        other_weights = (0.0, weights[1])
+    for gradient, (low, high) in ((grad_log_prob, weights), (grad_value, other_weights)):
+        gradient[:n_low].mul_(low)
+        gradient[n_low:].mul_(high)
     # ∂ log π / ∂ log σ = z² − 1,   ∂ log π / ∂ μ = z / σ,   ∂H / ∂ log σ = 1
-    total_weight = n_low * weights[0] + (rows - n_low) * weights[1]
+    total_weight = n_low * other_weights[0] + (rows - n_low) * other_weights[1]
     grad_log_std = torch.mv(z_squared.t(), grad_log_prob).sub_(grad_log_prob.sum())
     grad_log_std.sub_(coefficients.entropy_coef * total_weight)
     grad_mean = z.mul_(inv_std).mul_(grad_log_prob.unsqueeze(-1))
     if coefficients.bounds_loss_coef > 0.0:
         beyond = mean - mean.clamp(-BOUND, BOUND)
-        grad_mean[:n_low].add_(beyond[:n_low], alpha=2.0 * coefficients.bounds_loss_coef * weights[0])
-        grad_mean[n_low:].add_(beyond[n_low:], alpha=2.0 * coefficients.bounds_loss_coef * weights[1])
+        grad_mean[:n_low].add_(beyond[:n_low], alpha=2.0 * coefficients.bounds_loss_coef * other_weights[0])
+        grad_mean[n_low:].add_(beyond[n_low:], alpha=2.0 * coefficients.bounds_loss_coef * other_weights[1])
     return LossGradient(grad_mean, grad_log_std, grad_value, sums)

@@ -66,6 +66,20 @@ class DualEnvironment:
             raise ValueError(f"n_low={n_low} of {self.num_envs} does not fit pools of {low} and {high}")
         self.n_low = n_low
 
+    def pair(self, generator: torch.Generator) -> None:
+        """Put the low rows into the present states of high rows: low row i < n_high into that of the i-th high row,
+        whose partner it is, and the others so that every high row's state is taken equally often, up to one time; which
+        are taken once more is drawn.
+
+        Args:
+            generator: on any device.
+        """
+        assert self.low is not None and self.high is not None
+        n_high = self.num_envs - self.n_low
+        order = torch.arange(n_high, device=generator.device).repeat(self.n_low // n_high)
+        once_more = torch.randperm(n_high, generator=generator, device=generator.device)
+        self.low.adopt(self.high, torch.cat((order, once_more[: self.n_low - len(order)])))
+
     def observe(self, out: Tensor) -> None:
         """Write the current observations of all rows into `out` (N, num_observations)."""
         for pool, rows in self._parts():

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dualfid_robot.envs.randomization import Randomization
 from dualfid_robot.envs.stopwatch import Stopwatch
-from dualfid_robot.envs.task import State, Task
+from dualfid_robot.envs.task import Start, State, Task
+from dualfid_robot.robots.changes import position_bounds
 from dualfid_robot.simulators.base import Simulator
 
 
@@ -28,6 +29,7 @@ class PoolStatistics:
         measures: mean over them of each of `Task.measure`.
         randomized: mean over all worlds of each of `Randomization.values`, at the time of the question.
         step_seconds: wall time of each step: simulation, observation, reward and reset.
+        adoption_seconds: wall time of all of `EnvironmentPool.adopt`.
     """
 
     returns: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -38,11 +40,12 @@ class PoolStatistics:
     measures: dict[str, float] = field(default_factory=dict)
     randomized: dict[str, float] = field(default_factory=dict)
     step_seconds: list[float] = field(default_factory=list)
+    adoption_seconds: float = 0.0
 
     @property
     def seconds(self) -> float:
-        """Wall time of all steps."""
-        return sum(self.step_seconds)
+        """Wall time of all that the pool did."""
+        return sum(self.step_seconds) + self.adoption_seconds
 
 
 class EnvironmentPool:
@@ -66,20 +69,28 @@ class EnvironmentPool:
         seed: int,
         pin_memory: bool = False,
         randomization: Randomization | None = None,
+        reward_factor: float = 1.0,
     ) -> None:
         """Begin an episode in every world.
 
         Args:
-            simulator: the worlds.
+            simulator: the worlds. Its robot may be the task's with changes: then joints begin an episode at the nearest
+                positions that are within its own range.
             task: what to do in them, on the simulator's device.
             seed: of the initial states and of whatever else is drawn.
             pin_memory: keep the public tensors in page-locked memory, from which a GPU copies without the host.
             randomization: of the task and as many worlds, or nothing is randomised.
+            reward_factor: factor on the task's reward.
         """
         n, device = simulator.num_worlds, simulator.device
         self.simulator = simulator
         self.task = task
         self.randomization = randomization
+        self.reward_factor = reward_factor
+        self._bounds: tuple[Tensor, Tensor] | None = None
+        if simulator.robot.changes.joint_range != task.robot.changes.joint_range:
+            lower, upper = torch.from_numpy(position_bounds(simulator.robot.model)).to(device, torch.float32)
+            self._bounds = (lower, upper)
         self.observations = torch.zeros(n, task.num_observations, device=device, pin_memory=pin_memory)
         self.final_observations = torch.zeros_like(self.observations, pin_memory=pin_memory)
         self.reward = torch.zeros(n, device=device, pin_memory=pin_memory)
@@ -97,7 +108,7 @@ class EnvironmentPool:
         self._failures = torch.zeros((), dtype=torch.int64, device=device)
         self._measure_sums: dict[str, Tensor] = {}
         self._env_steps = 0
-        self._stopwatch = Stopwatch(device)
+        self._stopwatch, self._adoption_stopwatch = Stopwatch(device), Stopwatch(device)
         self.seed(seed)
         self.reset_all()
 
@@ -123,6 +134,33 @@ class EnvironmentPool:
     def reset_all(self) -> None:
         """Begin a new episode everywhere."""
         self._reset(torch.arange(self.num_envs, device=self.device))
+
+    def adopt(self, source: EnvironmentPool, rows: Tensor) -> None:
+        """Put the first len(rows) environments into the present states of environments of another pool.
+
+        All that the next step depends on is taken over, the observation as the source shows it, except what the
+        contract of simulators does not carry between engines: state is float32 and at rest of contact memory. Where
+        this pool's robot has narrower joint ranges, joints are put at the nearest positions within them. Random numbers
+        stay this pool's own.
+
+        Args:
+            source: a pool of the same task, in any engine and on any device; neither pool is randomised.
+            rows: (k,) int64, of the source; they may repeat.
+        """
+        with self._adoption_stopwatch:
+            n, rows = len(rows), rows.to(source.device)
+
+            def taken(tensor: Tensor) -> Tensor:
+                return tensor[rows].to(self.device)
+
+            ids = torch.arange(n, device=self.device)
+            qpos, qvel = taken(source.simulator.qpos), taken(source.simulator.qvel)
+            self.simulator.set_state(ids, self._reachable(qpos), qvel)
+            for name, values in self._memory.items():
+                values[:n] = taken(source.memory[name])
+            for own, other in zip(self._carried(), source._carried(), strict=True):
+                own[:n] = taken(other)
+        self._adoption_stopwatch.end_lap()
 
     def step(self, actions: Tensor) -> None:
         """Advance the first len(actions) environments by one control period.
@@ -157,7 +195,7 @@ class EnvironmentPool:
             observed = task.observe(state)
             terminated = task.terminated(state, observed)
             reward = task.reward(self._previous_qpos[:n], state, observed, terminated)
-            self.reward[:n] = reward.masked_fill_(failed, 0.0)
+            torch.mul(reward.masked_fill_(failed, 0.0), self.reward_factor, out=self.reward[:n])
             torch.logical_or(terminated, failed, out=self.terminated[:n])
             self._measure(state, observed)
             task.advance(state, observed, self._generator)
@@ -188,6 +226,7 @@ class EnvironmentPool:
             {name: float(total) / self._env_steps for name, total in self._measure_sums.items()},
             {} if self.randomization is None else self.randomization.means(),
             self._stopwatch.take_laps(),
+            sum(self._adoption_stopwatch.take_laps()),
         )
         self._finished.clear()
         self._measure_sums.clear()
@@ -223,6 +262,10 @@ class EnvironmentPool:
         if self.randomization is not None:
             self.randomization.load_state_dict(state["randomization"])
 
+    def _carried(self) -> tuple[Tensor, ...]:
+        """What an environment carries from step to step besides its simulator's state and the task's memory."""
+        return self.observations, self._actions, self._controls, self._episode_return, self.episode_step
+
     def _state(self, n: int) -> State:
         simulator = self.simulator
         return State(
@@ -257,7 +300,7 @@ class EnvironmentPool:
         if self.randomization is not None:
             self.randomization.begin_episode(self.simulator, ids, self._generator)
         state = self._state(self.num_envs)  # views, so that it is the new one after the reset
-        start = self.task.begin_episode(state.rows(ids), self._generator)
+        start = self._begin_episode(state.rows(ids))
         self.simulator.set_state(ids, start.qpos, start.qvel)
         for name, values in start.memory.items():
             self._memory[name][ids] = values
@@ -269,6 +312,14 @@ class EnvironmentPool:
         self._show(self.task.observe(state.rows(ids)), observations, first=True)
         self.observations[ids] = observations
 
+    def _begin_episode(self, last: State) -> Start:
+        start = self.task.begin_episode(last, self._generator)
+        return start._replace(qpos=self._reachable(start.qpos))
+
+    def _reachable(self, qpos: Tensor) -> Tensor:
+        """The nearest coordinates that are within the simulator's own joint ranges."""
+        return qpos if self._bounds is None else qpos.clamp(*self._bounds)
+
     def _end_where(self, ended: Tensor) -> None:
         """`_end` of the environments that a mask (n,) names: every row is computed, so that no host need know which."""
         n = len(ended)
@@ -278,7 +329,7 @@ class EnvironmentPool:
         if self.randomization is not None and len(ids := ended.nonzero().squeeze(1)):  # here the host waits
             self.randomization.begin_episode(self.simulator, ids, self._generator)
         state = self._state(n)
-        start = self.task.begin_episode(state, self._generator)
+        start = self._begin_episode(state)
         self.simulator.set_state_where(ended, start.qpos, start.qvel)
         for name, values in start.memory.items():
             torch.where(rows, values, self._memory[name][:n], out=self._memory[name][:n])

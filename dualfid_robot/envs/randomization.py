@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dualfid_robot.envs.task import Task
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import require
 from dualfid_robot.simulators.base import Simulator, parameter_problem, parameter_shape
 
@@ -146,8 +147,18 @@ class Randomization:
             the acceleration added), slope, (N,) degrees, and latency, (N,) int64.
     """
 
-    def __init__(self, config: RandomizationConfig, task: Task, engine: type[Simulator], num_worlds: int) -> None:
+    def __init__(
+        self,
+        config: RandomizationConfig,
+        task: Task,
+        engine: type[Simulator],
+        num_worlds: int,
+        robot: RobotModel | None = None,
+    ) -> None:
         """Allocate for `num_worlds` worlds.
+
+        Args:
+            robot: the engine's, where it is not the task's: gravity may be changed.
 
         Raises:
             ConfigError: something that the engine, the robot or the task does not have.
@@ -156,10 +167,10 @@ class Randomization:
         self.config = config
         self._task = task
         self._num_worlds, self._device = num_worlds, task.device
-        robot = task.robot.model
+        model = (robot or task.robot).model
         self._shapes = {name: parameter_shape(task.robot, name) for name in config.parameters}
-        self._weld = torch.from_numpy(np.maximum(robot.body_weldid[1:] - 1, 0)).to(self._device, torch.int64)
-        self._gravity = torch.from_numpy(robot.opt.gravity).to(self._device, torch.float32)
+        self._weld = torch.from_numpy(np.maximum(model.body_weldid[1:] - 1, 0)).to(self._device, torch.int64)
+        self._gravity = torch.from_numpy(model.opt.gravity).to(self._device, torch.float32)
         self.values = {name: self._zeros(*self._shapes[name]) for name in config.parameters}
         if config.slope is not None:
             self.values["slope"] = self._zeros()

@@ -11,10 +11,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dualfid_robot.policies.dual_linear import DualLinear, DualWeights, dual_affine
+from dualfid_robot.policies.dual_linear import DualLinear, DualWeights, LayerAdapter, dual_affine
 from dualfid_robot.policies.normalizer import Gather, ObservationNormalizer, ReturnNormalizer, alone
 
 PolicyName = Literal["base", "adapted"]
+AdapterKind = Literal["lora", "bit", "none"]
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -30,11 +31,22 @@ class DualMLP(nn.Module):
         alpha: float,
         output_gain: float,
         generator: torch.Generator | None,
+        adapter: AdapterKind,
     ) -> None:
         super().__init__()
         last = len(sizes) - 2
+        others: LayerAdapter = "lora" if adapter == "lora" else "none"
+        first: LayerAdapter = "bias" if adapter == "bit" else others
         self.layers = nn.ModuleList(
-            DualLinear(sizes[i], sizes[i + 1], rank, alpha, "identity" if i == last else activation, generator)
+            DualLinear(
+                sizes[i],
+                sizes[i + 1],
+                rank,
+                alpha,
+                "identity" if i == last else activation,
+                generator,
+                first if i == 0 else others,
+            )
             for i in range(last + 1)
         )
         with torch.no_grad():
@@ -96,6 +108,9 @@ class DualActorCritic(nn.Module):
         actor_hidden, critic_hidden: widths of the hidden layers.
         activation: "elu", "tanh" or "relu".
         rank, alpha: of the adapters, see ``DualLinear``.
+        adapter: what high rows have besides θ: "lora"; "bit", no more than the first layers' δb, which is a column of
+            weights, zero at first, for one more input that is 0 in low and 1 in high rows; or "none", one policy for
+            both. With "bit" and "none" both fidelities share the value head, and so the statistics of returns.
         init_log_std: initial log σ of every action.
         obs_clip: bound of the normalised observations.
         generator: source of the initial weights.
@@ -114,15 +129,18 @@ class DualActorCritic(nn.Module):
         alpha: float = 8.0,
         init_log_std: float = 0.0,
         obs_clip: float = 5.0,
+        adapter: AdapterKind = "lora",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        self.adapter = adapter
         self.num_obs, self.num_actions = num_obs, num_actions
         self.num_actor_obs = num_obs - num_privileged
         self.normalizer = ObservationNormalizer(num_obs, obs_clip)
-        self.return_normalizer = ReturnNormalizer()
-        self.actor = DualMLP([self.num_actor_obs, *actor_hidden, num_actions], activation, rank, alpha, 0.01, generator)
-        self.critic = DualMLP([num_obs, *critic_hidden, 1], activation, rank, alpha, 0.01, generator)
+        self.return_normalizer = ReturnNormalizer(shared=adapter != "lora")
+        of_both = (activation, rank, alpha, 0.01, generator, adapter)
+        self.actor = DualMLP([self.num_actor_obs, *actor_hidden, num_actions], *of_both)
+        self.critic = DualMLP([num_obs, *critic_hidden, 1], *of_both)
         self.log_std = nn.Parameter(torch.full((num_actions,), float(init_log_std)))
         self.hidden_dtype = torch.float32
         """Type of the hidden layers' matrix products; the algorithm sets bfloat16 where that is fast."""
@@ -131,16 +149,21 @@ class DualActorCritic(nn.Module):
     # --- acting: no gradients ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def act(self, obs: Tensor, n_low: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def act(
+        self, obs: Tensor, n_low: int, generator: torch.Generator | None = None, paired: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Sample actions. obs (N, num_obs) -> actions (N, num_actions), log-probabilities (N,), values (N,).
 
-        Values are in units of the (scaled) reward's return.
+        Values are in units of the (scaled) reward's return. The first `paired` low rows have the noise of the first
+        high rows.
         """
         weights = self._merged()
         x = self.normalizer(obs).to(self.hidden_dtype)
         mean = self.actor.forward_merged(self._for_actor(x), n_low, weights.actor)
         values = self.critic.forward_merged(x, n_low, weights.critic).squeeze(-1)
         noise = torch.randn(mean.shape, device=mean.device, generator=generator)
+        if paired:
+            noise[:paired] = noise[n_low : n_low + paired]
         actions = torch.addcmul(mean, noise, self.log_std.exp())
         log_probs = noise.square_().sum(-1).mul_(-0.5).sub_(self.log_std.sum() + self.num_actions * HALF_LOG_2PI)
         return actions, log_probs, self.return_normalizer.denormalize(values, n_low)
@@ -181,7 +204,8 @@ class DualActorCritic(nn.Module):
 
         Raises:
             RuntimeError: at the block's end, if any weight is not what it was at its beginning; on a GPU some time
-                later, as a failed assertion of the device, since the host does not wait for the comparison.
+                later, as a failed assertion of the device, since the host does not wait for the comparison. Weights
+                that no adapter changes are not copied, so that these cannot be stale and are not compared.
         """
         weights = self._merged()
         self._frozen = weights
@@ -208,26 +232,33 @@ class DualActorCritic(nn.Module):
         return mean, value.squeeze(-1)
 
     @torch.no_grad()
-    def update_return_statistics(self, low_returns: Tensor, high_returns: Tensor, gather: Gather = alone) -> None:
+    def update_return_statistics(self, low_returns: Tensor, high_returns: Tensor, gather: Gather = alone) -> Tensor:
         """Update the return normaliser and rescale the value head so that no prediction changes.
 
         Pop-Art (van Hasselt et al., arXiv 1602.07714) per fidelity: w ← w σ / σ_new, b ← (b σ + μ − μ_new) / σ_new.
-        The value head's adapter is full-rank, so both heads can be rescaled exactly.
+        The value head's adapter is full-rank, so both heads can be rescaled exactly. Where it has none, both have the
+        same statistics.
+
+        Returns:
+            σ / σ_new (2,) of low and high.
         """
         normalizer, head = self.return_normalizer, self.critic.output_layer
         old_mean, old_std = normalizer.mean.clone(), normalizer.std
         normalizer.update(low_returns, high_returns, gather)
         ratio = (old_std / normalizer.std).to(head.weight.dtype)
         shift = ((old_mean - normalizer.mean) / normalizer.std).to(head.weight.dtype)
-        weight_high = (head.weight + head.lora_b) * ratio[1]
-        bias_high = (head.bias + head.bias_delta) * ratio[1] + shift[1]
+        high = head.merged()
+        weight_high, bias_high = high.weight_high * ratio[1], high.bias_high * ratio[1] + shift[1]
         head.weight.mul_(ratio[0])
         head.bias.mul_(ratio[0]).add_(shift[0])
-        head.lora_b.copy_(weight_high - head.weight)
-        head.bias_delta.copy_(bias_high - head.bias)
+        if head.lora_b is not None:
+            assert head.bias_delta is not None
+            head.lora_b.copy_(weight_high - head.weight)
+            head.bias_delta.copy_(bias_high - head.bias)
+        return ratio
 
     def adapter_parameters(self) -> list[nn.Parameter]:
-        """φ: the low-rank factors and bias differences of every layer."""
+        """φ: the low-rank factors and bias differences of every layer, as far as they have such."""
         layers = [*self.actor.dual_layers(), *self.critic.dual_layers()]
         return [p for layer in layers for p in (layer.lora_a, layer.lora_b, layer.bias_delta) if p is not None]
 
@@ -235,6 +266,13 @@ class DualActorCritic(nn.Module):
         """θ: every parameter that is not part of an adapter."""
         adapter = {id(p) for p in self.adapter_parameters()}
         return [p for p in self.parameters() if id(p) not in adapter]
+
+    def blocks(self, parameters: Sequence[nn.Parameter]) -> list[int]:
+        """For each of θ's parameters the number of its block: a layer's weight and bias are one, log σ is one."""
+        layers = [*self.actor.dual_layers(), *self.critic.dual_layers()]
+        block = {id(p): i for i, layer in enumerate(layers) for p in (layer.weight, layer.bias)}
+        block[id(self.log_std)] = len(layers)
+        return [block[id(p)] for p in parameters]
 
     @torch.no_grad()
     def adapter_ratio(self, network: Literal["actor", "critic"]) -> Tensor:

@@ -15,6 +15,8 @@ Only the high rows appear in dA, dB and dδb: the low rows' loss cannot reach th
 The adapter is LoRA (Hu et al., arXiv 2106.09685) with the rank-stabilised scale ``s = alpha / √rank`` (Kalajdzievski,
 arXiv 2312.03732): the size of B·A's contribution then does not depend on the rank, so the rank can change without a new
 learning rate. A is Kaiming-uniform, B and δb are zero: both policies start equal.
+
+A layer may have less of an adapter: only δb (then W' = W), or nothing (then all rows are one batch of a plain layer).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from torch.autograd.function import once_differentiable
 from dualfid_robot.errors import ConfigError
 
 Activation = Literal["elu", "tanh", "relu", "identity"]
+LayerAdapter = Literal["lora", "bias", "none"]
 ACTIVATIONS: tuple[str, ...] = ("elu", "tanh", "relu", "identity")
 _LOG2_E = 1.0 / math.log(2.0)
 _ELU_BLOCK = 2**19
@@ -43,8 +46,11 @@ class DualWeights(NamedTuple):
     bias_high: Tensor
 
 
-def merge(weight: Tensor, lora_a: Tensor | None, lora_b: Tensor, scaling: float) -> Tensor:
-    """W' = W + s·B·A, or W + s·B where there is no A (a full-rank adapter, whose B is the whole difference)."""
+def merge(weight: Tensor, lora_a: Tensor | None, lora_b: Tensor | None, scaling: float) -> Tensor:
+    """W' = W + s·B·A, or W + s·B where there is no A (a full-rank adapter, whose B is the whole difference), or W where
+    there is no B either."""
+    if lora_b is None:
+        return weight
     if lora_a is None:
         return torch.add(weight, lora_b, alpha=scaling)
     return torch.addmm(weight, lora_b, lora_a, alpha=scaling)
@@ -109,19 +115,22 @@ class _DualLinearFunction(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         lora_a: Tensor | None,
-        lora_b: Tensor,
-        bias_delta: Tensor,
+        lora_b: Tensor | None,
+        bias_delta: Tensor | None,
         scaling: float,
         n_low: int,
         activation: str,
         dtype: torch.dtype,
     ) -> Tensor:
+        if bias_delta is None:  # one policy
+            n_low = x.shape[0]
         rows_in = x.to(dtype)
         weight_low, bias_low = weight.to(dtype), bias.to(dtype)
         if n_low == x.shape[0]:  # no high row: the plain layer, at its cost
             weights = DualWeights(weight_low, bias_low, weight_low, bias_low)
         else:
-            weight_high = merge(weight, lora_a, lora_b, scaling).to(dtype)
+            assert bias_delta is not None
+            weight_high = weight_low if lora_b is None else merge(weight, lora_a, lora_b, scaling).to(dtype)
             weights = DualWeights(weight_low, bias_low, weight_high, (bias + bias_delta).to(dtype))
         y = dual_affine(rows_in, n_low, weights, activation)
         ctx.save_for_backward(rows_in, y, weights.weight_low, weights.weight_high, lora_a, lora_b)
@@ -151,7 +160,9 @@ class _DualLinearFunction(torch.autograd.Function):
             high = grad[n_low:]
             grad_merged = torch.mm(high.t(), x[n_low:]).to(ctx.parameter_dtype)
             grad_bias_delta = high.sum(0).to(ctx.parameter_dtype)
-            if lora_a is None:
+            if lora_b is None:
+                pass
+            elif lora_a is None:
                 grad_b = grad_merged
             else:
                 grad_b = torch.addmm(lora_b, grad_merged, lora_a.t(), beta=0.0, alpha=ctx.scaling)
@@ -175,7 +186,8 @@ class DualLinear(nn.Module):
             None and ``lora_b`` (out, in) is added to the weight as it is, which has fewer parameters and no bound.
         alpha: LoRA's alpha; the scale is alpha / √rank (1 for a full-rank adapter).
         activation: "elu", "tanh", "relu" or "identity".
-        generator: source of the initial values.
+        generator: source of the initial values. The base weights that it gives do not depend on the adapter.
+        adapter: "lora", only a difference of "bias", or "none"; what is missing is None.
 
     The base weight is orthogonal with gain 1 (the owner may scale it), its bias zero.
 
@@ -191,6 +203,7 @@ class DualLinear(nn.Module):
         alpha: float,
         activation: str = "identity",
         generator: torch.Generator | None = None,
+        adapter: LayerAdapter = "lora",
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
@@ -200,18 +213,16 @@ class DualLinear(nn.Module):
         self.activation = activation
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(out_features))
-        self.bias_delta = nn.Parameter(torch.zeros(out_features))
         nn.init.orthogonal_(self.weight, generator=generator)
-        self.lora_a: nn.Parameter | None
-        if out_features <= rank:
-            self.scaling = 1.0
-            self.register_parameter("lora_a", None)
-            self.lora_b = nn.Parameter(torch.zeros(out_features, in_features))
-        else:
-            self.scaling = alpha / math.sqrt(rank)
-            self.lora_a = nn.Parameter(torch.empty(rank, in_features))
-            self.lora_b = nn.Parameter(torch.zeros(out_features, rank))
-            nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5.0), generator=generator)
+        full_rank = out_features <= rank
+        self.scaling = 1.0 if full_rank else alpha / math.sqrt(rank)
+        lora_a = None if full_rank else torch.empty(rank, in_features)
+        if lora_a is not None:
+            nn.init.kaiming_uniform_(lora_a, a=math.sqrt(5.0), generator=generator)
+        lora_b = torch.zeros(out_features, in_features if full_rank else rank)
+        self.bias_delta = nn.Parameter(torch.zeros(out_features)) if adapter != "none" else None
+        self.lora_a = nn.Parameter(lora_a) if lora_a is not None and adapter == "lora" else None
+        self.lora_b = nn.Parameter(lora_b) if adapter == "lora" else None
 
     def forward(self, x: Tensor, n_low: int, dtype: torch.dtype | None = None) -> Tensor:
         """x (rows, in) -> (rows, out); the matrix products run in ``dtype`` (default: the parameters' own)."""
@@ -238,10 +249,13 @@ class DualLinear(nn.Module):
         """
         dtype = dtype or self.weight.dtype
         high = merge(self.weight, self.lora_a, self.lora_b, dial * self.scaling)
-        bias_high = torch.add(self.bias, self.bias_delta, alpha=dial)
+        bias_high = self.bias if self.bias_delta is None else torch.add(self.bias, self.bias_delta, alpha=dial)
         return DualWeights(self.weight.to(dtype), self.bias.to(dtype), high.to(dtype), bias_high.to(dtype))
 
     def extra_repr(self) -> str:
         out_features, in_features = self.weight.shape
-        rank = "full" if self.lora_a is None else self.lora_a.shape[0]
-        return f"{in_features}, {out_features}, rank={rank}, scaling={self.scaling:.3g}, activation={self.activation}"
+        adapter = "no adapter" if self.bias_delta is None else "bias" if self.lora_b is None else self._rank_repr()
+        return f"{in_features}, {out_features}, {adapter}, activation={self.activation}"
+
+    def _rank_repr(self) -> str:
+        return f"rank={'full' if self.lora_a is None else self.lora_a.shape[0]}, scaling={self.scaling:.3g}"

@@ -56,9 +56,7 @@ class ObservationNormalizer(nn.Module):
         All iterations count the same: after k updates the statistics are those of the equal-weight mixture of k
         batches, by the law of total variance.
         """
-        sides = [_moments(obs, gather) for obs in (low_obs, high_obs) if obs.shape[0] > 0]
-        batch_mean = torch.stack([mean for mean, _ in sides]).mean(0)
-        batch_var = torch.stack([var + (mean - batch_mean) ** 2 for mean, var in sides]).mean(0)
+        batch_mean, batch_var = _mixture([_moments(obs, gather) for obs in (low_obs, high_obs) if obs.shape[0] > 0])
         self.count += 1.0
         _merge_(self.mean, self.var, batch_mean, batch_var, 1.0 / self.count)
 
@@ -68,6 +66,10 @@ class ReturnNormalizer(nn.Module):
 
     The critic predicts (return − mean) / std. The statistics average the last ``MEMORY`` updates or so, since returns
     grow with the policy. A fidelity that never had data follows the other one's statistics.
+
+    Args:
+        shared: both have the same statistics, of the mixture in which they weigh the same, whatever their sizes: for a
+            critic whose output layer both share.
     """
 
     mean: Tensor
@@ -76,8 +78,9 @@ class ReturnNormalizer(nn.Module):
     MEMORY = 100.0
     MIN_STD = 1e-2  # returns that do not vary (a sparse reward not yet found) must not blow up the targets
 
-    def __init__(self) -> None:
+    def __init__(self, shared: bool = False) -> None:
         super().__init__()
+        self.shared = shared
         self.register_buffer("mean", torch.zeros(2, dtype=torch.float64))
         self.register_buffer("var", torch.ones(2, dtype=torch.float64))
         self.register_buffer("count", torch.zeros(2, dtype=torch.float64))
@@ -100,6 +103,9 @@ class ReturnNormalizer(nn.Module):
     @torch.no_grad()
     def update(self, low_returns: Tensor, high_returns: Tensor, gather: Gather = alone) -> None:
         """Merge one iteration's returns of all processes, here (M,) each; either may be empty."""
+        if self.shared:
+            self._update_shared([returns for returns in (low_returns, high_returns) if returns.numel() > 0], gather)
+            return
         for side, returns in enumerate((low_returns, high_returns)):
             if returns.numel() > 0:
                 self.count[side] += 1.0
@@ -112,12 +118,23 @@ class ReturnNormalizer(nn.Module):
                 self.mean[side] = torch.where(unseen, self.mean[1 - side], self.mean[side])
                 self.var[side] = torch.where(unseen, self.var[1 - side], self.var[side])
 
+    def _update_shared(self, sides: list[Tensor], gather: Gather) -> None:
+        self.count += 1.0
+        batch_mean, batch_var = _mixture([_moments(returns.reshape(-1, 1), gather) for returns in sides])
+        _merge_(self.mean, self.var, batch_mean, batch_var, 1.0 / self.count.clamp_max(self.MEMORY))
+
 
 def _moments(batch: Tensor, gather: Gather) -> tuple[Tensor, Tensor]:
     """Mean and population variance over the rows of all processes, in float64."""
     var, mean = torch.var_mean(batch.double(), dim=0, correction=0)
     means, variances = gather(torch.stack((mean, var))).unbind(1)
     return means.mean(0), variances.mean(0) + means.var(0, correction=0)
+
+
+def _mixture(sides: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the mixture in which all sides weigh the same."""
+    batch_mean = torch.stack([mean for mean, _ in sides]).mean(0)
+    return batch_mean, torch.stack([var + (mean - batch_mean) ** 2 for mean, var in sides]).mean(0)
 
 
 def _merge_(mean: Tensor, var: Tensor, batch_mean: Tensor, batch_var: Tensor, weight: Tensor) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ import mujoco
 import numpy as np
 
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.changes import UNCHANGED, Changes
 
 CONTACTS = ("full", "feet")
 Contacts = Literal["full", "feet"]
@@ -39,19 +40,21 @@ class RobotModel:
     Attributes:
         path: the MJCF file.
         feet: names of the bodies that keep their contacts in a reduced-contact variant.
+        changes: factors by which the robot differs from the file.
         model: the compiled model at the file's own options; the reference for names, sizes and limits.
     """
 
     path: Path
     feet: tuple[str, ...] = ()
+    changes: Changes = UNCHANGED
     model: mujoco.MjModel = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compile the file.
 
         Raises:
-            ConfigError: the file is missing or is not a model that MuJoCo accepts, a foot is not one of its bodies, or
-                an actuator has not exactly one control.
+            ConfigError: the file is missing or is not a model that MuJoCo accepts, a foot is not one of its bodies, an
+                actuator has not exactly one control, or the robot lacks what is to be changed.
         """
         spec = self._spec()
         with self._invalid_named():
@@ -61,6 +64,12 @@ class RobotModel:
             if controls != 1:
                 name = self.model.actuator(actuator).name
                 raise ConfigError(f"{self.path.name}: actuator {name}: it has {controls} controls; allowed is one")
+        if self.changes.factors:
+            self.changes.check(self.changed(UNCHANGED).model, self.model, self.path.name)
+
+    def changed(self, changes: Changes) -> RobotModel:
+        """The robot of the same file with these changes and no others."""
+        return self if changes == self.changes else replace(self, changes=changes)
 
     def _spec(self) -> mujoco.MjSpec:
         if not self.path.is_file():
@@ -68,6 +77,7 @@ class RobotModel:
         with self._invalid_named():
             spec = mujoco.MjSpec.from_file(str(self.path))
         _name_all(spec)
+        self.changes.apply(spec)
         return spec
 
     @contextlib.contextmanager

@@ -17,14 +17,17 @@ from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.randomization import Randomization, RandomizationConfig
 from dualfid_robot.envs.task import Task, make_task
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.policies.actor_critic import DualActorCritic
+from dualfid_robot.policies.actor_critic import AdapterKind, DualActorCritic
+from dualfid_robot.robots.changes import parse_changes
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.runners.entry import CONFIG_DIR, ROOT
 from dualfid_robot.runners.values import find_device
 from dualfid_robot.settings import parse_settings, require_integer, require_number
-from dualfid_robot.simulators.registry import engine_class, make_simulator
+from dualfid_robot.simulators.registry import changed_robot, engine_class, make_simulator
 
 logger = logging.getLogger(__name__)
+
+MOST_REWARD_FACTOR = 1e3
 
 _TOP_LEVEL = {str(key) for key in OmegaConf.load(CONFIG_DIR / "config.yaml")} - {"defaults"} | {
     "task",
@@ -48,8 +51,14 @@ class MLPConfig:
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """Rank and alpha of the low-rank adapters."""
+    """What the policy of E_high has besides the base policy's weights.
 
+    Attributes:
+        kind: "lora"; "bit", an input that says which fidelity it is; "none", one policy for both.
+        rank, alpha: of the low-rank adapters.
+    """
+
+    kind: AdapterKind = "lora"
     rank: int = 8
     alpha: float = 8.0
 
@@ -152,6 +161,7 @@ class Experiment:
         task, network, ppo, run: typed settings.
         robot: the task's robot.
         max_cost: bound on the measured cost, s, or None.
+        low_reward_factor: factor on the reward of E_low.
         sim_device: device of every engine that can use it; an engine that cannot runs on the CPU if it is E_low, and is
             refused if it is E_high.
         rl_device: device of the policy and the learner.
@@ -181,6 +191,7 @@ class Experiment:
         self.run: RunConfig = parse_settings(RunConfig, of_run, where)
         self.ppo: PPOConfig = parse_settings(PPOConfig, of_ppo, where)
         self.robot = RobotModel(ROOT / "assets" / self.task.asset.assetFileName, self.task.asset.feet)
+        self._check_changes()
 
     def _fill_defaults(self) -> None:
         settings = self.settings
@@ -199,6 +210,21 @@ class Experiment:
         if cost != "" and (isinstance(cost, str | bool) or cost <= 0):
             raise ConfigError(f"max_cost={cost}: a positive number of seconds is expected")
         self.max_cost = None if cost == "" else float(cost)
+        factor = settings.setdefault("low_reward_factor", 1.0)
+        if not _is_number(factor) or not 0.0 < abs(factor) <= MOST_REWARD_FACTOR:
+            allowed = f"a number other than 0 in [-{MOST_REWARD_FACTOR:g}, {MOST_REWARD_FACTOR:g}]"
+            raise ConfigError(f"low_reward_factor={factor}: {allowed} is expected")
+        self.low_reward_factor = float(factor)
+        for side, simulator in settings["simulator"].items():
+            simulator["changes"] = parse_changes(simulator.get("changes", {}), f"simulator.{side}.changes").factors
+
+    def _check_changes(self) -> None:
+        """Raise ConfigError where the robot lacks what a side's engine would have to change."""
+        for side, simulator in self.settings["simulator"].items():
+            try:
+                changed_robot(simulator, self.robot)
+            except ConfigError as error:
+                raise ConfigError(f"simulator.{side}.{error}") from error
 
     @property
     def run_name(self) -> str:
@@ -209,19 +235,32 @@ class Experiment:
         """The task, with its constants on a device."""
         return make_task(self.task.name, self.task.env, self.robot, self.task.sim.dt, device)
 
-    def make_pool(self, simulator: Mapping[str, Any], num_envs: int, seed: int) -> EnvironmentPool:
+    def make_pool(
+        self, simulator: Mapping[str, Any], num_envs: int, seed: int, reward_factor: float = 1.0
+    ) -> EnvironmentPool:
         """A pool of `num_envs` environments in the engine that the settings `simulator` describe, on `sim_device` where
-        the engine can use it, else on the CPU."""
+        the engine can use it, else on the CPU.
+
+        Only the engine's robot is changed by `simulator["changes"]`: the task keeps the unchanged one, whose limits and
+        scales are the same for both simulators.
+
+        Args:
+            simulator: settings of the engine.
+            num_envs: environments.
+            seed: of all that the pool draws.
+            reward_factor: factor on the task's reward; `low_reward_factor` for E_low.
+        """
         cls = engine_class(simulator.get("engine"))
         device = self.sim_device if self.sim_device.type in cls.DEVICE_TYPES else torch.device("cpu")
         task = self.make_task(device)
         randomization = None
         if self.task.randomize:
-            randomization = Randomization(self.task.randomization, task, cls, num_envs)
+            robot = changed_robot(simulator, self.robot)
+            randomization = Randomization(self.task.randomization, task, cls, num_envs, robot)
             logger.info("%s: randomised in every episode: %s", cls.name(), self.task.randomization)
         engine = make_simulator(simulator, self.robot, num_envs, self.task.sim.dt, task.contact_bodies, device)
         pin_memory = device.type == "cpu" and self.rl_device.type == "cuda"
-        return EnvironmentPool(engine, task, seed, pin_memory, randomization)
+        return EnvironmentPool(engine, task, seed, pin_memory, randomization, reward_factor)
 
     def make_policy(self) -> DualActorCritic:
         """A policy with initial weights drawn from the run's seed."""
@@ -236,6 +275,7 @@ class Experiment:
             rank=self.network.adapter.rank,
             alpha=self.network.adapter.alpha,
             init_log_std=self.network.sigma_init,
+            adapter=self.network.adapter.kind,
             generator=torch.Generator().manual_seed(self.seed),
         )
 
@@ -250,6 +290,10 @@ def _override(settings: dict[str, Any], key: str, section: dict[str, Any], full_
     value = _whole(full_name, section.get(name), 1) if settings[key] == "" else _whole(key, settings[key], 1)
     settings[key] = section[name] = value
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _default_device(usable: tuple[str, ...]) -> str:

@@ -196,8 +196,9 @@ def network_of(policy: DualActorCritic, head: str) -> nn.Module:
 @torch.no_grad()
 def _dial(layer: DualLinear) -> DialLinear:
     lora_a = None if layer.lora_a is None else layer.lora_a.clone()
-    weights = (layer.weight.clone(), layer.bias.clone(), lora_a, layer.lora_b.clone(), layer.bias_delta.clone())
-    return DialLinear(*weights, layer.scaling)
+    lora_b = torch.zeros_like(layer.weight) if layer.lora_b is None else layer.lora_b.clone()
+    bias_delta = torch.zeros_like(layer.bias) if layer.bias_delta is None else layer.bias_delta.clone()
+    return DialLinear(layer.weight.clone(), layer.bias.clone(), lora_a, lora_b, bias_delta, layer.scaling)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from rich.console import Console
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import PolicyName
+from dualfid_robot.robots.changes import parse_changes
 from dualfid_robot.runners.agents import Agent, policy_agent, random_agent, zero_agent
 from dualfid_robot.runners.checkpoint import load_checkpoint, resolve_checkpoint
 from dualfid_robot.runners.distributed import communicator, prepare, use_own_gpu
@@ -157,10 +158,19 @@ class _Subject:
 def _policy_of(cfg: DictConfig, simulator: Mapping[str, Any]) -> _Subject:
     path = resolve_checkpoint(Path(cfg.checkpoint))
     experiment, policy = load_policy(path, cfg.task.name, simulator, cfg.sim_device, cfg.get("randomize", ""))
+    _compare_changes(path, simulator)
     name: PolicyName = cfg.policy
     source = {"checkpoint": str(path), "policy": name}
     stem = path.with_name(f"{path.stem}_{name}")
     return _Subject(experiment, policy_agent(policy, name), f"{name} policy", source, stem)
+
+
+def _compare_changes(path: Path, simulator: Mapping[str, Any]) -> None:
+    """Say so where the policy was trained for another robot: a file of cfg/simulator has the asset's."""
+    trained = json.loads(load_checkpoint(path)["settings"])["simulator"]["high"].get("changes", {})
+    now = parse_changes(simulator.get("changes", {}), f"{simulator['engine']}.changes").factors
+    if trained != now:
+        logger.warning("E_high of %s had changes=%s; this simulator has changes=%s", path, trained, now)
 
 
 def _agent_without_policy(cfg: DictConfig, simulator: Mapping[str, Any]) -> _Subject:

@@ -1,4 +1,4 @@
-"""The training loop: roll out in both simulators, measure the divergence, decide the next split, update."""
+"""The training loop: roll out in both simulators, measure, update, decide the next split."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ import torch
 
 from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
-from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.algorithms.dual_ppo import DualPPO, read_back
+from dualfid_robot.algorithms.measurements import SIGNAL_OF_METRIC, measure
+from dualfid_robot.algorithms.signals import SignalFilter
 from dualfid_robot.envs.dual import DualEnvironment
 from dualfid_robot.envs.pool import EnvironmentPool, PoolStatistics
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.runners.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from dualfid_robot.runners.control_variate import check_control_variate, optimal_split
 from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.runners.interrupt import Interrupt
 from dualfid_robot.runners.progress import ProgressDisplay
@@ -37,9 +39,11 @@ EPISODES = 100  # a return is reported as the mean of so many finished episodes
 SIDES = ("low", "high")
 # Settings that give a checkpoint its shapes and meaning; a run cannot go on with other ones.
 _STRUCTURAL = (
-    *("task", "num_envs", "simulator", "sim_device", "rl_device"),
+    *("task", "num_envs", "simulator", "sim_device", "rl_device", "low_reward_factor"),
     *("train.params.network", "train.params.config.horizon_length"),
 )
+# Structural settings that did not exist when checkpoints of this format were first written, with what was in force.
+_LATER_SETTINGS = {"low_reward_factor": 1.0, "train.params.network.adapter.kind": "lora"}
 
 
 class Trainer:
@@ -60,8 +64,11 @@ class Trainer:
         device = experiment.rl_device
         allocation = parse_settings(AllocationConfig, experiment.settings["allocation"], "allocation")
         self.allocator = Allocator(experiment.num_envs, allocation)
+        check_control_variate(experiment, self.allocator)
+        self.filter = SignalFilter(experiment.num_envs * ranks.size, allocation.smoothing)
         self.policy = ranks.share(experiment.make_policy)
-        self.algorithm = DualPPO(self.policy, experiment.ppo, device, shuffling_seed, ranks)
+        placebo = "divergence_placebo" in self.allocator.rule.requires
+        self.algorithm = DualPPO(self.policy, experiment.ppo, device, shuffling_seed, ranks, placebo)
         self.env = self._make_environment(low_seed, high_seed)
         self.storage = self.algorithm.make_storage(experiment.num_envs)
         self._observations = torch.zeros(experiment.num_envs, self.env.task.num_observations, device=device)
@@ -76,11 +83,14 @@ class Trainer:
     def _make_environment(self, low_seed: int, high_seed: int) -> DualEnvironment:
         experiment, simulators = self.experiment, self.experiment.settings["simulator"]
         pools: dict[str, EnvironmentPool | None] = {"low": None, "high": None}
-        sizes = {"low": (self.allocator.max_n_low, low_seed), "high": (self.allocator.max_n_high, high_seed)}
+        sizes = {
+            "low": (self.allocator.max_n_low, low_seed, experiment.low_reward_factor),
+            "high": (self.allocator.max_n_high, high_seed, 1.0),
+        }
         try:
-            for side, (size, seed) in sizes.items():
+            for side, (size, seed, reward_factor) in sizes.items():
                 if size:
-                    pools[side] = experiment.make_pool(simulators[side], size, seed)
+                    pools[side] = experiment.make_pool(simulators[side], size, seed, reward_factor)
         except BaseException:
             for pool in pools.values():
                 if pool is not None:
@@ -135,23 +145,25 @@ class Trainer:
 
     def iterate(self) -> dict[str, float]:
         """One iteration of the algorithm (docs/algorithm.md); returns its metrics, the same on every rank."""
+        experiment = self.experiment
         started = time.perf_counter()
         self.env.reallocate(self.allocator.n_low)
-        metrics = self.allocator.metrics()
+        metrics = self.allocator.metrics() | {"allocation/divergence_smoothed": self.filter.signals.divergence}
         reallocation_seconds = time.perf_counter() - started
         self._roll_out()
         measuring = time.perf_counter()
-        divergence = policy_divergence(self.policy, self.storage.low_observations)
+        required = self.allocator.rule.requires | self.algorithm.requires
+        scalars = measure(self.policy, self.storage, required, experiment.ppo.e_clip, self.ranks)
         measuring_seconds = time.perf_counter() - measuring
-        scalars = self.algorithm.update(self.storage, self.iteration / self.experiment.run.max_epochs)
-        if divergence is not None:
-            self.ranks.average_([divergence])
-            scalars["divergence/D"] = divergence
+        progress = self._progress(self.iteration, self.cost_seconds)
+        scalars |= self.algorithm.update(self.storage, progress, self.filter.signals)
         metrics |= read_back(scalars)
         statistics = self.env.take_statistics()  # only now: it asks the device too
         hidden = self.env.hidden_seconds(statistics)
         allocating = time.perf_counter()
-        self._allocate(metrics.get("divergence/D"))
+        spent = allocating - started
+        learner = spent - sum(part.seconds for part in statistics.values()) + hidden
+        self._allocate(self._measured(metrics, statistics, learner), self.cost_seconds + spent * self.ranks.size)
         finished = time.perf_counter()
         elapsed = finished - started
         seconds = {
@@ -160,18 +172,43 @@ class Trainer:
             "seconds/learner": elapsed - sum(part.seconds for part in statistics.values()) + hidden,
             "seconds/allocation": reallocation_seconds + measuring_seconds + finished - allocating,
         }
+        if experiment.ppo.control_variate:
+            seconds["control_variate/seconds"] = statistics["low"].adoption_seconds
         metrics |= self._account(self.ranks.exchange((seconds, statistics)))
+        if experiment.ppo.control_variate:
+            metrics["control_variate/optimal_low_per_high"] = optimal_split(metrics)
         self._last_metrics = metrics
         return metrics
 
-    def _allocate(self, divergence: float | None) -> None:
-        """Rank 0 decides the next iteration's split, for all."""
+    def _progress(self, iterations: int, cost_seconds: float) -> float:
+        """How much of the run is over, in [0, 1]: of its iterations or of its cost, whichever is the more."""
+        bound = self.experiment.max_cost
+        of_cost = 0.0 if bound is None else cost_seconds / bound
+        return min(max(iterations / self.experiment.run.max_epochs, of_cost), 1.0)
 
-        def decide() -> dict[str, Any]:
-            self.allocator.update(divergence)
-            return self.allocator.state_dict()
+    def _measured(
+        self, metrics: dict[str, float], statistics: dict[str, PoolStatistics], learner_seconds: float
+    ) -> dict[str, float]:
+        """What an iteration measured, by the names of `Signals`."""
+        measured = {signal: metrics[name] for name, signal in SIGNAL_OF_METRIC.items() if name in metrics}
+        for side, part in statistics.items():
+            if part.env_steps:
+                measured[f"cost_{side}"] = part.seconds / part.env_steps
+        measured["cost_learner"] = learner_seconds / (self.storage.horizon * self.env.num_envs)
+        return measured
 
-        self.allocator.load_state_dict(self.ranks.share(decide))
+    def _allocate(self, measured: dict[str, float], cost_seconds: float) -> None:
+        """Rank 0 decides the next iteration's split, for all, by what it knows after an iteration."""
+        iteration = self.iteration + 1
+
+        def decide() -> tuple[dict[str, Any], dict[str, Any]]:
+            signals = self.filter.update(measured, iteration, self._progress(iteration, cost_seconds))
+            self.allocator.update(signals)
+            return self.filter.state_dict(), self.allocator.state_dict()
+
+        signals, allocation = self.ranks.share(decide)
+        self.filter.load_state_dict(signals)
+        self.allocator.load_state_dict(allocation)
 
     def _account(self, reports: list[tuple[dict[str, float], dict[str, PoolStatistics]]]) -> dict[str, float]:
         """Take in what an iteration cost on every rank and what its episodes brought; the metrics of it.
@@ -189,6 +226,7 @@ class Trainer:
             "samples": self.samples,
             "cost_seconds": self.cost_seconds,
             "env_steps_per_second": samples / metrics["seconds/iteration"],
+            "seconds_per_env_step/learner": metrics["seconds/learner"] * ranks / samples,
         }
         for side in SIDES:
             metrics |= self._side_metrics(side, [statistics[side] for _, statistics in reports])
@@ -196,11 +234,15 @@ class Trainer:
 
     def _roll_out(self) -> None:
         env, storage = self.env, self.storage
+        pairs = 0
+        if self.experiment.ppo.control_variate:
+            pairs = env.num_envs - env.n_low
+            env.pair(self._generator)
         storage.begin(env.n_low)
         env.observe(self._observations)
         with self.policy.frozen_weights():
             for _ in range(storage.horizon):
-                actions, log_probs, values = self.policy.act(self._observations, env.n_low, self._generator)
+                actions, log_probs, values = self.policy.act(self._observations, env.n_low, self._generator, pairs)
                 env.step(actions)
                 storage.add(
                     self._observations,
@@ -274,6 +316,7 @@ class Trainer:
             "policy": self.policy.state_dict(),
             "algorithm": self.algorithm.state_dict(),
             "allocator": self.allocator.state_dict(),
+            "signals": self.filter.state_dict(),
             **own,
             "other_ranks": [other for other, _ in collected[1:]],
         }
@@ -299,6 +342,7 @@ class Trainer:
         self.policy.load_state_dict(state["policy"])
         self.algorithm.load_state_dict(state["algorithm"])
         self.allocator.load_state_dict(state["allocator"])
+        self.filter.load_state_dict(state["signals"] if "signals" in state else _signals_of_earlier_checkpoint(state))
         self.iteration, self.samples = state["iteration"], state["samples"]
         self.cost_seconds, self.best_return = state["cost_seconds"], state["best_return"]
         self._last_metrics = state["metrics"]
@@ -328,6 +372,12 @@ def _digest(policy: DualActorCritic) -> str:
     return digest.hexdigest()
 
 
+def _signals_of_earlier_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
+    """Checkpoints of this format first held D alone, with the allocator."""
+    divergence = state["allocator"]["divergence"]
+    return {"divergence": math.nan if divergence is None else divergence, "iteration": state["iteration"]}
+
+
 def check_resumable(path: Path, state: dict[str, Any], experiment: Experiment, processes: int) -> None:
     """Compare a checkpoint's settings with the present ones; changes that are allowed are announced.
 
@@ -347,7 +397,8 @@ def check_resumable(path: Path, state: dict[str, Any], experiment: Experiment, p
         raise ConfigError(
             f"checkpoint={path}: was made by {made_by} process(es), not by {processes}; go on with as many"
         )
-    before, now = _flat(json.loads(state["settings"])), _flat(experiment.settings)
+    before = _LATER_SETTINGS | _flat(json.loads(state["settings"]))
+    now = _LATER_SETTINGS | _flat(experiment.settings)
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     for key in changed:
         text = f"{key}={now.get(key)}: the checkpoint was made with {before.get(key)}"

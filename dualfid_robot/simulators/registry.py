@@ -11,6 +11,7 @@ import torch
 
 import dualfid_robot.simulators as package
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.changes import parse_changes
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import parse_settings
 from dualfid_robot.simulators.base import Simulator
@@ -36,6 +37,15 @@ def engine_class(name: object) -> type[Simulator]:
     return engine
 
 
+def changed_robot(config: Mapping[str, Any], robot: RobotModel) -> RobotModel:
+    """The robot that an engine gets: changed by the factors of `config["changes"]`, where there are any.
+
+    Raises:
+        ConfigError: an unknown change, a factor that is not positive, or a robot that lacks what is to be changed.
+    """
+    return robot.changed(parse_changes(config.get("changes", {}), f"{config.get('engine')}.changes"))
+
+
 def make_simulator(
     config: Mapping[str, Any],
     robot: RobotModel,
@@ -44,16 +54,18 @@ def make_simulator(
     contact_bodies: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> Simulator:
-    """Build the engine that `config["engine"]` names; the other keys are that engine's own settings.
+    """Build the engine that `config["engine"]` names, for the robot with `config["changes"]`; the other keys are that
+    engine's own settings.
 
     An engine module exposes `ENGINE`, a Simulator class whose `Config` is a dataclass of its settings and whose
     constructor takes (config, robot, num_worlds, control_dt, contact_bodies, device).
 
     Raises:
-        ConfigError: unknown engine, an engine that is not installed, or a setting that the engine does not have.
+        ConfigError: unknown engine, an engine that is not installed, a setting that the engine does not have, or
+            changes that the robot cannot have.
     """
-    settings = dict(config)
+    settings = {key: value for key, value in config.items() if key != "changes"}
     engine = engine_class(settings.pop("engine", None))
     parsed = parse_settings(engine.Config, settings, engine.name())
     build: Callable[..., Simulator] = engine
-    return build(parsed, robot, num_worlds, control_dt, contact_bodies, device)
+    return build(parsed, changed_robot(config, robot), num_worlds, control_dt, contact_bodies, device)

@@ -59,7 +59,8 @@ class Subject:
         label: how tables name it: its run's folder, with its file's name where that is not `last`.
         path: its file.
         task: its task's settings.
-        trained_in: files of cfg/simulator, by "low" and "high"; where settings were changed, the ones most like them.
+        trained_in: files of cfg/simulator, by "low" and "high", with the changes of the robot there; where other
+            settings were changed, the files most like them.
         iteration, samples: how long it was trained.
     """
 
@@ -233,12 +234,18 @@ def _subjects(checkpoints: Sequence[Path]) -> list[Subject]:
                 f"checkpoint={given}: was trained on task={state['task']}, and {subjects[0].path} on"
                 f" task={subjects[0].task['name']}; all must be of one task"
             )
-        trained_in = {side: _file_of(simulator, settings["task"]) for side, simulator in settings["simulator"].items()}
+        trained_in = {side: _origin(simulator, settings["task"]) for side, simulator in settings["simulator"].items()}
         label = _label(path)
         if label in {subject.label for subject in subjects}:
             label = str(path)
         subjects.append(Subject(label, path, settings["task"], trained_in, state["iteration"], state["samples"]))
     return subjects
+
+
+def _origin(simulator: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+    """The file of a run's simulator, and the changes of the robot in it."""
+    changes = [f"{name}={factor:g}" for name, factor in simulator.get("changes", {}).items()]
+    return " with ".join([_file_of(simulator, task), *([", ".join(changes)] if changes else [])])
 
 
 def _file_of(simulator: Mapping[str, Any], task: Mapping[str, Any]) -> str:

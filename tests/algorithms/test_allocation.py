@@ -1,20 +1,21 @@
-"""Rules against hand-computed numbers; guards as properties of any sequence of divergences."""
+"""Rules against hand-computed numbers; guards as properties of any sequence of signals."""
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
 from dualfid_robot.algorithms.rules import RULES, make_rule, rule
+from dualfid_robot.algorithms.signals import SignalFilter, Signals
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import parse_settings
 
@@ -22,24 +23,65 @@ CFG = Path(__file__).parents[2] / "cfg" / "allocation"
 FREE = {"rho_min": 0.0, "rho_max": 1.0, "warmup_iterations": 0, "smoothing": 0.0, "rate_limit": 1.0, "block_size": 1}
 
 
+class Loop:
+    """An allocator behind the filter of its measurements, as in the trainer."""
+
+    def __init__(self, num_envs: int, config: AllocationConfig) -> None:
+        self.allocator = Allocator(num_envs, config)
+        self.filter = SignalFilter(num_envs, config.smoothing)
+
+    def update(self, divergence: float | None, progress: float = 0.0) -> int:
+        measured = {} if divergence is None else {"divergence": divergence}
+        signals = self.filter.update(measured, self.filter.signals.iteration + 1, progress)
+        return self.allocator.update(signals)
+
+
+MOMENTS = {"bias_squared": 0.5, "variance_low": 4.0, "variance_high": 9.0, "num_envs": 100}
+
+
 @pytest.mark.parametrize(
-    ("settings_", "divergence", "iteration", "expected"),
+    ("settings_", "signals", "expected"),
     [
-        ({"name": "exponential", "alpha": 0.5}, 0.0, 0, 1.0),
-        ({"name": "exponential", "alpha": 0.5}, 2.0, 0, 0.36787944),
-        ({"name": "exponential", "alpha": 0.5}, 1.8, 9, 0.40656966),
-        ({"name": "inverse_sigmoid", "alpha": 1.0, "k": 3.0}, 0.0, 0, 0.75),
-        ({"name": "inverse_sigmoid", "alpha": 2.0, "k": 3.0}, math.log(3.0) / 2.0, 0, 0.5),
-        ({"name": "inverse_sigmoid", "alpha": 1.0, "k": 3.0}, math.log(9.0), 0, 0.25),
-        ({"name": "inverse_sigmoid", "alpha": 17.0, "k": 20.0}, 1e9, 0, 0.0),
-        ({"name": "fixed", "rho": 0.3}, 5.0, 7, 0.3),
-        ({"name": "schedule", "start": 0.9, "end": 0.1, "iterations": 10}, 5.0, 0, 0.9),
-        ({"name": "schedule", "start": 0.9, "end": 0.1, "iterations": 10}, 5.0, 5, 0.5),
-        ({"name": "schedule", "start": 0.9, "end": 0.1, "iterations": 10}, 5.0, 99, 0.1),
+        ({"name": "exponential", "alpha": 0.5}, {}, 1.0),
+        ({"name": "exponential", "alpha": 0.5}, {"divergence": 2.0}, 0.36787944),
+        ({"name": "exponential", "alpha": 0.5}, {"divergence": 1.8, "iteration": 9}, 0.40656966),
+        ({"name": "inverse_sigmoid", "alpha": 1.0, "k": 3.0}, {}, 0.75),
+        ({"name": "inverse_sigmoid", "alpha": 2.0, "k": 3.0}, {"divergence": math.log(3.0) / 2.0}, 0.5),
+        ({"name": "inverse_sigmoid", "alpha": 1.0, "k": 3.0}, {"divergence": math.log(9.0)}, 0.25),
+        ({"name": "inverse_sigmoid", "alpha": 17.0, "k": 20.0}, {"divergence": 1e9}, 0.0),
+        ({"name": "fixed", "rho": 0.3}, {"divergence": 5.0, "iteration": 7}, 0.3),
+        ({"name": "schedule", "start": 0.9, "end": 0.1}, {"divergence": 5.0}, 0.9),
+        ({"name": "schedule", "start": 0.9, "end": 0.1}, {"progress": 0.5}, 0.5),
+        ({"name": "schedule", "start": 0.9, "end": 0.1}, {"progress": 1.0}, 0.1),
+        ({"name": "switch", "at": 0.25}, {"progress": 0.2499}, 1.0),
+        ({"name": "switch", "at": 0.25}, {"progress": 0.25}, 0.0),
+        ({"name": "placebo", "alpha": 2.0}, {}, 1.0),
+        ({"name": "placebo", "alpha": 2.0}, {"divergence": 0.5, "divergence_placebo": 0.2}, math.exp(-0.6)),
+        ({"name": "placebo", "alpha": 2.0}, {"divergence": 0.2, "divergence_placebo": 0.5}, 1.0),
+        ({"name": "transfer_gap", "alpha": 10.0, "beta": 2.0}, {}, 1.0),
+        (
+            {"name": "transfer_gap", "alpha": 10.0, "beta": 2.0},
+            {"transfer_gap": 0.03, "divergence": 0.1, "divergence_high": 0.3},
+            math.exp(-0.7),
+        ),
+        (
+            {"name": "transfer_gap", "alpha": 10.0, "beta": 2.0},
+            {"transfer_gap": -0.03, "divergence": 0.1, "divergence_high": 0.3},
+            math.exp(-0.4),
+        ),
+        ({"name": "bias_variance_cost"}, {"num_envs": 100}, 0.5),
+        # (2 / 0.5) (3 √(8 / 2) − 2) = 16 of 100; the learner's cost counts on both sides
+        ({"name": "bias_variance_cost"}, MOMENTS | {"cost_low": 1.5, "cost_high": 7.5, "cost_learner": 0.5}, 0.16),
+        ({"name": "bias_variance_cost"}, MOMENTS | {"cost_low": 1.5, "cost_high": 0.1, "cost_learner": 0.0}, 0.0),
+        (
+            {"name": "bias_variance_cost"},
+            MOMENTS | {"bias_squared": -0.1, "cost_low": 1.5, "cost_high": 7.5, "cost_learner": 0.5},
+            1.0,
+        ),
     ],
 )
-def test_rules_by_hand(settings_: dict[str, Any], divergence: float, iteration: int, expected: float) -> None:
-    assert make_rule(settings_)(divergence, iteration) == pytest.approx(expected, abs=1e-8)
+def test_rules_by_hand(settings_: dict[str, Any], signals: dict[str, Any], expected: float) -> None:
+    assert make_rule(settings_)(Signals(**signals)) == pytest.approx(expected, abs=1e-8)
 
 
 def test_allocator_by_hand() -> None:
@@ -51,21 +93,22 @@ def test_allocator_by_hand() -> None:
         rate_limit=0.1,
         block_size=10,
     )
-    allocator = Allocator(100, config)
+    loop = Loop(100, config)
+    allocator = loop.allocator
     assert allocator.n_low == 50
-    assert allocator.update(0.2) == 50  # D = 0.2, second warm-up iteration
-    assert allocator.update(0.4) == 60  # D = 0.3, target 0.741, ρ = 0.6
-    assert allocator.update(0.3) == 70  # D = 0.3, target 0.741, ρ = 0.7
-    assert allocator.update(None) == 70  # no measurement: D stands; ρ = 0.741
+    assert loop.update(0.2) == 50  # D = 0.2, second warm-up iteration
+    assert loop.update(0.4) == 60  # D = 0.3, target 0.741, ρ = 0.6
+    assert loop.update(0.3) == 70  # D = 0.3, target 0.741, ρ = 0.7
+    assert loop.update(None) == 70  # no measurement: D stands; ρ = 0.741
     assert allocator.rho == pytest.approx(math.exp(-0.3))
-    assert allocator.update(4.0) == 60  # D = 2.15, target 0.1165, ρ = 0.641
+    assert loop.update(4.0) == 60  # D = 2.15, target 0.1165, ρ = 0.641
+    assert loop.filter.signals.divergence == pytest.approx(2.15)
     assert allocator.metrics() == pytest.approx(
         {
             "allocation/rho": math.exp(-0.3) - 0.1,
             "allocation/rho_target": math.exp(-2.15),
             "allocation/n_low": 60.0,
             "allocation/n_high": 40.0,
-            "allocation/divergence_smoothed": 2.15,
         }
     )
 
@@ -105,10 +148,10 @@ def best_distance(allocator: Allocator, config: AllocationConfig) -> float:
 @settings(deadline=None, max_examples=500)
 @given(num_envs=st.integers(2, 5000), config=configs, sequence=divergences)
 def test_guards_hold_for_any_divergences(num_envs: int, config: AllocationConfig, sequence: list[float | None]) -> None:
-    allocator = Allocator(num_envs, config)
-    previous = allocator.rho
+    loop = Loop(num_envs, config)
+    allocator, previous = loop.allocator, loop.allocator.rho
     for divergence in [None, *sequence]:
-        n_low = allocator.update(divergence)
+        n_low = loop.update(divergence)
         assert n_low == allocator.n_low and n_low + allocator.n_high == num_envs
         assert 0 <= n_low <= num_envs
         assert n_low <= allocator.max_n_low and allocator.n_high <= allocator.max_n_high
@@ -128,30 +171,23 @@ def test_guards_hold_for_any_divergences(num_envs: int, config: AllocationConfig
 def test_state_round_trip(
     num_envs: int, config: AllocationConfig, before: list[float | None], after: list[float | None]
 ) -> None:
-    allocator, resumed = Allocator(num_envs, config), Allocator(num_envs, config)
+    loop, resumed = Loop(num_envs, config), Loop(num_envs, config)
     for divergence in before:
-        allocator.update(divergence)
-    resumed.load_state_dict(allocator.state_dict())
-    assert resumed.n_low == allocator.n_low
+        loop.update(divergence)
+    resumed.allocator.load_state_dict(loop.allocator.state_dict())
+    resumed.filter.load_state_dict(loop.filter.state_dict())
+    assert resumed.allocator.n_low == loop.allocator.n_low
     for divergence in after:
-        assert resumed.update(divergence) == allocator.update(divergence)
-    assert resumed.state_dict() == allocator.state_dict()
+        assert resumed.update(divergence) == loop.update(divergence)
+    assert resumed.allocator.state_dict() == loop.allocator.state_dict()
 
 
 def test_the_loop_leaves_the_trap_at_zero_divergence() -> None:
     """With D = 0 for ever, the high fidelity still keeps its share, so the adapter can learn and D can rise."""
-    allocator = Allocator(4096, AllocationConfig())
+    loop = Loop(4096, AllocationConfig())
     for _ in range(500):
-        allocator.update(0.0)
-    assert allocator.n_high == pytest.approx(0.1 * 4096, abs=16)
-
-
-def test_divergence_may_be_a_tensor_but_not_nan() -> None:
-    allocator = Allocator(100, AllocationConfig())
-    allocator.update(torch.tensor(0.25))
-    assert allocator.state_dict()["divergence"] == 0.25
-    with pytest.raises(FloatingPointError, match="nan"):
-        allocator.update(math.nan)
+        loop.update(0.0)
+    assert loop.allocator.n_high == pytest.approx(0.1 * 4096, abs=16)
 
 
 @pytest.mark.parametrize("num_envs", [16, 1000, 4096])
@@ -164,13 +200,13 @@ def test_configurations_start_as_named(name: str, n_low_share: float, num_envs: 
     assert allocator.n_low == pytest.approx(n_low_share * num_envs, abs=16.5)
     if name != "schedule":
         assert allocator.max_n_low == allocator.min_n_low == allocator.n_low  # no environment is built in vain
-        allocator.update(3.0)
+        allocator.update(Signals(divergence=3.0, iteration=1, num_envs=num_envs))
         assert allocator.n_low == pytest.approx(n_low_share * num_envs, abs=16.5)
 
 
 def test_every_rule_has_a_configuration_and_its_defaults() -> None:
     with initialize_config_dir(str(CFG), version_base=None):
-        for name in RULES:
+        for name in RULES.keys() - {"replay"}:  # which has no default file
             config = parse_settings(AllocationConfig, compose(name), "allocation")  # type: ignore[arg-type]
             assert make_rule(config.rule) == make_rule({"name": name})
         exponential = parse_settings(AllocationConfig, compose("exponential"), "allocation")  # type: ignore[arg-type]
@@ -183,11 +219,13 @@ def test_a_new_rule_is_one_class() -> None:
     @rule("always_third")
     @dataclass(frozen=True)
     class AlwaysThird:
-        def __call__(self, divergence: float, iteration: int) -> float:
+        requires: ClassVar[frozenset[str]] = frozenset()
+
+        def __call__(self, signals: Signals) -> float:
             return 1.0 / 3.0
 
     try:
-        assert make_rule({"name": "always_third"})(0.0, 0) == 1.0 / 3.0
+        assert make_rule({"name": "always_third"})(Signals()) == 1.0 / 3.0
     finally:
         del RULES["always_third"]
 
@@ -203,7 +241,7 @@ def test_a_new_rule_is_one_class() -> None:
         ({"rate_limit": 0.0}, ("allocation.rate_limit", "0.0", "(0, 1]")),
         ({"rate_limit": math.nan}, ("allocation.rate_limit", "nan", "a number")),
         ({"block_size": 0}, ("allocation.block_size", "0", "at least 1")),
-        ({"rule": {"name": "linear"}}, ("allocation.rule.name", "linear", "exponential, fixed, inverse_sigmoid")),
+        ({"rule": {"name": "linear"}}, ("allocation.rule.name", "linear", "bias_variance_cost, exponential, fixed")),
         ({"rule": {"name": "exponential", "alpha": -1.0}}, ("allocation.rule.alpha", "-1.0", "(0, inf]")),
         ({"rule": {"name": "exponential", "beta": 1.0}}, ("allocation.rule.beta", "1.0", "alpha")),
         ({"rule": {"name": "fixed", "rho": True}}, ("allocation.rule.rho", "True", "a number")),
@@ -222,3 +260,69 @@ def test_one_environment_cannot_be_shared() -> None:
     with pytest.raises(ConfigError, match="num_envs = 1"):
         Allocator(1, AllocationConfig())
     assert Allocator(1, AllocationConfig(**{**FREE, "rule": {"name": "fixed", "rho": 1.0}, "rho_min": 1.0})).n_low == 1
+
+
+def configured(name: str, *overrides: str) -> AllocationConfig:
+    with initialize_config_dir(str(CFG), version_base=None):
+        config: AllocationConfig = parse_settings(AllocationConfig, compose(name, list(overrides)), "allocation")  # type: ignore[arg-type]
+    return config
+
+
+def test_switch_jumps_from_all_low_to_all_high() -> None:
+    loop = Loop(100, configured("switch", "rule.at=0.3"))
+    allocator = loop.allocator
+    assert (allocator.n_low, allocator.max_n_low, allocator.max_n_high) == (100, 100, 100)
+    assert [loop.update(0.5, progress) for progress in (0.1, 0.2, 0.3, 0.4)] == [100, 100, 0, 0]
+
+
+def test_published_has_no_guard() -> None:
+    """It follows exp(−4 D) at once; that it begins at 1, where there is no high data, is its trap."""
+    loop = Loop(1000, configured("published", "block_size=1"))
+    assert loop.allocator.n_low == 1000
+    assert [loop.update(divergence) for divergence in (0.0, 0.1, 1.0, 0.0)] == [1000, 670, 18, 1000]
+
+
+def write_log(path: Path, shares: list[Any]) -> str:
+    path.write_text("".join(json.dumps({"iteration": i, "allocation/rho": rho}) + "\n" for i, rho in enumerate(shares)))
+    return str(path)
+
+
+def test_replay_has_the_shares_of_the_run_in_another_order(tmp_path: Path) -> None:
+    shares = [round(0.1 + 0.01 * i, 2) for i in range(50)]
+    settings_ = {"name": "replay", "file": write_log(tmp_path / "metrics.jsonl", shares)}
+    replayed = [make_rule({**settings_, "seed": 3})(Signals(progress=i / 50)) for i in range(50)]
+    assert replayed != shares and sorted(replayed) == shares
+    assert replayed == [make_rule({**settings_, "seed": 3})(Signals(progress=(i + 0.5) / 50)) for i in range(50)]
+    assert replayed != [make_rule({**settings_, "seed": 4})(Signals(progress=i / 50)) for i in range(50)]
+    assert make_rule({**settings_, "seed": 3})(Signals(progress=1.0)) == replayed[-1]
+    loop = Loop(100, configured("replay", f"rule.file={settings_['file']}", "rule.seed=3", "block_size=1"))
+    assert loop.allocator.n_low == round(100 * replayed[0])
+    assert loop.update(None, 0.02) == round(100 * replayed[1])  # without a guard in the way
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (None, "No such file"),
+        ("", "is empty"),
+        ('{"allocation/rho": 0.5}\n{"iteration": 2}\n', "a line has no allocation/rho"),
+        ('{"allocation/rho": 0.5}\n{"allocation/', "must be the metrics.jsonl of a run"),
+        ("[1]\n", "must be the metrics.jsonl of a run"),
+        ('{"allocation/rho": 1.5}\n', "1.5"),
+        ('{"allocation/rho": "a"}\n', "must be the metrics.jsonl of a run"),
+        ("\x00\xff", "must be the metrics.jsonl of a run"),
+    ],
+)
+def test_what_cannot_be_replayed_is_named(text: str | None, part: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    if text is not None:
+        path.write_bytes(text.encode("latin1"))
+    with pytest.raises(ConfigError) as error:
+        make_rule({"name": "replay", "file": str(path)})
+    assert f"allocation.rule.file={path}" in str(error.value) and part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_replay_needs_a_file() -> None:
+    with pytest.raises(ConfigError, match=r"allocation\.rule\.file=: must be the metrics\.jsonl"):
+        Allocator(100, configured("replay"))

@@ -17,6 +17,7 @@ from dualfid_robot.algorithms.communicator import ALONE, Communicator, ProcessGr
 from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.algorithms.dual_ppo import read_back
 from dualfid_robot.algorithms.rollout import RolloutStorage
+from dualfid_robot.algorithms.signals import SignalFilter, Signals
 
 SIZE = 2
 SAMPLES = NUM_ENVS * 8
@@ -25,7 +26,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one mini-batch": {"minibatch_size": SAMPLES},
     "four mini-batches": {"minibatch_size": SAMPLES // 4},
     "share": {"minibatch_size": SAMPLES // 4, "loss_weighting": "share", "truncate_grads": False},
+    "bit": {"minibatch_size": SAMPLES // 4, "adapter": "bit"},
+    "one policy": {"minibatch_size": SAMPLES // 4, "adapter": "none"},
+    "base learns from low": {"minibatch_size": SAMPLES // 4, "base_learns_from": "low"},
+    "precision": {"minibatch_size": SAMPLES // 4, "loss_weighting": "precision", "precision_cap": 10.0},
+    "gate": {"minibatch_size": SAMPLES // 4, "gradient_gate": "cosine", "n_low": 12},
 }
+"""Settings; with n_low the allocation is fixed."""
+MOMENTS = Signals(bias_squared=1.0, variance_low=20.0, variance_high=40.0, gradient_squared=9.0)
 Outcome = tuple[dict[str, Tensor], dict[str, float], list[int]]
 
 
@@ -38,18 +46,21 @@ def own_rows(n_low: int, rank: int, size: int) -> Tensor:
 def train(ranks: Communicator, changes: dict[str, Any]) -> Outcome:
     """Some iterations, allocation included, on this rank's rows of rollouts that every rank makes as a whole."""
     sizes = {"minibatch_size": changes["minibatch_size"] // ranks.size}
-    algorithm = make_algorithm(ranks=ranks, **(changes | sizes))
+    settings = {name: value for name, value in (changes | sizes).items() if name != "n_low"}
+    algorithm = make_algorithm(ranks=ranks, **settings)
     storage = algorithm.make_storage(NUM_ENVS // ranks.size)
     whole = RolloutStorage(storage.horizon, NUM_ENVS, algorithm.policy.num_obs, algorithm.policy.num_actions)
     rule = {"name": "exponential", "alpha": 300.0}
     allocator = Allocator(
         storage.num_envs, AllocationConfig(rule=rule, warmup_iterations=2, rate_limit=0.2, smoothing=0.5)
     )
+    known = SignalFilter(NUM_ENVS, smoothing=0.5)
     allocations, metrics = [], {}
     for iteration in range(ITERATIONS):
-        allocations.append(allocator.n_low * ranks.size)
-        roll_out(algorithm, whole, allocator.n_low * ranks.size, seed=iteration)
-        storage.begin(allocator.n_low)
+        n_low = changes.get("n_low", allocator.n_low * ranks.size)
+        allocations.append(n_low)
+        roll_out(algorithm, whole, n_low, seed=iteration)
+        storage.begin(n_low // ranks.size)
         rows = own_rows(whole.n_low, ranks.rank, ranks.size)
         for name in ("observations", "actions", "log_probs", "values", "rewards", "terminated", "truncated"):
             getattr(storage, name).copy_(getattr(whole, name)[:, rows])
@@ -58,23 +69,22 @@ def train(ranks: Communicator, changes: dict[str, Any]) -> Outcome:
         divergence = policy_divergence(algorithm.policy, storage.low_observations)
         assert divergence is not None
         ranks.average_([divergence])
-        metrics = read_back(algorithm.update(storage, 0.0))
-        allocator.update(divergence)
+        metrics = read_back(algorithm.update(storage, 0.0, MOMENTS))
+        allocator.update(known.update({"divergence": divergence.item()}, iteration + 1, 0.0))
     return {name: value.clone() for name, value in algorithm.policy.state_dict().items()}, metrics, allocations
 
 
-def composed_order(horizon: int, num_envs: int, first_row: int, end_row: int, generator: torch.Generator) -> Tensor:
+def composed_order(horizon: int, num_envs: int, rows: range, generator: torch.Generator) -> Tensor:
     """The samples in an order whose K-th parts are the K-th parts of both ranks, each shuffled as the rank does it."""
-    rows = end_row - first_row
-    half = ORIGINAL_ORDER(horizon, rows // SIZE, 0, rows // SIZE, generator)
+    own = len(rows) // SIZE
     parts = []
-    for part in half.tensor_split(PIECES):
-        steps, local = part // (rows // SIZE), part % (rows // SIZE)
-        parts += [steps * num_envs + first_row + rank * (rows // SIZE) + local for rank in range(SIZE)]
+    for part in ORIGINAL_ORDER(horizon, own, range(own), generator).tensor_split(PIECES):
+        steps, local = part // own, part % own
+        parts += [steps * num_envs + rows.start + (rank * own + local) * rows.step for rank in range(SIZE)]
     return torch.cat(parts)
 
 
-ORIGINAL_ORDER = dual_ppo._shuffled_indices
+ORIGINAL_ORDER = dual_ppo.shuffled_indices
 PIECES = 1
 
 
@@ -119,9 +129,9 @@ def test_two_ranks_with_half_the_rows_learn_what_one_learns(
     assert first[1:] == second[1:]
 
     monkeypatch.setattr(f"{__name__}.PIECES", SAMPLES // VARIANTS[variant]["minibatch_size"])
-    monkeypatch.setattr(dual_ppo, "_shuffled_indices", composed_order)
+    monkeypatch.setattr(dual_ppo, "shuffled_indices", composed_order)
     state, metrics, allocations = train(ALONE, VARIANTS[variant])
-    assert len(set(allocations)) > 1 and allocations == first[2]
+    assert (len(set(allocations)) > 1 or "n_low" in VARIANTS[variant]) and allocations == first[2]
     for name, expected in state.items():
         torch.testing.assert_close(first[0][name], expected, rtol=0.0, atol=1e-5, check_dtype=True, msg=name)
     assert first[1] == pytest.approx(metrics, rel=1e-3, abs=1e-5)

@@ -63,6 +63,24 @@ def test_gradient_against_autograd(n_low: int, clip_value: bool, entropy_coef: f
         torch.testing.assert_close(got.sums[1, i], column[n_low:].sum(), rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("n_low", [0, 13, 500])
+def test_policy_weights_against_autograd(n_low: int) -> None:
+    """Weights of either sign on each row's surrogate; low rows have nothing else."""
+    generator = torch.Generator().manual_seed(n_low)
+    mean, log_std, value, batch = random_batch(500, 6, generator)
+    batch = batch._replace(policy_weights=torch.randn(500, generator=generator, dtype=torch.float64))
+    c = LossCoefficients(0.2, 2.0, True, 0.01, 0.1)
+    weights = (0.3 / max(n_low, 1), 0.7 / max(500 - n_low, 1))
+    per_sample, policy_loss, _ = reference_terms(mean, log_std, value, batch, c)
+    weighted = batch.policy_weights * policy_loss  # type: ignore[operator]
+    others = per_sample - policy_loss
+    loss = weights[0] * weighted[:n_low].sum() + weights[1] * (weighted + others)[n_low:].sum()
+    expected = torch.autograd.grad(loss, (mean, log_std, value))
+    got = ppo_loss_gradient(mean, log_std, value, batch, n_low, weights, c)
+    for ours, wanted in zip((got.mean, got.log_std, got.value), expected, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-12)
+
+
 def one_sample(log_ratio: float, advantage: float, value: float, old_value: float, target: float) -> list[float]:
     """Gradients and sums of one high sample with d = 1, μ = 0.5, σ = 2, a = 2.5 (so z = 1)."""
     log_prob = -0.5 - math.log(2.0) - 0.5 * math.log(2.0 * math.pi)

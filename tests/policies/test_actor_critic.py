@@ -65,6 +65,19 @@ def test_samples_have_the_stated_distribution() -> None:
     torch.testing.assert_close(actions.std(0), policy.log_std.exp(), rtol=0.02, atol=0.0)
 
 
+def test_paired_rows_have_the_same_noise() -> None:
+    """Low row i and high row i of 5 pairs; all others as without pairs."""
+    policy = make_policy()
+    obs = torch.randn(20, 11)
+    plain, paired = (policy.act(obs, 12, torch.Generator().manual_seed(5), pairs)[0] for pairs in (0, 5))
+    mean = torch.cat((policy.action_mean(obs[:12], "base"), policy.action_mean(obs[12:], "adapted")))
+    assert torch.equal(plain[5:], paired[5:]) and not torch.equal(plain[:5], paired[:5])
+    torch.testing.assert_close((paired - mean)[:5], (paired - mean)[12:17], rtol=1e-4, atol=1e-5)
+    log_probs = policy.act(obs, 12, torch.Generator().manual_seed(5), 5)[1]
+    expected = Normal(mean, policy.log_std.exp()).log_prob(paired).sum(-1)
+    torch.testing.assert_close(log_probs, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("policy_name", ["base", "adapted"])
 def test_merged_actor_equals_the_policy(policy_name: str) -> None:
     policy = make_policy()

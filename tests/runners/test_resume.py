@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from dualfid_robot.runners.checkpoint import load_checkpoint
+from dualfid_robot.runners.checkpoint import load_checkpoint, save_checkpoint
 from dualfid_robot.runners.entry import ROOT
 from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.runners.trainer import Trainer
@@ -56,6 +57,56 @@ def assert_same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor
 def test_two_halves_give_the_same_bits_as_the_whole(compose_config: Callable[..., DictConfig], tmp_path: Path) -> None:
     config = compose_config(*SMALL_ANT, "simulator/low=mujoco_reduced")
     assert_same_bits(parameters_after(config, [6], tmp_path), parameters_after(config, [3, 3], tmp_path))
+
+
+@pytest.mark.parametrize("rule", ["transfer_gap", "placebo"])
+def test_rules_go_on_from_what_they_have_measured(
+    rule: str, compose_config: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    overrides = [setting for setting in SMALL_ANT if "rule" not in setting]
+    config = compose_config(*overrides, "simulator/low=mujoco_reduced", f"allocation={rule}")
+    assert_same_bits(parameters_after(config, [4], tmp_path), parameters_after(config, [2, 2], tmp_path))
+
+
+def test_measured_costs_go_on_too(compose_config: Callable[..., DictConfig], tmp_path: Path) -> None:
+    """What depends on seconds never repeats to the bit, but what is known of them is resumed exactly."""
+    small = ("task=Cartpole", "num_envs=64", "train.params.config.minibatch_size=1024", "simulator/low=mujoco_reduced")
+    config = compose_config(*small, "allocation=bias_variance_cost", "allocation.warmup_iterations=0")
+    saved, resumed = Trainer(Experiment(config)), Trainer(Experiment(config))
+    for _ in range(3):
+        saved.iterate()
+    saved.save(tmp_path / "state.pth")
+    resumed.resume(tmp_path / "state.pth")
+    signals = saved.filter.state_dict()
+    assert resumed.filter.state_dict() == pytest.approx(signals, rel=0.0, abs=0.0, nan_ok=True)
+    assert all(math.isfinite(signals[name]) for name in saved.allocator.rule.requires)
+    assert resumed.allocator.state_dict() == saved.allocator.state_dict()
+    for trainer in (saved, resumed):
+        trainer.close()
+
+
+def test_a_checkpoint_from_before_signals_were_kept_goes_on(
+    compose_config: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    """It held D and the number of iterations with the allocator."""
+    config = compose_config(*SMALL_ANT, "simulator/low=mujoco_reduced")
+    saved, resumed = Trainer(Experiment(config)), Trainer(Experiment(config))
+    for _ in range(3):
+        saved.iterate()
+    saved.save(tmp_path / "new.pth")
+    state = load_checkpoint(tmp_path / "new.pth")
+    signals = state.pop("signals")
+    del state["allocator"]["target"]
+    state["allocator"] |= {"divergence": signals["divergence"], "iteration": 3}
+    save_checkpoint(tmp_path / "old.pth", state)
+    resumed.resume(tmp_path / "old.pth")
+    for _ in range(2):
+        expected, metrics = saved.iterate(), resumed.iterate()
+        assert metrics["allocation/n_low"] == expected["allocation/n_low"]
+        assert metrics["allocation/divergence_smoothed"] == expected["allocation/divergence_smoothed"]
+        assert metrics["divergence/D"] == expected["divergence/D"]
+    for trainer in (saved, resumed):
+        trainer.close()
 
 
 def test_with_pybullet_a_loaded_run_goes_on_as_the_run_that_saved(

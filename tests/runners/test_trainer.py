@@ -86,6 +86,69 @@ def test_a_cost_bound_ends_the_run(compose_config: Callable[..., DictConfig], tm
     assert trainer.iteration < 100
 
 
+MOMENTS = {f"gradient/{name}" for name in ("bias_squared", "variance_low", "variance_high", "norm_squared")}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "measured"),
+    [
+        (("allocation=exponential",), set()),
+        (("allocation=bias_variance_cost",), MOMENTS),
+        (("allocation=transfer_gap",), {"divergence/high", "transfer_gap"}),
+        (("allocation=placebo",), {"divergence/placebo"}),
+        (("allocation=fixed", "train.params.config.loss_weighting=precision"), MOMENTS | {"loss_weight/low"}),
+    ],
+)
+def test_only_what_is_read_is_measured(
+    overrides: tuple[str, ...], measured: set[str], compose_config: Callable[..., DictConfig]
+) -> None:
+    trainer = Trainer(Experiment(compose_config(*SMALL, "allocation.warmup_iterations=0", *overrides)))
+    metrics = [trainer.iterate() for _ in range(2)]
+    trainer.close()
+    names = documented_metrics()
+    assert all(row.keys() - names == measured for row in metrics)
+    signals = trainer.filter.signals
+    assert signals.num_envs == 64 and signals.iteration == 2
+    required = trainer.allocator.rule.requires | trainer.algorithm.requires
+    assert all(math.isfinite(getattr(signals, name)) for name in required)
+    costs = [[row[f"seconds_per_env_step/{side}"] for row in metrics] for side in ("low", "high")]
+    assert [signals.cost_low, signals.cost_high] == pytest.approx([0.9 * first + 0.1 * last for first, last in costs])
+    assert 0.0 < signals.cost_learner < max(row["seconds_per_env_step/learner"] for row in metrics)
+
+
+def test_progress_is_that_of_iterations_or_of_cost(compose_config: Callable[..., DictConfig]) -> None:
+    trainer = Trainer(Experiment(compose_config(*SMALL, "max_iterations=4", "allocation=schedule")))
+    for iteration in range(1, 5):
+        trainer.iterate()
+        assert trainer.filter.signals.progress == iteration / 4
+    assert trainer.allocator.target == pytest.approx(0.1)
+    trainer.close()
+    trainer = Trainer(Experiment(compose_config(*SMALL, "max_iterations=1000", "max_cost=50")))
+    trainer.iterate()
+    assert 0.001 < trainer.filter.signals.progress <= trainer.cost_seconds / 50 < 1.0
+    trainer.close()
+
+
+def test_switch_jumps_between_two_iterations(compose_config: Callable[..., DictConfig]) -> None:
+    trainer = Trainer(Experiment(compose_config(*SMALL, "max_iterations=4", "allocation=switch")))
+    assert [trainer.iterate()["allocation/n_low"] for _ in range(4)] == [64, 64, 0, 0]
+    trainer.close()
+
+
+def test_replay_of_a_run(compose_config: Callable[..., DictConfig], tmp_path: Path) -> None:
+    run = (*SMALL, "max_iterations=4")
+    trainer = Trainer(Experiment(compose_config(*run, "allocation=schedule")))
+    trainer.train(_folder(tmp_path))
+    trainer.close()
+    log = tmp_path / "metrics.jsonl"
+    shares = [json.loads(line)["allocation/rho"] for line in log.read_text().splitlines()]
+    replay = ("allocation=replay", f"allocation.rule.file={log}", "allocation.rule.seed=0")
+    trainer = Trainer(Experiment(compose_config(*run, *replay)))
+    replayed = [trainer.iterate()["allocation/rho"] for _ in range(4)]
+    trainer.close()
+    assert replayed != shares and sorted(replayed) == pytest.approx(sorted(shares))
+
+
 def _folder(path: Path) -> Path:
     (path / "nn").mkdir()
     return path

@@ -1,8 +1,8 @@
-"""Allocation rules: how the low share follows from the divergence.
+"""Allocation rules: how the low share follows from what is measured.
 
-A rule is a frozen dataclass whose fields are its settings and whose ``__call__(divergence, iteration)`` returns the low
-share ρ in [0, 1]. A new one is one file here, decorated with ``@rule("its_name")``, and one YAML in cfg/allocation;
-every module of this package is imported, so it is found by name.
+A rule is a frozen dataclass whose fields are its settings and whose ``__call__(signals)`` returns the low share ρ in
+[0, 1]. A new one is one file here, decorated with ``@rule("its_name")``, and one YAML in cfg/allocation; every module
+of this package is imported, so it is found by name.
 """
 
 from __future__ import annotations
@@ -10,16 +10,23 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
+from dualfid_robot.algorithms.signals import MEASURED, Signals
 from dualfid_robot.settings import parse_settings, require
 
 
 class AllocationRule(Protocol):
-    """ρ = rule(divergence, iteration)."""
+    """ρ = rule(signals).
 
-    def __call__(self, divergence: float, iteration: int) -> float:
-        """Low share in [0, 1] for a divergence ≥ 0 (per action dimension) at an iteration ≥ 0."""
+    Attributes:
+        requires: names of the measurements (of ``Signals``) that the rule reads; only these are made.
+    """
+
+    requires: ClassVar[frozenset[str]]
+
+    def __call__(self, signals: Signals) -> float:
+        """Low share in [0, 1]; a measurement is NaN until it has been made once."""
         ...
 
 
@@ -31,6 +38,7 @@ def rule(name: str) -> Callable[[Rule], Rule]:
     """Class decorator: make an allocation rule known under a name."""
 
     def register(cls: Rule) -> Rule:
+        assert cls.requires <= MEASURED, f"{name} requires unknown signals: {sorted(cls.requires - MEASURED)}"
         RULES[name] = cls
         return cls
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from dualfid_robot.algorithms.rules import rule
+from dualfid_robot.algorithms.signals import Signals, known
 from dualfid_robot.settings import require_number
 
 
@@ -18,6 +20,7 @@ class InverseSigmoid:
     half where the exponential rule's default has it, D ≈ 0.17.
     """
 
+    requires: ClassVar[frozenset[str]] = frozenset({"divergence"})
     alpha: float = 17.0
     k: float = 20.0
 
@@ -25,7 +28,7 @@ class InverseSigmoid:
         require_number("alpha", self.alpha, 0.0, math.inf, open_low=True)
         require_number("k", self.k, 1.0, math.inf)
 
-    def __call__(self, divergence: float, iteration: int) -> float:
+    def __call__(self, signals: Signals) -> float:
         # exp(−x) instead of exp(x): a large divergence underflows to ρ = 0 instead of overflowing
-        decay = self.k * math.exp(-self.alpha * divergence)
+        decay = self.k * math.exp(-self.alpha * known(signals.divergence))
         return decay / (decay + 1.0)

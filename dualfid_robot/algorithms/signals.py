@@ -1,0 +1,98 @@
+"""What is measured in every iteration, and what of it an allocation rule or the update may know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Measured quantities, smoothed over iterations; NaN where one is not measured, or not yet.
+
+    Differences of second moments (b², ‖G‖², Ĝ) are unbiased estimates and so may be negative; whoever uses one takes
+    its ratio or its positive part. The sample that a variance refers to is one environment's rollout of T steps, since
+    the steps within it are correlated: a mean over n environments has the variance σ² / n.
+
+    Attributes:
+        divergence: D of the two policies on states visited in E_low, per action dimension.
+        divergence_high: the same on states visited in E_high.
+        divergence_placebo: the same between π_θ and π_{θ,φ0} with the placebo adapter φ0, on states of E_low.
+        transfer_gap: Ĝ / σ_A, what of the advantage in E_high is lost by acting there with π_θ.
+        bias_squared: b² = ‖E g_l − E g_h‖² of θ's policy gradients in the two fidelities.
+        variance_low, variance_high: σ_l², σ_h², trace of the covariance of one environment's gradient.
+        gradient_squared: ‖G_h‖² = ‖E g_h‖².
+        cost_low, cost_high: measured seconds per environment step of each simulator.
+        cost_learner: measured seconds per environment step of everything else.
+        iteration: iterations done.
+        progress: of the run, 0 at its beginning and 1 at its end.
+        num_envs: N, environments of both fidelities together.
+    """
+
+    divergence: float = math.nan
+    divergence_high: float = math.nan
+    divergence_placebo: float = math.nan
+    transfer_gap: float = math.nan
+    bias_squared: float = math.nan
+    variance_low: float = math.nan
+    variance_high: float = math.nan
+    gradient_squared: float = math.nan
+    cost_low: float = math.nan
+    cost_high: float = math.nan
+    cost_learner: float = math.nan
+    iteration: int = 0
+    progress: float = 0.0
+    num_envs: int = 0
+
+
+NOTHING_MEASURED = Signals()
+_UNSMOOTHED = ("iteration", "progress", "num_envs")
+MEASURED = frozenset(asdict(NOTHING_MEASURED)) - set(_UNSMOOTHED)
+"""Names of the signals that are measurements."""
+GRADIENT_MOMENTS = frozenset({"bias_squared", "variance_low", "variance_high", "gradient_squared"})
+COSTS = frozenset({"cost_low", "cost_high", "cost_learner"})
+
+
+def known(value: float, otherwise: float = 0.0) -> float:
+    """The value, or another one where it is NaN: not measured yet."""
+    return otherwise if math.isnan(value) else value
+
+
+class SignalFilter:
+    """Smooths measurements over iterations: x ← k · x + (1 − k) · x_measured; the first one stands as it is.
+
+    Args:
+        num_envs: N, of all processes together.
+        smoothing: k; 0 is no smoothing.
+
+    Attributes:
+        signals: the present values.
+    """
+
+    def __init__(self, num_envs: int, smoothing: float) -> None:
+        self.smoothing = smoothing
+        self.signals = Signals(num_envs=num_envs)
+
+    def update(self, measured: Mapping[str, float], iteration: int, progress: float) -> Signals:
+        """Take in an iteration's measurements, by the names of ``Signals``; what was not measured stays what it is.
+
+        Raises:
+            FloatingPointError: a measurement is not finite.
+        """
+        values: dict[str, Any] = {name: self._smoothed(name, value) for name, value in measured.items()}
+        self.signals = replace(self.signals, iteration=iteration, progress=progress, **values)
+        return self.signals
+
+    def _smoothed(self, name: str, value: float) -> float:
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the measured {name} is {value}: the policy itself is not finite")
+        last: float = getattr(self.signals, name)
+        return value if math.isnan(last) else self.smoothing * last + (1.0 - self.smoothing) * value
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self.signals)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.signals = replace(self.signals, **state)

@@ -1,0 +1,98 @@
+"""The configuration of a run, composed as train.py would compose it from the same settings."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+import tasks
+from dualfid_robot.runners.entry import CONFIG_DIR, register_simulators
+
+THREAD_SETTINGS = ("threads", "workers")  # what the engines call the number of their threads or processes
+
+
+@contextmanager
+def hydra_initialized() -> Iterator[GlobalHydra]:
+    """Hydra with train.py's groups: that of the entry point, where one runs, so that its `--config-dir` counts."""
+    if GlobalHydra.instance().is_initialized():
+        yield GlobalHydra.instance()
+    else:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            yield GlobalHydra.instance()
+
+
+def options(group: str) -> list[str]:
+    """The files of a group of settings."""
+    with hydra_initialized() as hydra_:
+        return sorted(hydra_.config_loader().get_group_options(group))
+
+
+@functools.lru_cache(maxsize=1)
+def _register(arguments: tuple[str, ...]) -> None:
+    """`register_simulators`, which reads a dozen files, once for runs that follow each other in the same task."""
+    register_simulators(arguments)
+
+
+def compose_run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> DictConfig:
+    """What `python train.py OVERRIDES` would train with, where the overrides name both simulators.
+
+    Args:
+        config_dirs: further folders of settings, each with the user's tasks beside it, as `--config-dir` names them.
+    """
+    _register(tuple(text for text in overrides if text.startswith(("task=", "sim_device="))))
+    tasks.__path__.extend(str(Path(folder).parent / "tasks") for folder in config_dirs)
+    search = [f"hydra.searchpath=[{','.join(quoted(f'file://{folder}') for folder in config_dirs)}]"]
+    with hydra_initialized():
+        return compose("config", [*(search if config_dirs else []), *overrides])
+
+
+def config_dirs() -> list[str]:
+    """What the running entry point's `--config-dir` names."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [str(Path(source.path).resolve()) for source in sources if source.provider == "command-line"]
+
+
+def quoted(text: str) -> str:
+    """A text in Hydra's notation, whatever stands in it."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def settle(overrides: Sequence[str], threads: int) -> tuple[DictConfig, list[str]]:
+    """A configuration, and the overrides that lead to it with everything that depends on the machine written out: the
+    low simulator that suits the task, and the simulators' threads.
+
+    Raises:
+        ConfigError, HydraException: something cannot be composed.
+    """
+    settled = list(overrides)
+    _register(tuple(text for text in settled if text.startswith(("task=", "sim_device="))))
+    with hydra_initialized():
+        cfg = compose("config", settled, return_hydra_config=True)
+        choices: dict[str, Any] = dict(cfg.hydra.runtime.choices)
+        if choices["simulator/low"] == "default":
+            from dualfid_robot.runners.default_low import default_low  # imports torch
+
+            settled.append(f"simulator/low={default_low(cfg.task)[0]}")
+        if choices["simulator/high"] == "default":
+            settled.append(f"simulator/high={cfg.simulator.high.engine}")  # the files of both defaults have their names
+        cfg = compose("config", settled) if len(settled) > len(overrides) else cfg
+    for side in ("low", "high"):
+        if OmegaConf.is_interpolation(cfg.simulator, side):  # it is the other side's
+            continue
+        for name in THREAD_SETTINGS:
+            if name in cfg.simulator[side]:
+                settled.append(f"simulator.{side}.{name}={threads}")
+                cfg.simulator[side][name] = threads
+    if "hydra" in cfg:
+        with open_dict(cfg):
+            del cfg["hydra"]
+    return cfg, settled

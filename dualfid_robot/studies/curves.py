@@ -1,0 +1,261 @@
+"""What a study's folder holds: its plan, its runs, and each run's return over measured cost and over samples."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.studies.run_folder import RunFolder
+
+ANY_GAP = "-"  # gap of a run that uses no low simulator: it stands in every gap that changes the low side only
+PLAN = "plan.json"
+REACHED = 0.8  # normalised score whose cost is asked for
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Return of the deployed policy in the high simulator, linear between the points of a run.
+
+    Attributes:
+        cost: (points,) measured seconds, ascending, from 0 (the untrained policy).
+        high_samples, low_samples: (points,) environment steps so far.
+        returns: (points,) mean over a point's episodes.
+    """
+
+    cost: np.ndarray
+    high_samples: np.ndarray
+    low_samples: np.ndarray
+    returns: np.ndarray
+
+    @classmethod
+    def of(cls, points: Sequence[dict[str, Any]]) -> Curve:
+        """The points of a `result.json`."""
+        names = ("cost_seconds", "high_samples", "low_samples", "return")
+        return cls(*(np.array([point[name] for point in points], dtype=float) for name in names))
+
+    def value_at(self, cost: np.ndarray | float) -> np.ndarray:
+        """Return at a cost; a run that ended earlier keeps its last policy."""
+        return np.interp(cost, self.cost, self.returns)
+
+    def value_at_high_samples(self, samples: np.ndarray | float) -> np.ndarray:
+        """Return after that many steps in the high simulator: of points at equal samples the last one, which has learnt
+        more in the low simulator."""
+        last = np.append(np.diff(self.high_samples) > 0, True)
+        return np.interp(samples, self.high_samples[last], self.returns[last])
+
+    def until(self, budget: float) -> Curve:
+        """The curve from cost 0 to a budget, where it has a point."""
+        cost = np.concatenate([[0.0], self.cost[(self.cost > 0) & (self.cost < budget)], [budget]])
+        columns = (np.interp(cost, self.cost, column) for column in (self.high_samples, self.low_samples, self.returns))
+        return Curve(cost, *columns)
+
+    def mean_until(self, budget: float) -> float:
+        """Area under the curve up to a budget, divided by the budget."""
+        part = self.until(budget)
+        return float(np.trapezoid(part.returns, part.cost) / budget)
+
+    def cost_to_reach(self, level: float, budget: float) -> float:
+        """Measured seconds until the return first is at a level; infinity where that is not within the budget."""
+        part = self.until(budget)
+        reached = np.flatnonzero(part.returns >= level)
+        if not reached.size:
+            return float("inf")
+        after = int(reached[0])
+        if after == 0:
+            return 0.0
+        (x0, x1), (y0, y1) = part.cost[after - 1 : after + 1], part.returns[after - 1 : after + 1]
+        return float(x0 + (x1 - x0) * (level - y0) / (y1 - y0))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a study.
+
+    Attributes:
+        gap: `ANY_GAP` where the run uses no low simulator and the gap changes nothing else.
+        budget: measured seconds; reference: whether it only sets the scale of returns.
+        status: finished, failed, or missing (not begun, or not yet done).
+        error: of a failed run; wall_seconds: 0 where unknown.
+        curve: of a finished run. means: its log's means.
+        machine: where it ran, and versions.
+    """
+
+    id: str
+    task: str
+    method: str
+    gap: str
+    budget: float
+    seed: int
+    reference: bool
+    status: str = "missing"
+    error: str = ""
+    wall_seconds: float = 0.0
+    curve: Curve | None = None
+    means: dict[str, float] | None = None
+    machine: dict[str, Any] | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "finished"
+
+    @property
+    def measured(self) -> Curve:
+        """The curve of a finished run."""
+        assert self.curve is not None, f"{self.id} is {self.status}"
+        return self.curve
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place in which methods are compared: one task in one gap at one budget of measured seconds."""
+
+    task: str
+    gap: str
+    budget: float
+
+    def __str__(self) -> str:
+        return f"{self.task}, {self.gap}, {self.budget:g} s"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Normalised score (J - J_untrained)/(J_reference - J_untrained) in one task with one target.
+
+    Attributes:
+        untrained: mean return at cost 0 of all runs there; reference: mean final return of the reference runs, NaN
+            without any.
+    """
+
+    untrained: float
+    reference: float
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a reference that has learnt anything; else scores are raw returns."""
+        return bool(self.reference > self.untrained)
+
+    def __call__(self, returns: np.ndarray) -> np.ndarray:
+        return (returns - self.untrained) / (self.reference - self.untrained) if self.known else np.asarray(returns)
+
+    @property
+    def reached(self) -> float:
+        """The return whose normalised score is `REACHED`; NaN without a scale."""
+        return self.untrained + REACHED * (self.reference - self.untrained) if self.known else float("nan")
+
+
+class Study:
+    """A study's folder, read once.
+
+    Attributes:
+        plan: plan.json; runs: all that are planned or begun, in the plan's order.
+        tasks, methods, gaps: names in the plan's order; cells: where methods are compared.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read a folder that study.py writes, whole or partly done.
+
+        Raises:
+            ConfigError: it holds no plan.
+        """
+        self.folder = folder
+        if not (folder / PLAN).is_file():
+            raise ConfigError(f"{folder}: no folder of a study ({PLAN} is missing)")
+        self.plan: dict[str, Any] = json.loads((folder / PLAN).read_text())
+        self.tasks = list(self.plan["tasks"])
+        self.methods = [str(method) for method in self.plan["methods"]]
+        self.gaps = [str(gap["name"]) for gap in self.plan["gaps"]]
+        self._low_only = {gap["name"] for gap in self.plan["gaps"] if gap["changes"] == "low"}
+        self.runs = _read_runs(folder, self.plan)
+        self.cells = [
+            Cell(task, str(gap), float(budget))
+            for task, own in self.plan["tasks"].items()
+            for gap in own["gaps"]
+            for budget in own["budgets"]
+        ]
+        compared = [run for run in self.runs if not run.reference]
+        self._there = {
+            cell: [run for run in compared if run.budget == cell.budget and self._stands_in(run, cell.task, cell.gap)]
+            for cell in self.cells
+        }
+
+    def _stands_in(self, run: Run, task: str, gap: str) -> bool:
+        """Whether a run was made in a task with the target and the low simulator of a gap."""
+        return run.task == task and (run.gap == gap or (run.gap == ANY_GAP and gap in self._low_only))
+
+    def planned(self, cell: Cell, method: str | None = None) -> list[Run]:
+        """The runs of a cell, of one method or of all, finished or not; no reference runs."""
+        return [run for run in self._there[cell] if method is None or run.method == method]
+
+    def finished(self, cell: Cell, method: str) -> list[Run]:
+        """A method's finished runs in a cell, by seed."""
+        return sorted((run for run in self.planned(cell, method) if run.finished), key=lambda run: run.seed)
+
+    def scale(self, cell: Cell) -> Scale:
+        """How returns are normalised there. Gaps that change the low side only have one target, hence one scale."""
+        if cell.gap in self._low_only:
+            there = [run for run in self.runs if run.task == cell.task and run.gap in (*self._low_only, ANY_GAP)]
+        else:
+            there = [run for run in self.runs if run.task == cell.task and run.gap == cell.gap]
+        curves = [run.curve for run in there if run.curve is not None]
+        untrained = [curve.returns[0] for curve in curves]
+        references = [run for run in there if run.reference and run.curve is not None]
+        largest = max((run.budget for run in references), default=0.0)
+        finals = [run.measured.returns[-1] for run in references if run.budget == largest]
+        return Scale(_mean(untrained), _mean(finals))
+
+
+def rho_over_cost(study: Study, run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Measured seconds and the low simulator's share of environments in a run's iterations; empty without a log."""
+    cost, rho = [], []
+    path = RunFolder(study.folder / "runs" / run.id).metrics
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:  # a killed run may leave half a line
+            break
+        if "allocation/rho" in row:
+            cost.append(row["cost_seconds"])
+            rho.append(row["allocation/rho"])
+    return np.array(cost, dtype=float), np.array(rho, dtype=float)
+
+
+def _read_runs(folder: Path, plan: dict[str, Any]) -> list[Run]:
+    planned = {str(run["id"]): run for run in plan.get("runs", ())}
+    for path in sorted((folder / "runs").glob("*/run.json")):
+        planned.setdefault(path.parent.name, RunFolder(path.parent).description())
+    return [_read_run(folder / "runs" / name, name, described) for name, described in planned.items()]
+
+
+def _read_run(folder: Path, name: str, described: dict[str, Any]) -> Run:
+    run = Run(
+        id=name,
+        task=str(described["task"]),
+        method=str(described["method"]),
+        gap=str(described["gap"]),
+        budget=float(described["budget"]),
+        seed=int(described["seed"]),
+        reference=bool(described["reference"]),
+    )
+    result = RunFolder(folder).result()
+    if result is None:
+        return run
+    wall_seconds = float(result.get("wall_seconds") or 0.0)
+    ended = dataclasses.replace(run, status="failed", wall_seconds=wall_seconds, machine=result.get("machine"))
+    if result["status"] != "finished":
+        return dataclasses.replace(ended, error=str(result.get("error") or "no reason given"))
+    curve = Curve.of(result["curve"])
+    if not np.isfinite(curve.returns).all():
+        return dataclasses.replace(ended, error="returns are not finite")
+    means = {key: float("nan") if value is None else float(value) for key, value in result["means"].items()}
+    return dataclasses.replace(ended, status="finished", curve=curve, means=means)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")

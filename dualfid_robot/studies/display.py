@@ -1,0 +1,144 @@
+"""How far a study has come, read from its runs' folders."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+
+from dualfid_robot.studies.run_folder import RunFolder, Status
+
+_TERMINAL_INTERVAL, _LINE_INTERVAL = 2.0, 30.0  # s between looks at the folders
+
+
+@dataclass(frozen=True)
+class RunningRun:
+    """One that is running now.
+
+    Attributes:
+        cost, budget: s.
+        last_return: mean return of the last episodes in training, high where there is one; None before the first.
+    """
+
+    id: str
+    cost: float
+    budget: float
+    last_return: float | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a study stands.
+
+    Attributes:
+        counts: runs by status.
+        cost: s of measured cost that have been spent; remaining: s that the plan still asks for.
+    """
+
+    counts: dict[Status, int]
+    running: list[RunningRun]
+    cost: float
+    remaining: float
+
+
+class ProgressReader:
+    """Reads the folders; a run that has ended is read once."""
+
+    def __init__(self, folders: Mapping[str, tuple[RunFolder, float]]) -> None:
+        """
+        Args:
+            folders: by id, a run's folder and budget, s.
+        """
+        self._open = dict(folders)
+        self._counts: dict[Status, int] = {"finished": 0, "failed": 0}
+        self._cost = 0.0
+
+    def read(self) -> Progress:
+        """Where the study stands now."""
+        counts: dict[Status, int] = {"running": 0, "pending": 0}
+        running, cost, remaining = [], 0.0, 0.0
+        for run, (folder, budget) in list(self._open.items()):
+            status = folder.status()
+            if status in ("finished", "failed"):
+                self._counts[status] += 1
+                self._cost += budget
+                del self._open[run]
+                continue
+            counts[status] += 1
+            metrics = folder.last_metrics()
+            spent = min(metrics.get("cost_seconds", 0.0), budget)
+            cost += spent
+            remaining += budget - spent
+            if status == "running":
+                last = metrics.get("return/high", metrics.get("return/low"))
+                running.append(RunningRun(run, spent, budget, last))
+        return Progress(self._counts | counts, running, self._cost + cost, remaining)
+
+
+class StudyDisplay:
+    """A panel that is redrawn in a terminal, elsewhere a line now and then, by a thread of its own."""
+
+    def __init__(self, title: str, folders: Mapping[str, tuple[RunFolder, float]]) -> None:
+        """
+        Args:
+            folders: by id, a run's folder and budget, s.
+        """
+        self.console = Console()
+        self._title = title
+        self._reader = ProgressReader(folders)
+        self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        self._started = time.monotonic()
+        self._first = self._reader.read()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+
+    def __enter__(self) -> StudyDisplay:
+        if self._live is not None:
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._show()
+        if self._live is not None:
+            self._live.stop()
+
+    def _loop(self) -> None:
+        while not self._ended.wait(_TERMINAL_INTERVAL if self._live is not None else _LINE_INTERVAL):
+            self._show()
+
+    def _show(self) -> None:
+        progress = self._reader.read()
+        line = self._line(progress)
+        if self._live is None:
+            self.console.print(line, soft_wrap=True, highlight=False)
+            return
+        table = Table.grid(padding=(0, 2))
+        for run in progress.running:
+            value = "-" if run.last_return is None else f"{run.last_return:.4g}"
+            table.add_row(run.id, f"{run.cost:.0f} / {run.budget:.0f} s", f"return {value}")
+        self._live.update(Panel(Group(line, table), title=f"study {self._title}", expand=False), refresh=True)
+
+    def _line(self, progress: Progress) -> str:
+        counts = progress.counts
+        text = ", ".join(f"{counts[status]} {status}" for status in ("finished", "failed", "running", "pending"))
+        pace = (progress.cost - self._first.cost) / (time.monotonic() - self._started)  # s of cost per second
+        left = f"{_duration(progress.remaining / pace)} left" if pace > 0.0 else "time left unknown"
+        return f"{text} | {progress.cost:.0f} of {progress.cost + progress.remaining:.0f} s of cost | {left}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

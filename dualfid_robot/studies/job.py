@@ -1,0 +1,231 @@
+"""One run of a study in a process of its own: `python -m dualfid_robot.studies.job studies/<name>/runs/<id>`.
+
+Goes on from the run's checkpoint, where it has one. Exit status: 0 finished, STOPPED by a signal and saved; anything
+else is a failure, of which the launcher makes the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import faulthandler
+import json
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dualfid_robot.studies.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from dualfid_robot.runners.trainer import Trainer
+
+STOPPED = 3
+_WATCH_INTERVAL = 1.0  # s
+_SIDES = ("low", "high")
+_MEANS = {"allocation/rho": "rho", "divergence/D": "divergence"}  # metrics of which the result holds the mean
+
+
+class Totals:
+    """Sums over a run's iterations, from the trainer's metrics."""
+
+    def __init__(self) -> None:
+        self.samples = dict.fromkeys(_SIDES, 0)
+        self._all_samples = 0.0
+        self._seconds = dict.fromkeys((*_SIDES, "learner"), 0.0)
+        self._sums: dict[str, list[float]] = {}
+
+    def add(self, metrics: dict[str, float]) -> None:
+        """Take in an iteration."""
+        samples, self._all_samples = metrics["samples"] - self._all_samples, metrics["samples"]
+        n = {side: metrics[f"allocation/n_{side}"] for side in _SIDES}
+        for side in _SIDES:
+            self.samples[side] += round(samples * n[side] / sum(n.values()))
+        for part in self._seconds:
+            self._seconds[part] += metrics[f"seconds/{part}"]
+        for key, name in _MEANS.items():
+            if key in metrics:
+                self._sums.setdefault(name, []).append(metrics[key])
+
+    def means(self) -> dict[str, float]:
+        """`rho` and `divergence` over the iterations; `cost_low`, `cost_high` and `cost_learner` in seconds per
+        environment step of that simulator and of both; `seconds_low`, `seconds_high` and `seconds_learner` in all.
+        """
+        means = {name: sum(values) / len(values) for name, values in self._sums.items()}
+        steps = self.samples | {"learner": sum(self.samples.values())}
+        means |= {f"cost_{part}": self._seconds[part] / steps[part] for part in steps if steps[part]}
+        return means | {f"seconds_{part}": seconds for part, seconds in self._seconds.items()}
+
+
+class Job:
+    """A run that trains until its budget is spent and is evaluated on its way.
+
+    The curve's points are taken after the first iterations whose cost reaches 0, 1/points, 2/points, … of the budget.
+    After each the run is saved; it goes on from there when it is killed. Evaluation is no cost.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        from dualfid_robot.runners.experiment import Experiment
+        from dualfid_robot.runners.trainer import Trainer
+        from dualfid_robot.studies.configuration import compose_run
+
+        self._started = time.monotonic()
+        self.folder = folder
+        self._run = folder.description()
+        self._evaluation = self._run["evaluation"]
+        self.trainer: Trainer = Trainer(Experiment(compose_run(self._run["overrides"], self._run["config_dirs"])))
+        self.totals = Totals()
+        self.curve: list[dict[str, Any]] = []
+        self._resumed_at: dict[str, float] | None = None
+        self._wall_seconds = 0.0
+        if folder.checkpoint.is_file():
+            self._resume()
+
+    def _resume(self) -> None:
+        partial = self.folder.partial()
+        self.trainer.resume(self.folder.checkpoint)
+        self._wall_seconds = partial["wall_seconds"]
+        self.curve = [point for point in partial["curve"] if point["iteration"] <= self.trainer.iteration]
+        self._resumed_at = {
+            "iteration": self.trainer.iteration,
+            "samples": self.trainer.samples,
+            "cost_seconds": self.trainer.cost_seconds,
+        }
+
+    def run(self) -> int:
+        """Train to the end, or until a signal comes; the exit status."""
+        from dualfid_robot.runners.interrupt import Interrupt
+        from dualfid_robot.runners.run_log import RunLog
+
+        trainer, budget = self.trainer, self._run["budget"]
+        with Interrupt() as interrupt:
+            log = RunLog(self.folder.path, trainer.experiment.settings, self._resumed_at)
+            try:
+                if self._resumed_at is not None:
+                    for line in self.folder.metrics.read_text().splitlines():
+                        self.totals.add(json.loads(line))
+                if not self.curve:
+                    self._take_point()
+                while trainer.cost_seconds < budget and not interrupt.requested:
+                    metrics = trainer.iterate()
+                    log.write(metrics)
+                    self.totals.add(metrics)
+                    if self._due():
+                        self._take_point()
+                        trainer.save(self.folder.checkpoint)
+                if trainer.cost_seconds < budget:
+                    trainer.save(self.folder.checkpoint)
+                    self.folder.save_partial(self.curve, self._wall())
+                    print(f"{interrupt.name}: saved after iteration {trainer.iteration}")
+                    return STOPPED
+            finally:
+                log.close()
+                trainer.close()
+        self.folder.finish(
+            {
+                "status": "finished",
+                "error": None,
+                "wall_seconds": self._wall(),
+                "curve": self.curve,
+                "means": self.totals.means(),
+                "machine": machine(),
+            }
+        )
+        return 0
+
+    def _due(self) -> bool:
+        """Whether the cost has passed another of the evenly spaced points since the curve's last one."""
+        points, budget = self._evaluation["points"], self._run["budget"]
+        passed, before = (int(cost * points / budget) for cost in (self.trainer.cost_seconds, self._last_cost()))
+        return passed > before
+
+    def _last_cost(self) -> float:
+        cost: float = self.curve[-1]["cost_seconds"]
+        return cost
+
+    def _wall(self) -> float:
+        return self._wall_seconds + time.monotonic() - self._started
+
+    def _take_point(self) -> None:
+        """Evaluate the deployed policy, deterministic, in this run's own E_high."""
+        from dualfid_robot.runners.agents import policy_agent
+        from dualfid_robot.runners.evaluation import evaluate
+
+        trainer, experiment = self.trainer, self.trainer.experiment
+        pool = experiment.make_pool(
+            experiment.settings["simulator"]["high"], self._evaluation["episodes"], self._evaluation["seed"]
+        )
+        try:
+            result = evaluate(policy_agent(copy.deepcopy(trainer.policy), "adapted"), pool)
+        finally:
+            pool.simulator.close()
+        figure = {name: float(values.mean()) for name, values in result.measures.items()}
+        figure |= {f"{name}_at_end": float(values.mean()) for name, values in result.final_measures.items()}
+        self.curve.append(
+            {
+                "cost_seconds": trainer.cost_seconds,
+                "high_samples": self.totals.samples["high"],
+                "low_samples": self.totals.samples["low"],
+                "iteration": trainer.iteration,
+                "return": result.mean,
+                "returns": result.returns.tolist(),
+                "episode_length": float(result.lengths.mean()),
+                "figure": figure,
+            }
+        )
+        self.folder.save_partial(self.curve, self._wall())
+
+
+def machine() -> dict[str, Any]:
+    """What the run was measured on."""
+    from dualfid_robot.runners.run_log import versions
+
+    return {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "versions": versions(),
+    }
+
+
+def _processor() -> str:
+    """The processor's model, where the system says it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _stop_with(parent: int) -> None:
+    """Ask this process to stop, as a signal does, when the process that started it is gone."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_INTERVAL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="the run's folder")
+    parser.add_argument("--parent", type=int, help="process without which this one shall stop")
+    arguments = parser.parse_args()
+    folder = RunFolder(arguments.folder)
+    os.environ["OMP_NUM_THREADS"] = str(folder.description()["threads"])  # before torch is imported
+    faulthandler.enable()
+    if arguments.parent is not None:
+        _stop_with(arguments.parent)
+    with folder.locked():
+        if folder.result() is not None:  # the one that held the lock has finished it
+            return 0
+        return Job(folder).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""What study.py does: check the plan, launch one Hydra job for each run that has not ended, and write the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import importlib.util
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.runners.entry import ROOT
+from dualfid_robot.runners.interrupt import Interrupt
+from dualfid_robot.studies.configuration import config_dirs, quoted
+from dualfid_robot.studies.display import StudyDisplay
+from dualfid_robot.studies.job import STOPPED
+from dualfid_robot.studies.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from dualfid_robot.studies.plan import Run, Study
+
+_PACKAGES = {"joblib": "hydra_joblib_launcher", "submitit": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
+_EXTRAS = {"joblib": "study", "submitit": "slurm", "ray": "ray"}  # of setup.py
+_STOP = "stop"  # the file that asks all jobs of a study to stop, on whatever machine they are
+_POLL_INTERVAL = 0.5  # s
+_GRACE = 120.0  # s for a run to end, after its iteration or evaluation
+_LOG_LINES = 15
+_STOPPED = (0, STOPPED, -signal.SIGTERM, -signal.SIGINT)  # the signals: while it was starting
+
+
+def require_launcher(arguments: Sequence[str]) -> None:
+    """Refuse a launcher whose plugin is not installed, before Hydra says the same without what to install.
+
+    Args:
+        arguments: of the command line.
+    """
+    chosen = [text.partition("=")[2] for text in arguments if text.startswith("hydra/launcher=")]
+    name = chosen[-1] if chosen else "joblib"
+    plugin = name.partition("_")[0]
+    if plugin in _PACKAGES and importlib.util.find_spec(f"hydra_plugins.{_PACKAGES[plugin]}") is None:
+        raise ConfigError(
+            f"hydra/launcher={name}: {_PACKAGES[plugin].replace('_', '-')} is not installed; "
+            f"pip install dualfid_robot[{_EXTRAS[plugin]}], or take hydra/launcher=basic, one run at a time"
+        )
+
+
+def launch_study(cfg: DictConfig) -> None:
+    """Run what is left of a study, then write its report.
+
+    Raises:
+        ConfigError: names what is wrong, before anything runs.
+    """
+    from dualfid_robot.studies.plan import Study, parse_plan
+    from dualfid_robot.studies.report import build_report
+
+    console = Console()
+    choice = str(HydraConfig.get().runtime.choices["study"])
+    name = str(cfg.name or choice)
+    folder = (Path(cfg.folder) / name).resolve()
+    if not cfg.report_only:
+        plan = parse_plan(cast(dict[str, Any], OmegaConf.to_container(cfg.study, resolve=True)))
+        _say(console, f"study {name}: composing and checking every run")
+        study = Study(name, plan, folder)
+        with _locked(folder):
+            pending = _prepare(study, bool(cfg.retry_failed), console)
+            if pending and not _launch(study, choice, pending):
+                _say(console, "stopped, and saved what there is; the same command goes on")
+                return
+            _say_failures(study, console)
+    elif not (folder / "plan.json").is_file():
+        raise ConfigError(f"report_only=True: there is no study in {folder}")
+    _say(console, f"report: {build_report(folder)}")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Only one process runs a study."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"name={folder.name}: another process is running the study in {folder}") from error
+        yield
+
+
+def _prepare(study: Study, retry_failed: bool, console: Console) -> list[Run]:
+    """Write the plan and what its runs are; the runs that have not ended, in the plan's order."""
+    (study.folder / _STOP).unlink(missing_ok=True)
+    existing = {path.name for path in (study.folder / "runs").glob("*")}
+    pending, counts = [], {"finished": 0, "failed": 0}
+    plan = study.plan
+    for run in study.runs:
+        folder = study.folder_of(run)
+        result = folder.result()
+        if result is not None and (result["status"] == "finished" or not retry_failed):
+            counts[result["status"]] += 1
+            continue
+        if result is not None:
+            folder.forget_result()
+        folder.unmark_running()
+        timeout = plan.timeout if plan.timeout is not None else 600.0 + 5.0 * run.budget
+        common = {
+            "evaluation": dataclasses.asdict(plan.evaluation),
+            "threads": plan.threads,
+            "config_dirs": config_dirs(),
+        }
+        folder.describe(run.description() | common | {"timeout": timeout})
+        pending.append(run)
+    (study.folder / "plan.json").write_text(json.dumps(study.description(), indent=1) + "\n")
+    ids = {run.id for run in study.runs}
+    text = f"study {study.name}: {len(ids)} runs: {counts['finished']} finished, {counts['failed']} failed"
+    text += f", {len(pending)} to run"
+    if existing:
+        text += f", of which {len(ids - existing)} are new in the plan"
+    if existing - ids:
+        text += f"; {len(existing - ids)} in the folder are of another plan and left as they are"
+    _say(console, text)
+    return pending
+
+
+def _say_failures(study: Study, console: Console) -> None:
+    for run in study.runs:
+        result = study.folder_of(run).result()
+        if result is not None and result["status"] == "failed":
+            _say(
+                console, f"failed: {run.id}: {result['error'].splitlines()[-1] if result['error'] else 'said nothing'}"
+            )
+
+
+def chains(pending: Sequence[Run]) -> list[list[str]]:
+    """Ids by job: a run by itself, with those behind it that replay it."""
+    jobs: dict[str, list[str]] = {run.id: [run.id] for run in pending}
+    for run in pending:
+        if run.replays in jobs:
+            jobs[run.replays].append(run.id)
+            del jobs[run.id]
+    return list(jobs.values())
+
+
+class _StudyInterrupt(Interrupt):
+    """The first signal asks all jobs of a study to stop."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._file = folder / _STOP
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        super()._handle(number, frame)
+        self._file.touch()
+
+
+def _launch(study: Study, choice: str, pending: Sequence[Run]) -> bool:
+    """Hand the runs to the configured launcher and wait; False where a signal has stopped them.
+
+    Args:
+        choice: the file of cfg/study.
+    """
+    for noisy in ("hydra_plugins", "hydra._internal.core_plugins"):  # a line for every job
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    hydra_, job = GlobalHydra.instance().hydra, HydraConfig.get()
+    assert hydra_ is not None
+    settings = [f"hydra.sweep.dir={quoted(str(study.folder / 'jobs'))}"]
+    settings += [text for text in job.overrides.hydra if not text.startswith("hydra.mode=")]
+    config = hydra_.compose_config(
+        job.job.config_name, [*settings, f"study={choice}"], RunMode.MULTIRUN, with_log_configuration=False
+    )
+    context = HydraContext(config_loader=hydra_.config_loader, callbacks=Callbacks(config))
+    launcher = Plugins.instance().instantiate_launcher(context, run_job, config)
+    common = [f"study={choice}", f"+job.folder={quoted(str(study.folder))}", f"+job.study_process={os.getpid()}"]
+    jobs = [[*common, f"+job.runs=[{','.join(ids)}]"] for ids in chains(pending)]
+    with _StudyInterrupt(study.folder) as interrupt:
+        folders = {run.id: (study.folder_of(run), run.budget) for run in study.runs}
+        try:
+            with StudyDisplay(study.name, folders):
+                returned = launcher.launch(jobs, initial_job_idx=0)
+        except Exception:
+            if not interrupt.requested:  # a signal may also have reached and ended the launcher's own workers
+                raise
+            return False
+    return not interrupt.requested and _all_done(returned)
+
+
+def _all_done(returned: Sequence[JobReturn]) -> bool:
+    """Raise what has gone wrong in a launcher's own job; what goes wrong in a run is in its result."""
+    return all(job.return_value is not None for job in returned if job.status != JobStatus.UNKNOWN)
+
+
+def run_job(cfg: DictConfig) -> list[str]:
+    """A Hydra job, in whatever process and on whatever machine the launcher has put it: its runs one after the other.
+
+    Returns:
+        The status of each.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C also comes here; the study's process acts
+    study = Path(cfg.job.folder)
+    alive = _Alive(study / _STOP, cfg.job.study_process)
+    return [_run_one(RunFolder(study / "runs" / run), alive) for run in cfg.job.runs]
+
+
+class _Alive:
+    """Whether a study goes on: nobody has asked it to stop, and its process, where that has started this one, runs."""
+
+    def __init__(self, stop: Path, study_process: int) -> None:
+        self._stop = stop
+        self._parent = study_process if os.getppid() == study_process else None
+
+    def __bool__(self) -> bool:
+        return not self._stop.exists() and (self._parent is None or os.getppid() == self._parent)
+
+
+def _run_one(folder: RunFolder, alive: _Alive) -> str:
+    if not alive:
+        return "stopped"
+    run = folder.description()
+    if run["replays"]:
+        replayed = RunFolder(folder.path.with_name(run["replays"]))
+        if replayed.status() != "finished":
+            return _fail(folder, f"the run that it replays, {replayed.path.name}, has not finished")
+    folder.mark_running()
+    try:
+        error = _execute(folder, run["timeout"], alive)
+    finally:
+        folder.unmark_running()
+    if folder.result() is not None:
+        return "finished"
+    return "stopped" if error is None else _fail(folder, error)
+
+
+def _execute(folder: RunFolder, timeout: float, alive: _Alive) -> str | None:
+    """Run a run's process to its end; why it has failed, or None where it has finished or stopped."""
+    command = [sys.executable, "-m", "dualfid_robot.studies.job", str(folder.path), "--parent", str(os.getpid())]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    started = time.monotonic()
+    with folder.log.open("a") as log:
+        # A session of its own: a terminal's Ctrl-C reaches the study's process alone, which tells this one.
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        try:
+            while process.poll() is None:
+                time.sleep(_POLL_INTERVAL)
+                if time.monotonic() - started > timeout:
+                    return f"ended after {timeout:g} s of wall time"
+                if not alive:
+                    _end(process)
+                    return None
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if process.returncode in _STOPPED:
+        return None
+    if process.returncode < 0:
+        return f"ended by {signal.Signals(-process.returncode).name}\n{folder.last_lines(_LOG_LINES)}"
+    return folder.last_lines(_LOG_LINES)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Let a run save what it has."""
+    process.terminate()
+    try:
+        process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _fail(folder: RunFolder, error: str) -> str:
+    partial = folder.partial()
+    folder.finish({"status": "failed", "error": error, **partial, "means": {}, "machine": {}})
+    return "failed"
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False)

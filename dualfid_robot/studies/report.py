@@ -1,0 +1,280 @@
+"""A study's report: one HTML page that needs nothing else, and the same figures as CSV, JSON and a Markdown table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from dualfid_robot.studies import figures, statistics
+from dualfid_robot.studies.curves import Run, Study
+from dualfid_robot.studies.run_folder import RunFolder
+from dualfid_robot.studies.statistics import Estimate
+from dualfid_robot.studies.summary import FINETUNE, HIGH_ONLY, SIDES, Contrast, Row, Scope, Summary
+
+REPORT, SUMMARY_FIGURE = "report.html", "summary.png"
+_NONE = "–"
+_HEADERS = (
+    *("method", "runs", "final score", "return", "mean score", "cost to 80%", f"P(> {HIGH_ONLY})", f"P(> {FINETUNE})"),
+    *("negative transfer", "ρ", "D", "low / high / learner", "learner overhead"),
+)
+_CONTRAST_HEADERS = (
+    *("contrast", "places", "P(first > second)", "same seeds only", "difference of scores"),
+    *("p", "p, Holm"),
+)
+
+
+def build_report(folder: Path, repetitions: int = statistics.REPETITIONS) -> Path:
+    """Write report.html, data/curves.csv, data/summary.csv, data/summary.json and data/summary.png of a study's folder.
+
+    The study may be only partly done: what is missing is said there.
+
+    Returns:
+        the page.
+    """
+    summary = Summary(Study(folder), repetitions)
+    tables = [(scope, summary.rows(scope)) for scope in summary.scopes()]
+    contrasts = summary.contrasts()
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    _write_csv(data / "curves.csv", curve_rows(summary.study))
+    flat = [flat_row(scope, row) for scope, rows in tables for row in rows]
+    _write_csv(data / "summary.csv", flat)
+    (data / "summary.json").write_text(json.dumps(_finite(_as_json(summary, flat, contrasts)), indent=1) + "\n")
+    page = _template().render(_page(summary, tables, contrasts, data))
+    (folder / REPORT).write_text(page)
+    return folder / REPORT
+
+
+def summary_table_markdown(folder: Path, repetitions: int = statistics.REPETITIONS) -> str:
+    """The table over all tasks and gaps, and the primary contrasts, for a README."""
+    summary = Summary(Study(folder), repetitions)
+    scope = summary.everything
+    lines = [
+        f"| {' | '.join(_headers(scope))} |",
+        f"|{'|'.join(['---'] * len(_headers(scope)))}|",
+        *(f"| {' | '.join(_texts(scope, row))} |" for row in summary.rows(scope)),
+    ]
+    contrasts = summary.contrasts()
+    if contrasts:
+        lines += ["", f"| {' | '.join(_CONTRAST_HEADERS)} |", f"|{'|'.join(['---'] * len(_CONTRAST_HEADERS))}|"]
+        lines += [f"| {' | '.join(_contrast_texts(contrast))} |" for contrast in contrasts]
+    return "\n".join(lines) + "\n"
+
+
+def curve_rows(study: Study) -> Iterable[dict[str, Any]]:
+    """A row per finished run and point of its curve."""
+    for run in study.runs:
+        if run.curve is None:
+            continue
+        columns = (run.curve.cost, run.curve.high_samples, run.curve.low_samples, run.curve.returns)
+        for cost, high, low, value in zip(*(column.tolist() for column in columns), strict=True):
+            yield {
+                **{"run": run.id, "task": run.task, "method": run.method, "gap": run.gap, "budget": run.budget},
+                **{"seed": run.seed, "reference": run.reference},
+                **{"cost_seconds": cost, "high_samples": high, "low_samples": low, "return": value},
+            }
+
+
+def flat_row(scope: Scope, row: Row) -> dict[str, Any]:
+    """A row of data/summary.csv; an estimate stands as itself, `_low` and `_high`."""
+    found: dict[str, Any] = {"scope": scope.key, "scope_cells": len(scope.cells)}
+    for name, value in vars(row).items():
+        if name == "shares":
+            found |= {f"share_{side}": value[side] for side in SIDES}
+        elif isinstance(value, Estimate) or name.startswith("over_"):
+            estimate = value or Estimate(math.nan)
+            found |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        else:
+            found[name] = value
+    return found
+
+
+def _as_json(summary: Summary, flat: list[dict[str, Any]], contrasts: Sequence[Contrast]) -> dict[str, Any]:
+    study = summary.study
+    scales = {str(cell): summary.scale(cell) for cell in study.cells}
+    return {
+        "plan": study.plan,
+        "runs": {
+            status: sum(run.status == status for run in study.runs) for status in ("finished", "failed", "missing")
+        },
+        "wall_seconds": sum(run.wall_seconds for run in study.runs),
+        "machines": _machines(study.runs),
+        "bootstrap_repetitions": summary.repetitions,
+        "scales": {name: vars(scale) for name, scale in scales.items()},
+        "rows": flat,
+        "contrasts": [
+            {key: vars(value) if isinstance(value, Estimate) else value for key, value in vars(contrast).items()}
+            for contrast in contrasts
+        ],
+    }
+
+
+def _page(
+    summary: Summary, tables: Sequence[tuple[Scope, list[Row]]], contrasts: Sequence[Contrast], data: Path
+) -> dict[str, Any]:
+    """What the template shows."""
+    study = summary.study
+    by_cells = {scope.cells: (scope, rows) for scope, rows in tables}
+    tasks = [tuple(cell for cell in study.cells if cell.task == task) for task in study.tasks]
+    overview = [by_cells[cells] for cells in dict.fromkeys([*tasks, tuple(study.cells)])]
+    figure = figures.final_and_area(summary, overview)
+    if figure is not None:
+        (data / SUMMARY_FIGURE).write_bytes(figures.png(figure))
+    cells = [
+        {
+            "title": scope.title,
+            "scale": summary.scale(scope.cells[0]),
+            "table": _table(scope, rows),
+            "curves": _image(figures.curves(summary, scope.cells[0])),
+            "each": _image(figures.each_against_high_only(summary, scope.cells[0])),
+        }
+        for scope, rows in tables
+        if scope.single
+    ]
+    return {
+        "name": study.plan["name"],
+        "date": f"{datetime.now():%Y-%m-%d %H:%M}",
+        "study": study,
+        "plan": json.dumps({key: value for key, value in study.plan.items() if key != "runs"}, indent=1),
+        "counts": {
+            status: [run for run in study.runs if run.status == status] for status in ("finished", "failed", "missing")
+        },
+        "hours": sum(run.wall_seconds for run in study.runs) / 3600,
+        "failures": [(run, _last_lines(study, run)) for run in study.runs if run.status == "failed"],
+        "machines": _machines(study.runs),
+        "overview": _image(figure),
+        "cost_split": _image(figures.cost_split(summary, overview)),
+        "together": [
+            {"title": scope.title, "table": _table(scope, rows)} for scope, rows in tables if not scope.single
+        ],
+        "cells": cells,
+        "contrast_headers": _CONTRAST_HEADERS,
+        "contrasts": [_contrast_texts(contrast) for contrast in contrasts],
+        "unscaled": [str(cell) for cell in study.cells if not summary.scale(cell).known],
+        "few": statistics.MIN_RUNS,
+        "repetitions": summary.repetitions,
+        "high_only": HIGH_ONLY,
+        "finetune": FINETUNE,
+    }
+
+
+def _table(scope: Scope, rows: Sequence[Row]) -> dict[str, Any]:
+    return {"headers": _headers(scope), "rows": [_texts(scope, row) for row in rows]}
+
+
+def _headers(scope: Scope) -> list[str]:
+    return [header for header in _HEADERS if scope.single or header != "return"]
+
+
+def _texts(scope: Scope, row: Row) -> list[str]:
+    """A row's cells for a reader."""
+    missing = row.planned - row.finished
+    places = "" if row.cells == len(scope.cells) else f", in {row.cells} of {len(scope.cells)} places"
+    texts = [
+        row.method,
+        (f"{row.finished} of {row.planned}" if missing else f"{row.finished}") + places,
+        _estimate(row.final),
+        *([_estimate(row.raw, "{:.4g}")] if scope.single else []),
+        _estimate(row.area),
+        _cost(scope, row),
+        _chance(row.over_high_only),
+        _chance(row.over_finetune),
+        _number(row.negative, "{:.0%}"),
+        _number(row.rho, "{:.2f}"),
+        _number(row.divergence, "{:.3g}"),
+        " / ".join(_number(row.shares[side], "{:.0%}") for side in SIDES),
+        _number(row.overhead, "{:+.0%}"),
+    ]
+    return texts
+
+
+def _cost(scope: Scope, row: Row) -> str:
+    """Median cost to 80%: seconds in one cell, else the share of the budget; and how many runs got there."""
+    if math.isnan(row.cost_to_reach):
+        return _NONE
+    if math.isinf(row.cost_to_reach):
+        return f"not reached ({row.reached:.0%} of runs)"
+    shown = (
+        f"{row.cost_to_reach * scope.cells[0].budget:.4g} s" if scope.single else f"{row.cost_to_reach:.0%} of budget"
+    )
+    return f"{shown} ({row.reached:.0%} of runs)"
+
+
+def _estimate(estimate: Estimate, form: str = "{:.2f}") -> str:
+    if math.isnan(estimate.value):
+        return _NONE
+    if not estimate.has_interval:
+        return form.format(estimate.value)
+    return f"{form.format(estimate.value)} [{form.format(estimate.low)}, {form.format(estimate.high)}]"
+
+
+def _chance(estimate: Estimate | None) -> str:
+    return _NONE if estimate is None else _estimate(estimate)
+
+
+def _number(value: float, form: str) -> str:
+    return form.format(value) if math.isfinite(value) else _NONE
+
+
+def _contrast_texts(contrast: Contrast) -> list[str]:
+    return [
+        f"{contrast.ours} over {contrast.theirs}",
+        str(contrast.cells),
+        _estimate(contrast.improvement),
+        _chance(contrast.paired),
+        _NONE if contrast.difference is None else _estimate(contrast.difference, "{:+.2f}"),
+        f"{contrast.p:.2g}",
+        f"{contrast.adjusted:.2g}",
+    ]
+
+
+def _image(figure: Any) -> str | None:
+    return None if figure is None else figures.embedded(figure)
+
+
+def _machines(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The different machines and versions that runs named, with the number of runs of each."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        if run.machine is not None:
+            entry = found.setdefault(json.dumps(run.machine, sort_keys=True), {**run.machine, "runs": 0})
+            entry["runs"] += 1
+    return list(found.values())
+
+
+def _last_lines(study: Study, run: Run) -> str:
+    """Why a run failed: its error, and the end of what it printed."""
+    printed = RunFolder(study.folder / "runs" / run.id).last_lines(5)
+    return "\n".join(text for text in (run.error.strip()[-2000:], printed) if text)
+
+
+def _template() -> jinja2.Template:
+    source = resources.files("dualfid_robot.studies").joinpath("report.html.jinja").read_text()
+    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
+
+
+def _write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    rows = list(rows)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null and "Infinity" instead."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return value
