@@ -40,7 +40,7 @@ setup(
         "viewer": VIEWER,
         "study": STUDY,
         # Hydra's launchers for other machines: python study.py … hydra/launcher=submitit_slurm, or ray
-        "submitit": ["hydra-submitit-launcher>=1.2"],
+        "slurm": ["hydra-submitit-launcher>=1.2"],
         "ray": ["hydra-ray-launcher>=1.2"],
         # Every engine and every library that an adapter is for: what is not installed is not tested.
         "test": [

@@ -20,6 +20,7 @@ ALLOWED = {
     "deploy": {"deploy", "envs", "simulators", "robots"},
     "runners": {"runners", "deploy", "algorithms", "policies", "envs", "simulators", "robots"},
     "transfer": {"transfer", "runners", "deploy", "policies", "envs", "simulators", "robots"},
+    "studies": {"studies", "runners", "algorithms"},
     "tasks": {"envs"},
 }
 COMMON = {"errors", "settings"}

@@ -181,7 +181,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Lora:
-    """The adapter; merged: whether it is part of the exported weights."""
+    """The adapter; rank: 0 where there is none of low rank; merged: whether it is part of the exported weights."""
 
     rank: int
     alpha: float

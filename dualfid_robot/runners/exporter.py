@@ -112,6 +112,10 @@ def write_export(checkpoint: Path, request: Request, folder: Path) -> Report:
     replaced = simulator_settings(request.simulator, settings["task"], "simulator") if request.simulator else None
     experiment, policy = load_policy(checkpoint, None, replaced, request.sim_device, randomize=False)
     task, head = experiment.make_task(), request.policy
+    if head == "dial" and experiment.network.adapter.kind == "none":
+        raise ConfigError(
+            "policy=dial: the checkpoint's policy has no adapter (adapter.kind=none); allowed are base, adapted"
+        )
     engines = _engines(experiment, request)
     network = network_of(policy, head).eval()
     write_network_onnx(network, policy.num_actor_obs, folder / POLICY)
@@ -371,7 +375,7 @@ def _policy_info(policy: DualActorCritic, head: str, experiment: Experiment) -> 
     adapter = experiment.network.adapter
     return meta.PolicyInfo(
         head=head,  # type: ignore[arg-type]
-        lora=meta.Lora(adapter.rank, adapter.alpha, merged=head == "adapted"),
+        lora=meta.Lora(adapter.rank if adapter.kind == "lora" else 0, adapter.alpha, merged=head == "adapted"),
         dial=meta.Dial(DIAL_LOW, DIAL_HIGH, 1.0) if head == "dial" else None,
         normaliser_baked=True,
         obs_dim=policy.num_actor_obs,

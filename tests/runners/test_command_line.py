@@ -19,7 +19,9 @@ from dualfid_robot.runners.experiment import Experiment
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "check_task.py", "export.py", "play.py", "transfer.py"])
+@pytest.mark.parametrize(
+    "script", ["train.py", "evaluate.py", "check_task.py", "export.py", "play.py", "transfer.py", "study.py"]
+)
 def test_help_needs_neither_torch_nor_an_engine(script: str, run_script: Run) -> None:
     result = run_script(script, "--help")
     assert result.returncode == 0, result.stderr
