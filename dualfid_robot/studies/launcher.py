@@ -31,7 +31,7 @@ from rich.console import Console
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runners.entry import ROOT
 from dualfid_robot.runners.interrupt import Interrupt
-from dualfid_robot.studies.configuration import config_dirs, quoted
+from dualfid_robot.studies.configuration import config_dirs, options, quoted
 from dualfid_robot.studies.display import StudyDisplay
 from dualfid_robot.studies.job import STOPPED
 from dualfid_robot.studies.run_folder import RunFolder
@@ -75,6 +75,8 @@ def launch_study(cfg: DictConfig) -> None:
 
     console = Console()
     choice = str(HydraConfig.get().runtime.choices["study"])
+    if "study" not in cfg:
+        raise ConfigError(f"study: name a plan, such as study=ant_small; allowed are {options('study')}")
     name = str(cfg.name or choice)
     folder = (Path(cfg.folder) / name).resolve()
     if not cfg.report_only:

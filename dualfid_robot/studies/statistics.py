@@ -202,8 +202,8 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def negative_transfer(ours: Strata, baseline: Strata) -> float:
     """Share of runs below the 25th percentile of the baseline's runs, averaged over strata.
 
-    The baseline's own share is up to a quarter. That of a method that changes nothing is about (n + 3) / (4 n + 4) with n
-    runs of each, because the percentile is one of a sample (position 1 + (n - 1) / 4 in it): 33 % with five runs.
+    The baseline's own share is up to a quarter. That of a method that changes nothing is about (n + 3) / (4 n + 4) with
+    n runs of each, because the percentile is one of a sample (position 1 + (n - 1) / 4 in it): 33 % with five runs.
     """
     shares = [np.mean(x < np.percentile(y, 25)) for x, y in zip(ours, baseline, strict=True)]
     return float(np.mean(shares))
