@@ -87,6 +87,16 @@ class BodyFrame(MujocoSimulator):
         self.qvel[:, :3] = self.qvel[:, [1, 2, 0]]
 
 
+def maker_of(engine: type[MujocoSimulator]) -> Callable[..., MujocoSimulator]:
+    """`make_simulator` for an engine that no file of the package holds."""
+
+    def make(settings: Mapping[str, Any], *others: Any) -> MujocoSimulator:
+        rest = {key: value for key, value in settings.items() if key not in ("engine", "changes")}
+        return engine(engine.Config(**rest), *others)
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("engine", "expected"),
     [
@@ -104,11 +114,7 @@ def test_finds_a_difference(
     experiment_of: Callable[..., Experiment],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def make(settings: Mapping[str, Any], *others: Any) -> MujocoSimulator:
-        rest = {key: value for key, value in settings.items() if key != "engine"}
-        return engine(engine.Config(**rest), *others)
-
-    monkeypatch.setattr(module, "make_simulator", make)
+    monkeypatch.setattr(module, "make_simulator", maker_of(engine))
     found = check(experiment_of("Ant"), "mujoco")
     assert any(expected in problem for problem in found.problems), found.problems
     assert found.line().startswith("mujoco: contract broken: ")
@@ -117,11 +123,7 @@ def test_finds_a_difference(
 def test_the_swapped_actuators_are_named(
     experiment_of: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def make(settings: Mapping[str, Any], *others: Any) -> MujocoSimulator:
-        rest = {key: value for key, value in settings.items() if key != "engine"}
-        return OtherActuators(OtherActuators.Config(**rest), *others)
-
-    monkeypatch.setattr(module, "make_simulator", make)
+    monkeypatch.setattr(module, "make_simulator", maker_of(OtherActuators))
     experiment = experiment_of("Ant")
     first, second = experiment.robot.actuator_names[:2]
     problems = [text for text in check(experiment, "mujoco").problems if text.startswith("actuator")]
