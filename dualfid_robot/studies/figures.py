@@ -40,6 +40,8 @@ def style(methods: Sequence[str], method: str) -> dict[str, Any]:
 
 def curves(summary: Summary, cell: Cell) -> Figure | None:
     """A cell's interquartile-mean scores against measured cost and against high samples, and ρ; None without runs."""
+    from matplotlib.ticker import EngFormatter
+
     methods = _with_runs(summary, cell)
     if not methods:
         return None
@@ -53,6 +55,7 @@ def curves(summary: Summary, cell: Cell) -> Figure | None:
         _draw_shares(shares, summary, cell, method)
     _finish_scores(against_cost, summary, cell, "measured cost, s")
     _finish_scores(against_samples, summary, cell, "steps in the high simulator")
+    against_samples.xaxis.set_major_formatter(EngFormatter(sep=""))  # 150k: longer labels would run into each other
     shares.set_ylim(-0.03, 1.03)
     shares.set_xlim(0, cell.budget)
     _label(shares, "measured cost, s", "ρ, share of environments in low")

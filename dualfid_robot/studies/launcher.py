@@ -57,11 +57,19 @@ def require_launcher(arguments: Sequence[str]) -> None:
     chosen = [text.partition("=")[2] for text in arguments if text.startswith("hydra/launcher=")]
     name = chosen[-1] if chosen else "joblib"
     plugin = name.partition("_")[0]
-    if plugin in _PACKAGES and importlib.util.find_spec(f"hydra_plugins.{_PACKAGES[plugin]}") is None:
+    if plugin in _PACKAGES and not _is_installed(_PACKAGES[plugin]):
         raise ConfigError(
             f"hydra/launcher={name}: {_PACKAGES[plugin].replace('_', '-')} is not installed; "
             f"pip install dualfid_robot[{_EXTRAS[plugin]}], or take hydra/launcher=basic, one run at a time"
         )
+
+
+def _is_installed(plugin: str) -> bool:
+    """Whether Hydra would find a plugin. Where there is none at all, their common namespace is missing, too."""
+    namespace = "hydra_plugins"
+    return importlib.util.find_spec(namespace) is not None and (
+        importlib.util.find_spec(f"{namespace}.{plugin}") is not None
+    )
 
 
 def launch_study(cfg: DictConfig) -> None:

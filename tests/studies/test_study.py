@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -243,3 +244,20 @@ def test_the_study_starts_without_torch() -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+def test_a_machine_without_any_plugin_of_hydra_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+
+    def without_plugins(name: str) -> ModuleSpec | None:
+        if name == "hydra_plugins":
+            return None
+        if name.startswith("hydra_plugins."):  # as importlib does where the parent is missing
+            raise ModuleNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_plugins)
+    with pytest.raises(
+        ConfigError, match=r"^hydra/launcher=joblib: hydra-joblib-launcher is not installed; pip install"
+    ):
+        require_launcher([])
