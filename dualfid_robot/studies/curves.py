@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.studies.run_folder import RunFolder
+from dualfid_robot.studies.run_folder import ANY_GAP, RunFolder
 
-ANY_GAP = "-"  # gap of a run that uses no low simulator: it stands in every gap that changes the low side only
 PLAN = "plan.json"
 REACHED = 0.8  # normalised score whose cost is asked for
 

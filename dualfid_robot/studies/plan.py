@@ -27,9 +27,8 @@ from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.runners.gaps import Sides, changed_sides
 from dualfid_robot.settings import parse_settings, require, require_integer, require_number
 from dualfid_robot.studies.configuration import compose_run, options, settle
-from dualfid_robot.studies.run_folder import RunFolder
+from dualfid_robot.studies.run_folder import ANY_GAP, RunFolder
 
-ANY_GAP = "-"  # the gap of a run that is the same in every gap that changes the low side alone
 NO_CHANGE = "default"  # the gap that is none of cfg/gap: the task's own two simulators
 _UNBOUNDED = 1_000_000  # iterations: the cost alone ends a run
 _LONGEST = 1e7  # s

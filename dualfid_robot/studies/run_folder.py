@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Status = Literal["finished", "failed", "running", "pending"]
+ANY_GAP = "-"  # gap of a run that uses no low simulator: it stands in every gap that changes the low side only
 
 _TAIL = 16384  # bytes of metrics.jsonl that hold its last line in any case
 

@@ -19,7 +19,8 @@ from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.runners.trainer import Trainer
 from dualfid_robot.studies.configuration import compose_run
 from dualfid_robot.studies.launcher import chains
-from dualfid_robot.studies.plan import ANY_GAP, Run, Study, parse_plan
+from dualfid_robot.studies.plan import Run, Study, parse_plan
+from dualfid_robot.studies.run_folder import ANY_GAP
 
 TINY = ["num_envs=20", "train.params.config.minibatch_size=160"]
 
