@@ -37,6 +37,7 @@ from properties import (  # noqa: E402
 
 from dualfid_robot.errors import ConfigError  # noqa: E402
 from dualfid_robot.robots.model import RobotModel  # noqa: E402
+from dualfid_robot.runners.run_log import processor  # noqa: E402
 from dualfid_robot.simulators.base import Simulator  # noqa: E402
 from dualfid_robot.simulators.registry import engine_class  # noqa: E402
 
@@ -140,11 +141,10 @@ def listed(title: str, lines: list[str]) -> str:
 
 
 def machine() -> str:
-    info = Path("/proc/cpuinfo")
-    models = [line.partition(": ")[2] for line in info.read_text().splitlines() if line.startswith("model name")]
-    cpu = (models or [platform.machine()])[0] if info.exists() else platform.machine()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{os.cpu_count()} cores of {cpu}{gpu}, Python {platform.python_version()}, torch {torch.__version__}"
+    return (
+        f"{os.cpu_count()} cores of {processor()}{gpu}, Python {platform.python_version()}, torch {torch.__version__}"
+    )
 
 
 def main(rounds: int) -> None:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
+from dualfid_robot.algorithms.minibatches import shuffled_indices
 from dualfid_robot.algorithms.rollout import RolloutStorage
 
 MEMORY = 0.95
@@ -141,11 +142,8 @@ def paired_order(
         The pieces' low samples, partners first, and their high samples.
     """
     n_high = num_envs - n_low
-    n_free = n_low - n_high
-    pairs = torch.randperm(horizon * n_high, generator=generator, device=generator.device)
-    partners = pairs // n_high * num_envs + pairs % n_high
-    free = torch.randperm(horizon * n_free, generator=generator, device=generator.device)
-    free = free // max(n_free, 1) * num_envs + free % max(n_free, 1) + n_high
+    partners = shuffled_indices(horizon, num_envs, range(n_high), generator)
+    free = shuffled_indices(horizon, num_envs, range(n_high, n_low), generator)
     low = zip(partners.tensor_split(pieces), free.tensor_split(pieces), strict=True)
     return [torch.cat(pair) for pair in low], list((partners + n_low).tensor_split(pieces))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dualfid_robot.algorithms.rollout import strided_samples
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
 
@@ -39,11 +40,8 @@ def policy_divergence(
     """
     obs = obs if obs.dim() == 3 else obs.unsqueeze(0)
     horizon, rows, _ = obs.shape
-    total = horizon * rows
-    if total == 0:
+    if horizon * rows == 0:
         return None
-    chosen = torch.arange(0, total, -(-total // max_states), device=obs.device)
-    states = obs[chosen // rows, chosen % rows]
-    base, adapted = policy.both_means(states)
+    base, adapted = policy.both_means(obs[strided_samples(horizon, rows, max_states, obs.device)])
     divergence = gaussian_kl(base, policy.log_std, adapted, policy.log_std).mean()
     return divergence / policy.num_actions if per_dimension else divergence

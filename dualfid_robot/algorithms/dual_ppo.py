@@ -25,7 +25,7 @@ from dualfid_robot.algorithms.placebo import Placebo
 from dualfid_robot.algorithms.ppo_loss import LossCoefficients, MiniBatch
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.algorithms.signals import GRADIENT_MOMENTS, NOTHING_MEASURED, Signals
-from dualfid_robot.algorithms.statistics import explained_variance, standardised
+from dualfid_robot.algorithms.statistics import explained_variance, standardised_per_fidelity
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.settings import require, require_integer, require_number
@@ -447,8 +447,7 @@ class DualPPO:
 
         advantages = storage.advantages
         if config.normalize_advantage:
-            sides = (advantages[:, :n_low], advantages[:, n_low:])
-            advantages = torch.cat([standardised(side, self.ranks.gather) for side in sides], dim=1)
+            advantages = standardised_per_fidelity(advantages, n_low, self.ranks.gather)
         normalizer = policy.return_normalizer
         samples = MiniBatch(
             obs=policy.normalizer(storage.observations).to(policy.hidden_dtype),

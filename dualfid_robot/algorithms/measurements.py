@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
@@ -10,7 +9,7 @@ from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.algorithms.gradient_moments import policy_gradient_moments
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.algorithms.signals import GRADIENT_MOMENTS
-from dualfid_robot.algorithms.statistics import standardised
+from dualfid_robot.algorithms.statistics import standardised_per_fidelity
 from dualfid_robot.algorithms.transfer_gap import transfer_gap
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
@@ -51,8 +50,7 @@ def measure(
     if "divergence_high" in required:
         metrics["divergence/high"] = policy_divergence(policy, storage.high_observations)
     if required & (GRADIENT_MOMENTS | {"transfer_gap"}):
-        sides = storage.advantages.tensor_split((storage.n_low,), dim=1)
-        advantages = torch.cat([standardised(side, ranks.gather) for side in sides], dim=1)
+        advantages = standardised_per_fidelity(storage.advantages, storage.n_low, ranks.gather)
         if "transfer_gap" in required:
             metrics["transfer_gap"] = transfer_gap(policy, storage, advantages, e_clip)
         if required & GRADIENT_MOMENTS:

@@ -6,6 +6,13 @@ import torch
 from torch import Tensor
 
 
+def strided_samples(horizon: int, rows: int, most: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Steps and rows of at most so many samples, evenly strided over all T · rows ≥ 1 of them."""
+    total = horizon * rows
+    chosen = torch.arange(0, total, -(-total // most), device=device)
+    return chosen // rows, chosen % rows
+
+
 class RolloutStorage:
     """One iteration's transitions, preallocated (T, N, ·): rows [0, n_low) low and [n_low, N) high at every step.
 

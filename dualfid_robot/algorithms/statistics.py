@@ -24,6 +24,11 @@ def standardised(advantages: Tensor, gather: Gather) -> Tensor:
     return (advantages - mean) / (std + 1e-8)
 
 
+def standardised_per_fidelity(advantages: Tensor, n_low: int, gather: Gather) -> Tensor:
+    """Advantages (T, N) whose low rows [0, n_low) and high rows are standardised apart."""
+    return torch.cat([standardised(side, gather) for side in advantages.tensor_split((n_low,), dim=1)], dim=1)
+
+
 def explained_variance(values: Tensor, returns: Tensor, gather: Gather) -> Tensor:
     """1 − Var(R − V) / Var(R): 1 for a perfect critic, 0 for a constant one."""
     _, error = moments(returns - values, gather)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dualfid_robot.algorithms.rollout import RolloutStorage
+from dualfid_robot.algorithms.rollout import RolloutStorage, strided_samples
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
 
@@ -30,11 +30,10 @@ def transfer_gap(
         A scalar tensor, or None where there is no high sample.
     """
     n_high = storage.num_envs - storage.n_low
-    total = storage.horizon * n_high
-    if total == 0:
+    if n_high == 0:
         return None
-    chosen = torch.arange(0, total, -(-total // max_states), device=advantages.device)
-    steps, rows = chosen // n_high, storage.n_low + chosen % n_high
+    steps, rows = strided_samples(storage.horizon, n_high, max_states, advantages.device)
+    rows = rows + storage.n_low
     actions = storage.actions[steps, rows]
     base, adapted = policy.both_means(storage.observations[steps, rows])
     # log r = ½ Σ_i [ ((a − μ_{θ,φ}) / σ)² − ((a − μ_θ) / σ)² ]; σ is shared

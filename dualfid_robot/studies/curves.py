@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.studies.run_folder import ANY_GAP, RunFolder
+from dualfid_robot.studies.run_folder import ANY_GAP, RunFolder, RunIdentity
 
 PLAN = "plan.json"
 REACHED = 0.8  # normalised score whose cost is asked for
@@ -74,25 +74,16 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(RunIdentity):
     """One run of a study.
 
     Attributes:
-        gap: `ANY_GAP` where the run uses no low simulator and the gap changes nothing else.
-        budget: measured seconds; reference: whether it only sets the scale of returns.
         status: finished, failed, or missing (not begun, or not yet done).
         error: of a failed run; wall_seconds: 0 where unknown.
         curve: of a finished run. means: its log's means.
         machine: where it ran, and versions.
     """
 
-    id: str
-    task: str
-    method: str
-    gap: str
-    budget: float
-    seed: int
-    reference: bool
     status: str = "missing"
     error: str = ""
     wall_seconds: float = 0.0

@@ -182,22 +182,14 @@ class Job:
 
 def machine() -> dict[str, Any]:
     """What the run was measured on."""
-    from dualfid_robot.runners.run_log import versions
+    from dualfid_robot.runners.run_log import processor, versions
 
     return {
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cpus": os.cpu_count(),
         "versions": versions(),
     }
-
-
-def _processor() -> str:
-    """The processor's model, where the system says it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _stop_with(parent: int) -> None:

@@ -27,7 +27,7 @@ from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.runners.gaps import Sides, changed_sides
 from dualfid_robot.settings import parse_settings, require, require_integer, require_number
 from dualfid_robot.studies.configuration import compose_run, options, settle
-from dualfid_robot.studies.run_folder import ANY_GAP, RunFolder
+from dualfid_robot.studies.run_folder import ANY_GAP, RunFolder, RunIdentity
 
 NO_CHANGE = "default"  # the gap that is none of cfg/gap: the task's own two simulators
 _UNBOUNDED = 1_000_000  # iterations: the cost alone ends a run
@@ -149,31 +149,20 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(RunIdentity):
     """One training run.
 
     Attributes:
-        id: says what it is, with a digest of everything that it depends on.
-        gap: a gap, or ANY_GAP.
-        budget: s of measured cost.
-        reference: whether it is one of the reference's runs.
         overrides: settings that give train.py the same run.
         replays: id of the run that must have finished before, because this one repeats its low shares; or empty.
     """
 
-    id: str
-    task: str
-    method: str
-    gap: str
-    budget: float
-    seed: int
-    reference: bool
     overrides: tuple[str, ...]
     replays: str = ""
 
     def description(self) -> dict[str, Any]:
         """What the report needs to know of it."""
-        return {"id": self.id} | {key: value for key, value in dataclasses.asdict(self).items() if key != "id"}
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)

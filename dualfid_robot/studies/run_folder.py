@@ -9,13 +9,33 @@ import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 Status = Literal["finished", "failed", "running", "pending"]
 ANY_GAP = "-"  # gap of a run that uses no low simulator: it stands in every gap that changes the low side only
-
 _TAIL = 16384  # bytes of metrics.jsonl that hold its last line in any case
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a run is.
+
+    Attributes:
+        id: says so, with a digest of everything that the run depends on.
+        gap: a gap, or `ANY_GAP`.
+        budget: s of measured cost.
+        reference: whether it is one of the reference's runs, which only set the scale of returns.
+    """
+
+    id: str
+    task: str
+    method: str
+    gap: str
+    budget: float
+    seed: int
+    reference: bool
 
 
 class RunFolder:
