@@ -7,7 +7,8 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.entry import CONFIG_DIR, ROOT, run
+from dualfid_robot.runners.entry import run
+from dualfid_robot.runners.installation import CONFIG_DIR, ROOT
 
 _HEADER = "# Settings of low simulators, fitted to this task's high one; written by calibrate.py.\n"
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import make_task
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import ROOT
+from dualfid_robot.runners.installation import ROOT
 from dualfid_robot.simulators.mujoco_warp import MujocoWarpSimulator
 
 PERIODS = 8  # control periods in a timed round

@@ -22,7 +22,7 @@ from torch import Tensor
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import ActionMapping, State, Task, TaskConfig, Term, make_task, uniform
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import ROOT
+from dualfid_robot.runners.installation import ROOT
 from dualfid_robot.simulators.mujoco import MujocoSimulator
 from dualfid_robot.simulators.registry import make_simulator
 

@@ -13,8 +13,9 @@ import statistics
 
 from hydra import compose, initialize_config_dir
 
-from dualfid_robot.runners.entry import CONFIG_DIR, register_simulators
+from dualfid_robot.runners.entry import register_simulators
 from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.installation import CONFIG_DIR
 from dualfid_robot.runners.trainer import Trainer
 
 WARMUP = 5

@@ -34,8 +34,8 @@ import matplotlib.pyplot as plt
 from dualfid_robot.policies.actor_critic import PolicyName
 from dualfid_robot.runners.agents import policy_agent
 from dualfid_robot.runners.checkpoint import load_checkpoint
-from dualfid_robot.runners.entry import ROOT
 from dualfid_robot.runners.evaluation import Evaluation, evaluate
+from dualfid_robot.runners.installation import ROOT
 from dualfid_robot.runners.saved_policy import load_policy
 
 METHODS: dict[str, tuple[list[str], PolicyName]] = {

@@ -29,7 +29,8 @@ from timing import measure_in_turn, rounds_argument
 from torch import Tensor
 
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import CONFIG_DIR, ROOT, register_simulators
+from dualfid_robot.runners.entry import register_simulators
+from dualfid_robot.runners.installation import CONFIG_DIR, ROOT
 from dualfid_robot.simulators._pybullet_protocol import Spec
 from dualfid_robot.simulators.base import Simulator
 from dualfid_robot.simulators.pybullet import PybulletSimulator

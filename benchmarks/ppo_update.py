@@ -25,7 +25,8 @@ from tensordict import TensorDict
 from timing import measure_in_turn, rounds_argument
 from torch import Tensor, nn
 
-from dualfid_robot.algorithms.dual_ppo import DualPPO, PPOConfig, read_back
+from dualfid_robot.algorithms.dual_ppo import DualPPO, read_back
+from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.policies.actor_critic import DualActorCritic
 

@@ -16,8 +16,9 @@ from hydra import compose, initialize_config_dir
 
 from dualfid_robot.envs.task import task_names
 from dualfid_robot.runners.default_low import default_low
-from dualfid_robot.runners.entry import CONFIG_DIR, register_simulators
+from dualfid_robot.runners.entry import register_simulators
 from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.installation import CONFIG_DIR
 from dualfid_robot.runners.trainer import Trainer
 
 WARMUP = 2

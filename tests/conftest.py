@@ -13,7 +13,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import CONFIG_DIR, ROOT, register_simulators
+from dualfid_robot.runners.entry import register_simulators
+from dualfid_robot.runners.installation import CONFIG_DIR, ROOT
 
 
 def pytest_report_header() -> str:

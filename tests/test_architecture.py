@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dualfid_robot.runners.entry import ROOT
+from dualfid_robot.runners.installation import ROOT
 
 ALLOWED = {
     "robots": {"robots"},

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from dualfid_robot.envs.task import make_task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import CONFIG_DIR, DEFAULT_LOW, FALLBACK_LOW, ROOT, pybullet_is_installed
 from dualfid_robot.runners.experiment import TaskSettings
+from dualfid_robot.runners.installation import CONFIG_DIR, DEFAULT_LOW, FALLBACK_LOW, ROOT, pybullet_is_installed
 from dualfid_robot.settings import parse_settings
 from dualfid_robot.simulators.registry import engine_class
 

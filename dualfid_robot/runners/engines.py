@@ -8,7 +8,7 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.entry import CONFIG_DIR
+from dualfid_robot.runners.installation import CONFIG_DIR
 
 
 def simulator_names() -> list[str]:

@@ -5,11 +5,8 @@ This module imports neither torch nor an engine, so that `--help` answers at onc
 
 from __future__ import annotations
 
-import ctypes
 import difflib
 import functools
-import importlib.metadata
-import importlib.util
 import logging
 import os
 import sys
@@ -30,11 +27,15 @@ from yaml import YAMLError
 
 import tasks
 from dualfid_robot.errors import ConfigError
-
-ROOT = Path(__file__).parents[2]
-CONFIG_DIR = ROOT / "cfg"
-DEFAULT_LOW, FALLBACK_LOW = "pybullet", "mujoco_reduced"
-DEFAULT_HIGH, DEFAULT_HIGH_ON_GPU = "mujoco", "mujoco_warp"
+from dualfid_robot.runners.installation import (
+    CONFIG_DIR,
+    DEFAULT_HIGH,
+    DEFAULT_HIGH_ON_GPU,
+    DEFAULT_LOW,
+    FALLBACK_LOW,
+    gpu_is_usable,
+    pybullet_is_installed,
+)
 
 _USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError)
 
@@ -123,10 +124,6 @@ def register_simulators(arguments: Sequence[str] = ()) -> None:
         )
 
 
-def pybullet_is_installed() -> bool:
-    return importlib.util.find_spec("pybullet") is not None
-
-
 def _default_low(arguments: Sequence[str]) -> str:
     """The low simulator that the task names; else PyBullet, of which `settle_low` finds out whether it takes the task.
 
@@ -146,20 +143,8 @@ def _argument(arguments: Sequence[str], key: str) -> str:
 
 def _default_high(arguments: Sequence[str]) -> str:
     device = _argument(arguments, "sim_device")
-    on_gpu = _gpu_is_usable() if device in ("", "''") else device.startswith("cuda")
+    on_gpu = gpu_is_usable() if device in ("", "''") else device.startswith("cuda")
     return DEFAULT_HIGH_ON_GPU if on_gpu else DEFAULT_HIGH
-
-
-def _gpu_is_usable() -> bool:
-    """Whether the GPU's engine is installed and finds a GPU. The driver is asked: to import torch takes seconds."""
-    if importlib.util.find_spec("mujoco_warp") is None or importlib.metadata.version("torch").endswith("+cpu"):
-        return False
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    count = ctypes.c_int()
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
 
 
 def settle_low(cfg: DictConfig) -> DictConfig:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from dualfid_robot.algorithms.dual_ppo import PPOConfig
+from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.randomization import Randomization, RandomizationConfig
 from dualfid_robot.envs.task import Task, make_task
@@ -20,7 +20,7 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import AdapterKind, DualActorCritic
 from dualfid_robot.robots.changes import parse_changes
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import CONFIG_DIR, ROOT
+from dualfid_robot.runners.installation import CONFIG_DIR, ROOT
 from dualfid_robot.runners.values import find_device
 from dualfid_robot.settings import parse_settings, require_integer, require_number
 from dualfid_robot.simulators.registry import changed_robot, engine_class, make_simulator

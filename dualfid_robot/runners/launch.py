@@ -21,10 +21,10 @@ from dualfid_robot.robots.changes import parse_changes
 from dualfid_robot.runners.agents import Agent, policy_agent, random_agent, zero_agent
 from dualfid_robot.runners.checkpoint import load_checkpoint, resolve_checkpoint
 from dualfid_robot.runners.distributed import communicator, prepare, use_own_gpu
-from dualfid_robot.runners.entry import CONFIG_DIR
 from dualfid_robot.runners.evaluation import evaluate, record_video
 from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.runners.export import BestExport, require_packages
+from dualfid_robot.runners.installation import CONFIG_DIR
 from dualfid_robot.runners.run_log import RUNS, new_run_folder, newest_run_folder
 from dualfid_robot.runners.saved_policy import load_policy
 from dualfid_robot.runners.trainer import Trainer

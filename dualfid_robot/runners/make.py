@@ -12,8 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dualfid_robot.envs.vector import PoolVectorEnv
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.entry import CONFIG_DIR, describe, register_simulators
+from dualfid_robot.runners.entry import describe, register_simulators
 from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.installation import CONFIG_DIR
 
 
 def make_vec(

@@ -27,7 +27,7 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.robots.video import Video
 from dualfid_robot.runners.engines import simulator_settings
-from dualfid_robot.runners.entry import CONFIG_DIR
+from dualfid_robot.runners.installation import CONFIG_DIR
 from dualfid_robot.runners.values import check_count, find_device
 
 logger = logging.getLogger(__name__)

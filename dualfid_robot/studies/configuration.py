@@ -14,7 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import tasks
-from dualfid_robot.runners.entry import CONFIG_DIR, register_simulators
+from dualfid_robot.runners.entry import register_simulators
+from dualfid_robot.runners.installation import CONFIG_DIR
 
 THREAD_SETTINGS = ("threads", "workers")  # what the engines call the number of their threads or processes
 

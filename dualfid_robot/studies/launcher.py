@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.entry import ROOT
+from dualfid_robot.runners.installation import ROOT
 from dualfid_robot.runners.interrupt import Interrupt
 from dualfid_robot.studies.configuration import config_dirs, options, quoted
 from dualfid_robot.studies.display import StudyDisplay

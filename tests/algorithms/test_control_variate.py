@@ -22,7 +22,8 @@ from dualfid_robot.algorithms.control_variate import (
     paired_order,
     sample_weights,
 )
-from dualfid_robot.algorithms.dual_ppo import DualPPO, PPOConfig
+from dualfid_robot.algorithms.dual_ppo import DualPPO
+from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.policies.actor_critic import DualActorCritic
 

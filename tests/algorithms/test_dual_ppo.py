@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
 from dualfid_robot.algorithms.divergence import policy_divergence
-from dualfid_robot.algorithms.dual_ppo import DualPPO, PPOConfig, read_back
+from dualfid_robot.algorithms.dual_ppo import DualPPO, read_back
+from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.algorithms.statistics import standardised
 from dualfid_robot.errors import ConfigError

@@ -13,10 +13,11 @@ from hydra.core.global_hydra import GlobalHydra
 
 from dualfid_robot.runners.checkpoint import save_checkpoint
 from dualfid_robot.runners.closed_loop import visit
-from dualfid_robot.runners.entry import CONFIG_DIR, register_simulators
+from dualfid_robot.runners.entry import register_simulators
 from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.runners.export import export
 from dualfid_robot.runners.export_request import Request
+from dualfid_robot.runners.installation import CONFIG_DIR
 
 SEED = 5
 NUM_ENVS = 4

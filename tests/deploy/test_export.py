@@ -32,9 +32,10 @@ from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.runners import export as export_module
 from dualfid_robot.runners import exporter
 from dualfid_robot.runners import launch as launch_module
-from dualfid_robot.runners.entry import ROOT, _as_list
+from dualfid_robot.runners.entry import _as_list
 from dualfid_robot.runners.export import export, launch_export
 from dualfid_robot.runners.export_request import Request
+from dualfid_robot.runners.installation import ROOT
 from dualfid_robot.runners.saved_policy import load_policy
 
 ExportOf = Callable[..., Path]

@@ -37,7 +37,7 @@ from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import ActionMapping, Command, Start, State, Task, TaskConfig, Term, make_task, task_names
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import CONFIG_DIR, ROOT
+from dualfid_robot.runners.installation import CONFIG_DIR, ROOT
 from dualfid_robot.simulators.mujoco import MujocoSimulator
 from tasks.cartpole import Cartpole, CartpoleConfig
 

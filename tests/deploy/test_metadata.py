@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dualfid_robot.deploy.metadata import SCHEMA_VERSION, Metadata
 from dualfid_robot.deploy.schema import json_schema
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.entry import ROOT
+from dualfid_robot.runners.installation import ROOT
 
 _FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 _JSON = st.recursive(

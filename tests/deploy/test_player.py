@@ -36,7 +36,7 @@ from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.runners.agents import policy_agent
 from dualfid_robot.runners.closed_loop import visit
 from dualfid_robot.runners.engines import simulator_settings
-from dualfid_robot.runners.entry import CONFIG_DIR, ROOT
+from dualfid_robot.runners.installation import CONFIG_DIR, ROOT
 from dualfid_robot.runners.play import engine_settings, episodes, launch_play
 from dualfid_robot.runners.saved_policy import load_policy
 

@@ -12,7 +12,7 @@ import pytest
 from dualfid_robot.deploy.robot_file import write_robot
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import ROOT
+from dualfid_robot.runners.installation import ROOT
 
 _MAIN = """
 <mujoco model="crawler">

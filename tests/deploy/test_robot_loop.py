@@ -29,7 +29,7 @@ from dualfid_robot.deploy.runtime import MEMORY_INPUT, Controller, ExportedPolic
 from dualfid_robot.deploy.simulated_robot import SimulatedRobot
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import ROOT
+from dualfid_robot.runners.installation import ROOT
 
 LOOPS = ("cpp", "python")
 LONG = 3000  # steps, where a test ends the run itself

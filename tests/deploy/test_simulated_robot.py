@@ -17,7 +17,7 @@ from dualfid_robot.deploy.metadata import Metadata
 from dualfid_robot.deploy.simulated_robot import SimulatedRobot
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import ROOT
+from dualfid_robot.runners.installation import ROOT
 from dualfid_robot.simulators.registry import make_simulator
 
 MUJOCO = {"engine": "mujoco", "threads": 1}

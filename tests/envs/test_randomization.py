@@ -21,8 +21,8 @@ from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.randomization import RandomizationConfig, Range
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import CONFIG_DIR
 from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.installation import CONFIG_DIR
 from dualfid_robot.runners.trainer import Trainer
 from dualfid_robot.settings import parse_settings
 from tasks.ant import Ant

@@ -27,7 +27,7 @@ from single_environment import SingleEnvironment
 import dualfid_robot
 from dualfid_robot.envs.vector import PoolVectorEnv
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.entry import CONFIG_DIR, ROOT
+from dualfid_robot.runners.installation import CONFIG_DIR, ROOT
 
 Make = Callable[..., PoolVectorEnv]
 DT = 1 / 60

@@ -19,7 +19,7 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.changes import Changes, parse_changes, position_bounds
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.robots.urdf import make_urdf
-from dualfid_robot.runners.entry import ROOT
+from dualfid_robot.runners.installation import ROOT
 from dualfid_robot.simulators.base import Simulator
 from dualfid_robot.simulators.registry import make_simulator
 

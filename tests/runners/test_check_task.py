@@ -21,7 +21,8 @@ import tasks
 from dualfid_robot.envs.task import ActionMapping, Term, task_names
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runners.check import Watched, check, check_functions, verdict
-from dualfid_robot.runners.entry import CONFIG_DIR, register_simulators
+from dualfid_robot.runners.entry import register_simulators
+from dualfid_robot.runners.installation import CONFIG_DIR
 from dualfid_robot.runners.launch import complete_experiment
 from dualfid_robot.runners.task_tables import action_line, actuator_table
 

@@ -20,8 +20,9 @@ from omegaconf import DictConfig
 
 from dualfid_robot.algorithms.communicator import ALONE, Communicator, ProcessGroup
 from dualfid_robot.runners.checkpoint import load_checkpoint
-from dualfid_robot.runners.entry import CONFIG_DIR, ROOT, register_simulators
+from dualfid_robot.runners.entry import register_simulators
 from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.installation import CONFIG_DIR, ROOT
 from dualfid_robot.runners.trainer import Trainer, _seeds
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runners.engines import simulator_names, simulator_settings
-from dualfid_robot.runners.entry import CONFIG_DIR
 from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.runners.gaps import changed_sides
+from dualfid_robot.runners.installation import CONFIG_DIR
 from dualfid_robot.runners.trainer import Trainer
 from dualfid_robot.simulators.mujoco import MujocoSimulator
 

@@ -17,8 +17,8 @@ import torch
 from omegaconf import DictConfig
 
 from dualfid_robot.runners.checkpoint import load_checkpoint, save_checkpoint
-from dualfid_robot.runners.entry import ROOT
 from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.installation import ROOT
 from dualfid_robot.runners.trainer import Trainer
 
 SMALL_ANT = (

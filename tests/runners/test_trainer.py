@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from dualfid_robot.runners.entry import ROOT
 from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.installation import ROOT
 from dualfid_robot.runners.trainer import Trainer
 
 SMALL = ("task=Cartpole", "num_envs=64", "train.params.config.minibatch_size=256", "simulator/low=mujoco_reduced")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dualfid_robot.runners.entry import ROOT
+from dualfid_robot.runners.installation import ROOT
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 PAGE = ROOT / "docs" / "your_own_robot.md"

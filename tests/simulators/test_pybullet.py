@@ -21,7 +21,7 @@ from properties import CROOKED, change_parameters, everyone, random_states, stan
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.robots.urdf import make_urdf
-from dualfid_robot.runners.entry import ROOT
+from dualfid_robot.runners.installation import ROOT
 from dualfid_robot.simulators._pybullet_protocol import Spec
 from dualfid_robot.simulators.pybullet import PybulletSimulator
 

@@ -14,8 +14,8 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.entry import CONFIG_DIR
 from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.installation import CONFIG_DIR
 from dualfid_robot.runners.trainer import Trainer
 from dualfid_robot.studies.configuration import compose_run
 from dualfid_robot.studies.launcher import chains

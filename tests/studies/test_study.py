@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.entry import CONFIG_DIR, ROOT
+from dualfid_robot.runners.installation import CONFIG_DIR, ROOT
 from dualfid_robot.studies.display import ProgressReader, StudyDisplay
 from dualfid_robot.studies.launcher import require_launcher
 from dualfid_robot.studies.run_folder import RunFolder

@@ -20,8 +20,8 @@ from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import State, Task, make_task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import ROOT
 from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.installation import ROOT
 from dualfid_robot.runners.trainer import Trainer
 
 DT = 0.02

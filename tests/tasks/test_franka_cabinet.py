@@ -19,8 +19,8 @@ from dualfid_robot.envs.kinematics import ForwardKinematics
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import Task, make_task
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import ROOT
 from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.installation import ROOT
 from dualfid_robot.runners.trainer import Trainer
 
 DT = 1 / 60

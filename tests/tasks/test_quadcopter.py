@@ -16,8 +16,8 @@ from states import hand_made_state
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import Task, make_task
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import ROOT
 from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.runners.installation import ROOT
 from dualfid_robot.runners.trainer import Trainer
 from dualfid_robot.simulators.registry import make_simulator
 

@@ -22,8 +22,8 @@ from scipy import stats
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runners.agents import policy_agent
 from dualfid_robot.runners.engines import simulator_settings
-from dualfid_robot.runners.entry import CONFIG_DIR, ROOT
 from dualfid_robot.runners.evaluation import Evaluation, evaluate
+from dualfid_robot.runners.installation import CONFIG_DIR, ROOT
 from dualfid_robot.runners.saved_policy import load_policy
 from dualfid_robot.transfer.launch import parse_request
 from dualfid_robot.transfer.matrix import Cell, Matrix, Request
