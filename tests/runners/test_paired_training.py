@@ -155,12 +155,14 @@ def test_what_it_cannot_go_with_is_refused(override: str, message: str, compose_
 def test_ant_trains_in_two_engines(low: str, make_trainer: Callable[..., Trainer]) -> None:
     if low == "pybullet":
         pytest.importorskip("pybullet")
-    trainer = make_trainer("task=Ant", f"simulator/low={low}", *PAIRED)
+    pairs = 48
+    trainer = make_trainer("task=Ant", f"simulator/low={low}", *PAIRED, f"num_envs={5 * pairs}")
     for _ in range(4):
         metrics = trainer.iterate()
     assert all(math.isfinite(value) for name, value in metrics.items() if name != "allocation/divergence_smoothed")
     assert metrics["failures/low"] == 0
-    assert metrics["control_variate/correlation"] > 0.5
+    # what rows that share nothing have: r scatters by 1 / sqrt(pairs) about 0
+    assert metrics["control_variate/correlation"] > 4.0 / math.sqrt(4 * pairs)
 
 
 @pytest.mark.slow
