@@ -148,7 +148,9 @@ class Trainer:
         experiment = self.experiment
         started = time.perf_counter()
         self.env.reallocate(self.allocator.n_low)
-        metrics = self.allocator.metrics() | {"allocation/divergence_smoothed": self.filter.signals.divergence}
+        metrics = self.allocator.metrics()
+        if not math.isnan(self.filter.signals.divergence):  # measured before
+            metrics["allocation/divergence_smoothed"] = self.filter.signals.divergence
         reallocation_seconds = time.perf_counter() - started
         self._roll_out()
         measuring = time.perf_counter()

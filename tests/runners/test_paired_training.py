@@ -159,7 +159,7 @@ def test_ant_trains_in_two_engines(low: str, make_trainer: Callable[..., Trainer
     trainer = make_trainer("task=Ant", f"simulator/low={low}", *PAIRED, f"num_envs={5 * pairs}")
     for _ in range(4):
         metrics = trainer.iterate()
-    assert all(math.isfinite(value) for name, value in metrics.items() if name != "allocation/divergence_smoothed")
+    assert all(map(math.isfinite, metrics.values()))
     assert metrics["failures/low"] == 0
     # what rows that share nothing have: r scatters by 1 / sqrt(pairs) about 0
     assert metrics["control_variate/correlation"] > 4.0 / math.sqrt(4 * pairs)
