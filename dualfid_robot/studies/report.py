@@ -17,7 +17,7 @@ from dualfid_robot.studies import figures, statistics
 from dualfid_robot.studies.curves import Run, Study
 from dualfid_robot.studies.run_folder import RunFolder
 from dualfid_robot.studies.statistics import Estimate
-from dualfid_robot.studies.summary import FINETUNE, HIGH_ONLY, SIDES, Contrast, Row, Scope, Summary
+from dualfid_robot.studies.summary import FINETUNE, HIGH_ONLY, SIDES, UNEVEN, Contrast, Row, Scope, Summary
 
 REPORT, SUMMARY_FIGURE = "report.html", "summary.png"
 _NONE = "–"
@@ -108,6 +108,7 @@ def _as_json(summary: Summary, flat: list[dict[str, Any]], contrasts: Sequence[C
         "wall_seconds": sum(run.wall_seconds for run in study.runs),
         "machines": _machines(study.runs),
         "bootstrap_repetitions": summary.repetitions,
+        "unevenness": {str(cell): summary.unevenness(cell) for cell in study.cells},
         "scales": {name: vars(scale) for name, scale in scales.items()},
         "rows": flat,
         "contrasts": [
@@ -132,6 +133,8 @@ def _page(
         {
             "title": scope.title,
             "scale": summary.scale(scope.cells[0]),
+            "unevenness": _number(summary.unevenness(scope.cells[0]), "{:.2f}"),
+            "uneven": summary.unevenness(scope.cells[0]) > UNEVEN,
             "table": _table(scope, rows),
             "curves": _image(figures.curves(summary, scope.cells[0])),
             "each": _image(figures.each_against_high_only(summary, scope.cells[0])),

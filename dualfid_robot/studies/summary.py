@@ -17,6 +17,7 @@ HIGH_ONLY, FINETUNE = "high_only", "finetune_full"  # the methods that all other
 SIDES = ("low", "high", "learner")
 Measure = Literal["final", "area", "return"]  # normalised score at the budget, its mean until there, return there
 NAN = float("nan")
+UNEVEN = 1.25  # of `Summary.unevenness`, from which a reader is warned
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,17 @@ class Summary:
             for cell in self._common(cells, method, HIGH_ONLY)
         ]
         return _nan_mean(ratios) - 1
+
+    def unevenness(self, cell: Cell) -> float:
+        """How unequally the machine served a cell's runs: largest over smallest learner seconds per sample among the
+        runs of a method, as the median over methods. NaN where no method has two runs."""
+        found = []
+        for method in self.study.methods:
+            costs = [(run.means or {}).get("cost_learner", NAN) for run in self.study.finished(cell, method)]
+            known = [cost for cost in costs if cost > 0.0]
+            if len(known) > 1:
+                found.append(max(known) / min(known))
+        return float(np.median(found)) if found else NAN
 
     def _scaled(self, cells: Sequence[Cell]) -> list[Cell]:
         return [cell for cell in cells if self.scale(cell).known]

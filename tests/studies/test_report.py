@@ -89,6 +89,23 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "summary.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_machine_that_was_not_equally_free_is_seen(tmp_path: Path) -> None:
+    write_study(tmp_path, FINALS)
+    cell = Study(tmp_path).cells[0]
+    assert Summary(Study(tmp_path)).unevenness(cell) == pytest.approx(1.0)
+    assert "not equally free" not in build_report(tmp_path, DRAWS).read_text()
+    for method in ("finetune_full", "kl_guarded", "naive_mix"):  # a run of each learnt at half the speed
+        path = tmp_path / "runs" / Study(tmp_path).finished(cell, method)[1].id / "result.json"
+        result = json.loads(path.read_text())
+        result["means"]["cost_learner"] *= 2.0
+        path.write_text(json.dumps(result))
+    assert Summary(Study(tmp_path)).unevenness(cell) == pytest.approx(2.0)  # the median of 1, 2, 2, 2
+    text = build_report(tmp_path, DRAWS).read_text()
+    assert text.count("not equally free") == 1 and "by a factor of\n2.00" in text
+    saved = json.loads((tmp_path / "data" / "summary.json").read_text())["unevenness"]
+    assert saved[str(cell)] == pytest.approx(2.0) and sorted(saved.values())[:-1] == pytest.approx([1.0] * 3)
+
+
 def test_data_files(tmp_path: Path) -> None:
     write_study(tmp_path, FINALS, tasks=("Ant",), seeds=3)
     build_report(tmp_path, DRAWS)
