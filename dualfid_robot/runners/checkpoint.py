@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.runners.atomic import replaced
 
 FORMAT = 3
 READABLE = (1, 2, 3)  # older ones hold the same policies, but states of pools that this version cannot go on from
@@ -20,14 +20,10 @@ _SUFFIX = ".pth"
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` (nested dicts and lists of tensors, arrays, numbers and strings) to `path`.
 
-    The file is complete or absent at any moment: it is written beside its place, synchronised and renamed.
+    The file is complete or absent at any moment.
     """
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
+    with replaced(path) as temporary, temporary.open("wb") as file:
         torch.save({"format": FORMAT} | _with_tensors(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import dualfid_robot
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.runners.atomic import replaced
 
 RUNS = Path("runs")
 _PACKAGES = (
@@ -131,6 +132,5 @@ def _drop_after(path: Path, iteration: int) -> None:
         if row["iteration"] > iteration:
             break
         kept.append(line)
-    temporary = path.with_suffix(".partial")
-    temporary.write_text("".join(f"{line}\n" for line in kept))
-    temporary.replace(path)
+    with replaced(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in kept))

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from dualfid_robot.runners.atomic import replaced
+
 Status = Literal["finished", "failed", "running", "pending"]
 ANY_GAP = "-"  # gap of a run that uses no low simulator: it stands in every gap that changes the low side only
 _TAIL = 16384  # bytes of metrics.jsonl that hold its last line in any case
@@ -125,10 +127,8 @@ class RunFolder:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """Complete or absent at any moment: written beside its place and renamed."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any]:
