@@ -6,9 +6,9 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from dualfid_robot.config.command_line import run
+from dualfid_robot.config.machine import CONFIG_DIR, ROOT
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.entry import run
-from dualfid_robot.runners.installation import CONFIG_DIR, ROOT
 
 _HEADER = "# Settings of low simulators, fitted to this task's high one; written by calibrate.py.\n"
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from dualfid_robot.runners.entry import run
+from dualfid_robot.config.command_line import run
 
 
 def main(cfg: DictConfig) -> None:
-    from dualfid_robot.runners.values import require_package
+    from dualfid_robot.config.values import require_package
 
     require_package("play.py", "onnxruntime", "export")
-    from dualfid_robot.runners.play import launch_play
+    from dualfid_robot.play.launch import launch_play
 
     launch_play(cfg)
 

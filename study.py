@@ -6,8 +6,8 @@ import sys
 
 from omegaconf import DictConfig
 
+from dualfid_robot.config.command_line import run
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.entry import run
 from dualfid_robot.studies.launcher import require_launcher
 
 

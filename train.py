@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from dualfid_robot.runners.entry import run
+from dualfid_robot.config.command_line import run
 
 
 def main(cfg: DictConfig) -> None:
-    from dualfid_robot.runners.launch import launch
+    from dualfid_robot.train.launch import launch
 
     launch(cfg)
 

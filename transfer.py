@@ -7,7 +7,7 @@ import sys
 
 from omegaconf import DictConfig
 
-from dualfid_robot.runners.entry import run
+from dualfid_robot.config.command_line import run
 
 LISTS = ("checkpoint", "simulators", "policies", "dial", "perturb")
 

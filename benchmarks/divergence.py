@@ -15,10 +15,10 @@ from timing import measure_in_turn, rounds_argument
 from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
 from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.algorithms.dual_ppo import DualPPO
-from dualfid_robot.algorithms.gradient_moments import policy_gradient_moments
 from dualfid_robot.algorithms.ppo_config import PPOConfig
+from dualfid_robot.algorithms.research.gradient_moments import policy_gradient_moments
+from dualfid_robot.algorithms.research.transfer_gap import transfer_gap
 from dualfid_robot.algorithms.signals import SignalFilter
-from dualfid_robot.algorithms.transfer_gap import transfer_gap
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
 

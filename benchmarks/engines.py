@@ -37,7 +37,7 @@ from properties import (  # noqa: E402
 
 from dualfid_robot.errors import ConfigError  # noqa: E402
 from dualfid_robot.robots.model import RobotModel  # noqa: E402
-from dualfid_robot.runners.run_log import processor  # noqa: E402
+from dualfid_robot.runs.run_log import processor  # noqa: E402
 from dualfid_robot.simulators.base import Simulator  # noqa: E402
 from dualfid_robot.simulators.registry import engine_class  # noqa: E402
 

@@ -27,11 +27,11 @@ import warp
 from timing import measure_in_turn
 from torch import Tensor
 
+from dualfid_robot.config.machine import ROOT
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import make_task
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.installation import ROOT
-from dualfid_robot.simulators.mujoco_warp import MujocoWarpSimulator
+from dualfid_robot.simulators.mujoco_warp.simulator import MujocoWarpSimulator
 
 PERIODS = 8  # control periods in a timed round
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)

@@ -19,11 +19,11 @@ import torch
 from timing import measure_in_turn, rounds_argument
 from torch import Tensor
 
+from dualfid_robot.config.machine import ROOT
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import ActionMapping, State, Task, TaskConfig, Term, make_task, uniform
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.installation import ROOT
-from dualfid_robot.simulators.mujoco import MujocoSimulator
+from dualfid_robot.simulators.mujoco.simulator import MujocoSimulator
 from dualfid_robot.simulators.registry import make_simulator
 
 WORLDS = 4096

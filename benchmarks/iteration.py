@@ -13,10 +13,10 @@ import statistics
 
 from hydra import compose, initialize_config_dir
 
-from dualfid_robot.runners.entry import register_simulators
-from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.installation import CONFIG_DIR
-from dualfid_robot.runners.trainer import Trainer
+from dualfid_robot.config.command_line import register_simulators
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.machine import CONFIG_DIR
+from dualfid_robot.train.trainer import Trainer
 
 WARMUP = 5
 

@@ -28,12 +28,12 @@ from omegaconf import OmegaConf
 from timing import measure_in_turn, rounds_argument
 from torch import Tensor
 
+from dualfid_robot.config.command_line import register_simulators
+from dualfid_robot.config.machine import CONFIG_DIR, ROOT
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import register_simulators
-from dualfid_robot.runners.installation import CONFIG_DIR, ROOT
-from dualfid_robot.simulators._pybullet_protocol import Spec
 from dualfid_robot.simulators.base import Simulator
-from dualfid_robot.simulators.pybullet import PybulletSimulator
+from dualfid_robot.simulators.pybullet.protocol import Spec
+from dualfid_robot.simulators.pybullet.simulator import PybulletSimulator
 from dualfid_robot.simulators.registry import make_simulator
 
 WORLDS = 1024

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from timing import measure_in_turn
 
-from dualfid_robot.deploy.compiled_header import compile_cpp
-from dualfid_robot.deploy.header import write_header
-from dualfid_robot.deploy.runtime import ExportedPolicy
+from dualfid_robot.export.cpp.compiled_header import compile_cpp
+from dualfid_robot.export.cpp.header import write_header
+from dualfid_robot.onboard.runtime import ExportedPolicy
 
 STEPS = 20_000
 SOURCE = r"""

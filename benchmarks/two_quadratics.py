@@ -23,13 +23,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dualfid_robot.algorithms.bias_variance import optimal_low_samples, pooled_mse, precision_weight
 from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.algorithms.dual_ppo import DualPPO
-from dualfid_robot.algorithms.gradient_moments import policy_gradient_moments
 from dualfid_robot.algorithms.ppo_config import PPOConfig
+from dualfid_robot.algorithms.research.bias_variance import optimal_low_samples, pooled_mse, precision_weight
+from dualfid_robot.algorithms.research.gradient_moments import policy_gradient_moments
+from dualfid_robot.algorithms.research.transfer_gap import transfer_gap
 from dualfid_robot.algorithms.rollout import RolloutStorage
-from dualfid_robot.algorithms.transfer_gap import transfer_gap
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
 NO_CLIPPING = 1e9

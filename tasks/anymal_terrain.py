@@ -21,7 +21,7 @@ from dualfid_robot.envs.height_field import HeightField
 from dualfid_robot.envs.rotations import wrap_angle, yaw
 from dualfid_robot.envs.task import Command, Start, State, Term, uniform
 from dualfid_robot.errors import ConfigError
-from tasks.anymal import CONTACT_THRESHOLD, Anymal, AnymalConfig, CommandRanges
+from dualfid_robot.tasks.anymal import CONTACT_THRESHOLD, Anymal, AnymalConfig, CommandRanges
 
 # The layout of assets/anymal_terrain.png: square cells, levels of difficulty along x, kinds along y.
 LEVELS, KINDS, CELL = 10, 5, 8.0  # CELL in m

@@ -12,9 +12,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from dualfid_robot.config.command_line import register_simulators
+from dualfid_robot.config.machine import CONFIG_DIR, ROOT
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.entry import register_simulators
-from dualfid_robot.runners.installation import CONFIG_DIR, ROOT
 
 
 def pytest_report_header() -> str:

@@ -1,4 +1,4 @@
-// The limits within which the loop keeps a robot: docs/deploy.md. dualfid_robot/deploy/limits.py says the same.
+// The limits within which the loop keeps a robot: docs/deploy.md. dualfid_robot/onboard/limits.py says the same.
 #pragma once
 
 #include <algorithm>

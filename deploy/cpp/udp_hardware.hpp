@@ -1,5 +1,5 @@
 // A robot at the other end of a UDP link: the simulated robot of this project, or one whose own program speaks the
-// protocol (docs/deploy.md; dualfid_robot/deploy/robot_link.py is its other half). Little-endian machines only.
+// protocol (docs/deploy.md; dualfid_robot/onboard/link.py is its other half). Little-endian machines only.
 #pragma once
 
 #include <cstddef>

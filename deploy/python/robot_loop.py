@@ -22,11 +22,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dualfid_robot.deploy.limits import POSITION_MARGIN, VELOCITY_FACTOR, Limits
-from dualfid_robot.deploy.pacing import sleep_until
-from dualfid_robot.deploy.robot_link import Layout, Output, Read, UdpHardware
-from dualfid_robot.deploy.runtime import Controller, ExportedPolicy, RobotState
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.onboard.limits import POSITION_MARGIN, VELOCITY_FACTOR, Limits
+from dualfid_robot.onboard.link import Layout, Output, Read, UdpHardware
+from dualfid_robot.onboard.pacing import sleep_until
+from dualfid_robot.onboard.runtime import Controller, ExportedPolicy, RobotState
 
 SAMPLE_TOLERANCE = 1e-4  # on the stored sample's action
 SHARE_OF_PERIOD_TO_WAIT = 0.5  # for a state that is late; then the last control is held

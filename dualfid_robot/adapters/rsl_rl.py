@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dualfid_robot.envs.vector import PoolVectorEnv
+from dualfid_robot.adapters.gymnasium import PoolVectorEnv
 from dualfid_robot.errors import ConfigError
 
 try:

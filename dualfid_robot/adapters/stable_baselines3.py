@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dualfid_robot.envs.vector import PoolVectorEnv
+from dualfid_robot.adapters.gymnasium import PoolVectorEnv
 from dualfid_robot.errors import ConfigError
 
 try:

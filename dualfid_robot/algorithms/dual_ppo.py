@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dualfid_robot.algorithms.bias_variance import precision_weight
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
-from dualfid_robot.algorithms.control_variate import ControlVariate, paired_order
-from dualfid_robot.algorithms.gradient_gate import GradientGate
 from dualfid_robot.algorithms.gradients import accumulate_joint_gradient, part_gradient
 from dualfid_robot.algorithms.minibatches import Chunk, chunks_per_minibatch, make_minibatches, shuffled_indices
-from dualfid_robot.algorithms.placebo import Placebo
 from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.algorithms.ppo_loss import LossCoefficients, MiniBatch
+from dualfid_robot.algorithms.research.bias_variance import precision_weight
+from dualfid_robot.algorithms.research.control_variate import ControlVariate, paired_order
+from dualfid_robot.algorithms.research.gradient_gate import GradientGate
+from dualfid_robot.algorithms.research.placebo import Placebo
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.algorithms.signals import GRADIENT_MOMENTS, NOTHING_MEASURED, Signals
 from dualfid_robot.algorithms.statistics import explained_variance, standardised_per_fidelity

@@ -6,11 +6,11 @@ from torch import Tensor
 
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
 from dualfid_robot.algorithms.divergence import policy_divergence
-from dualfid_robot.algorithms.gradient_moments import policy_gradient_moments
+from dualfid_robot.algorithms.research.gradient_moments import policy_gradient_moments
+from dualfid_robot.algorithms.research.transfer_gap import transfer_gap
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.algorithms.signals import GRADIENT_MOMENTS
 from dualfid_robot.algorithms.statistics import standardised_per_fidelity
-from dualfid_robot.algorithms.transfer_gap import transfer_gap
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
 SIGNAL_OF_METRIC = {

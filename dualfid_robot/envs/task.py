@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import tasks as task_package
+from dualfid_robot import tasks as task_package
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import parse_settings, require
@@ -374,7 +374,7 @@ def make_task(
     """
     if name not in task_names():
         raise ConfigError(f"task={name}: allowed are {task_names()}")
-    module = importlib.import_module("tasks." + re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower())
+    module = importlib.import_module("dualfid_robot.tasks." + re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower())
     if not hasattr(module, name):
         raise ConfigError(f"task={name}: {module.__file__} has no class {name}")
     cls = getattr(module, name)

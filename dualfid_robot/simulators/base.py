@@ -142,8 +142,8 @@ class Simulator(ABC):
 
     @classmethod
     def name(cls) -> str:
-        """The engine's name: its module's."""
-        return cls.__module__.rpartition(".")[2]
+        """The engine's name: its folder's."""
+        return cls.__module__.split(".")[-2]
 
     @classmethod
     def check_device(cls, device: torch.device | str) -> None:

@@ -1,10 +1,10 @@
-"""Engines are found by name: the module `dualfid_robot.simulators.<engine>` and its `ENGINE`."""
+"""Engines are found by name: a folder here whose `simulator.py` has an `ENGINE`."""
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,13 +16,11 @@ from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import parse_settings
 from dualfid_robot.simulators.base import Simulator
 
-_NOT_ENGINES = {"base", "calibration", "registry"}
-
 
 def engine_names() -> list[str]:
     """Names of the engines, installed or not."""
-    modules = (module.name for module in pkgutil.iter_modules(package.__path__))
-    return sorted(name for name in modules if name not in _NOT_ENGINES and not name.startswith("_"))
+    folders = (Path(folder) for folder in package.__path__)
+    return sorted(path.parent.name for folder in folders for path in folder.glob("*/simulator.py"))
 
 
 def engine_class(name: object) -> type[Simulator]:
@@ -33,7 +31,7 @@ def engine_class(name: object) -> type[Simulator]:
     """
     if name not in engine_names():
         raise ConfigError(f"engine={name}: allowed are {engine_names()}")
-    engine: type[Simulator] = importlib.import_module(f"dualfid_robot.simulators.{name}").ENGINE
+    engine: type[Simulator] = importlib.import_module(f"{package.__name__}.{name}.simulator").ENGINE
     return engine
 
 
@@ -57,7 +55,7 @@ def make_simulator(
     """Build the engine that `config["engine"]` names, for the robot with `config["changes"]`; the other keys are that
     engine's own settings.
 
-    An engine module exposes `ENGINE`, a Simulator class whose `Config` is a dataclass of its settings and whose
+    An engine's `simulator.py` exposes `ENGINE`, a Simulator class. Its `Config` is a dataclass of its settings, and its
     constructor takes (config, robot, num_worlds, control_dt, contact_bodies, device).
 
     Raises:

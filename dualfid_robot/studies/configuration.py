@@ -13,9 +13,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-import tasks
-from dualfid_robot.runners.entry import register_simulators
-from dualfid_robot.runners.installation import CONFIG_DIR
+from dualfid_robot import tasks
+from dualfid_robot.config.command_line import register_simulators
+from dualfid_robot.config.machine import CONFIG_DIR
 
 THREAD_SETTINGS = ("threads", "workers")  # what the engines call the number of their threads or processes
 
@@ -80,7 +80,7 @@ def settle(overrides: Sequence[str], threads: int) -> tuple[DictConfig, list[str
         cfg = compose("config", settled, return_hydra_config=True)
         choices: dict[str, Any] = dict(cfg.hydra.runtime.choices)
         if choices["simulator/low"] == "default":
-            from dualfid_robot.runners.default_low import default_low  # imports torch
+            from dualfid_robot.config.default_low import default_low  # imports torch
 
             settled.append(f"simulator/low={default_low(cfg.task)[0]}")
         if choices["simulator/high"] == "default":

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from dualfid_robot.studies.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from dualfid_robot.runners.trainer import Trainer
+    from dualfid_robot.train.trainer import Trainer
 
 STOPPED = 3
 _WATCH_INTERVAL = 1.0  # s
@@ -69,9 +69,9 @@ class Job:
     """
 
     def __init__(self, folder: RunFolder) -> None:
-        from dualfid_robot.runners.experiment import Experiment
-        from dualfid_robot.runners.trainer import Trainer
+        from dualfid_robot.config.experiment import Experiment
         from dualfid_robot.studies.configuration import compose_run
+        from dualfid_robot.train.trainer import Trainer
 
         self._started = time.monotonic()
         self.folder = folder
@@ -98,8 +98,8 @@ class Job:
 
     def run(self) -> int:
         """Train to the end, or until a signal comes; the exit status."""
-        from dualfid_robot.runners.interrupt import Interrupt
-        from dualfid_robot.runners.run_log import RunLog
+        from dualfid_robot.runs.interrupt import Interrupt
+        from dualfid_robot.runs.run_log import RunLog
 
         trainer, budget = self.trainer, self._run["budget"]
         with Interrupt() as interrupt:
@@ -152,8 +152,8 @@ class Job:
 
     def _take_point(self) -> None:
         """Evaluate the deployed policy, deterministic, in this run's own E_high."""
-        from dualfid_robot.runners.agents import policy_agent
-        from dualfid_robot.runners.evaluation import evaluate
+        from dualfid_robot.evaluate.agents import policy_agent
+        from dualfid_robot.evaluate.evaluation import evaluate
 
         trainer, experiment = self.trainer, self.trainer.experiment
         pool = experiment.make_pool(
@@ -182,7 +182,7 @@ class Job:
 
 def machine() -> dict[str, Any]:
     """What the run was measured on."""
-    from dualfid_robot.runners.run_log import processor, versions
+    from dualfid_robot.runs.run_log import processor, versions
 
     return {
         "platform": platform.platform(),

@@ -28,9 +28,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from dualfid_robot.config.machine import ROOT
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.installation import ROOT
-from dualfid_robot.runners.interrupt import Interrupt
+from dualfid_robot.runs.interrupt import Interrupt
 from dualfid_robot.studies.configuration import config_dirs, options, quoted
 from dualfid_robot.studies.display import StudyDisplay
 from dualfid_robot.studies.job import STOPPED

@@ -20,14 +20,14 @@ from rich.console import Console
 from rich.progress import track
 
 from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
+from dualfid_robot.config.command_line import describe
+from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.control_variate import check_control_variate
-from dualfid_robot.runners.entry import describe
-from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.gaps import Sides, changed_sides
 from dualfid_robot.settings import parse_settings, require, require_integer, require_number
 from dualfid_robot.studies.configuration import compose_run, options, settle
+from dualfid_robot.studies.gaps import Sides, changed_sides
 from dualfid_robot.studies.run_folder import ANY_GAP, RunFolder, RunIdentity
+from dualfid_robot.train.control_variate import check_control_variate
 
 NO_CHANGE = "default"  # the gap that is none of cfg/gap: the task's own two simulators
 _UNBOUNDED = 1_000_000  # iterations: the cost alone ends a run

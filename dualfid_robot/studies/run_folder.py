@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dualfid_robot.runners.atomic import replaced
+from dualfid_robot.runs.atomic import replaced
 
 Status = Literal["finished", "failed", "running", "pending"]
 ANY_GAP = "-"  # gap of a run that uses no low simulator: it stands in every gap that changes the low side only

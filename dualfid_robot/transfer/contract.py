@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.envs.task import State, Task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.simulators.base import Simulator
 from dualfid_robot.simulators.registry import engine_class, make_simulator
 

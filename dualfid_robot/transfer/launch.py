@@ -10,10 +10,10 @@ from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 from rich.progress import track
 
-from dualfid_robot.deploy.networks import DIAL_HIGH, DIAL_LOW
+from dualfid_robot.config.values import check_count
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.checkpoint import resolve_checkpoint
-from dualfid_robot.runners.values import check_count
+from dualfid_robot.export.networks import DIAL_HIGH, DIAL_LOW
+from dualfid_robot.runs.checkpoint import resolve_checkpoint
 from dualfid_robot.transfer.matrix import ADAPTED, BASE, Matrix, Request, silence_pools
 from dualfid_robot.transfer.perturbations import parse_perturbations
 from dualfid_robot.transfer.report import table, unsupported_lines, write_report

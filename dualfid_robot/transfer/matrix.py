@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dualfid_robot.config import experiment as experiment_module
+from dualfid_robot.config.engines import simulator_names, simulator_settings
+from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.evaluate.agents import policy_agent
+from dualfid_robot.evaluate.evaluation import Evaluation, evaluate
 from dualfid_robot.policies.actor_critic import DualActorCritic
-from dualfid_robot.runners import experiment as experiment_module
-from dualfid_robot.runners.agents import policy_agent
-from dualfid_robot.runners.checkpoint import load_checkpoint, resolve_checkpoint
-from dualfid_robot.runners.engines import simulator_names, simulator_settings
-from dualfid_robot.runners.evaluation import Evaluation, evaluate
-from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.saved_policy import load_policy
+from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint
+from dualfid_robot.runs.saved_policy import load_policy
 from dualfid_robot.transfer.contract import Contract, check_contract
 from dualfid_robot.transfer.perturbations import Perturbation
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.envs.randomization import Randomization, RandomizationConfig
 from dualfid_robot.envs.task import Task
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.settings import parse_settings
 from dualfid_robot.simulators.registry import engine_class
 

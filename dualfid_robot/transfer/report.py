@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table
 
-from dualfid_robot.runners.run_log import versions
+from dualfid_robot.runs.run_log import versions
 from dualfid_robot.transfer.matrix import BASE, Cell, Matrix, dial_name
 from dualfid_robot.transfer.perturbations import Perturbation
 

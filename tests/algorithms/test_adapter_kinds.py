@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from dualfid_robot.algorithms.dual_ppo import DualPPO
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.export.exporter import network_of
 from dualfid_robot.policies.actor_critic import AdapterKind, DualActorCritic, DualMLP
-from dualfid_robot.runners.exporter import network_of
 
 
 def plain_network(network: DualMLP, bit: bool) -> nn.Sequential:

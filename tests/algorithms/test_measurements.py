@@ -11,11 +11,11 @@ from torch import Tensor
 
 from dualfid_robot.algorithms.communicator import Communicator
 from dualfid_robot.algorithms.divergence import policy_divergence
-from dualfid_robot.algorithms.gradient_moments import policy_gradient_moments
 from dualfid_robot.algorithms.measurements import SIGNAL_OF_METRIC, measure
+from dualfid_robot.algorithms.research.gradient_moments import policy_gradient_moments
+from dualfid_robot.algorithms.research.transfer_gap import transfer_gap
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.algorithms.signals import COSTS, GRADIENT_MOMENTS, MEASURED
-from dualfid_robot.algorithms.transfer_gap import transfer_gap
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
 NUM_ENVS = 24

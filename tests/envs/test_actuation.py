@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from dualfid_robot.config.machine import ROOT
 from dualfid_robot.envs.actuation import JointTorques
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.actuators import Actuators
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.installation import ROOT
 
 CHAIN = """<body name="base" pos="0 0 1"><freejoint/><geom size="0.1"/>
 <body name="a"><joint name="hinge" axis="0 1 0"/><geom size="0.1" pos="0.3 0 0"/>

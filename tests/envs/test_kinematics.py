@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from dualfid_robot.config.machine import ROOT
 from dualfid_robot.envs.kinematics import ForwardKinematics
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.installation import ROOT
 
 # Every kind of joint, several of them in one body, anchors off the origin, references off zero, slanted frames and
 # axes, bodies without a joint between and behind joints, two trees, and sites.

@@ -13,9 +13,9 @@ from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import make_task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.simulators.mujoco import MujocoSimulator
+from dualfid_robot.simulators.mujoco.simulator import MujocoSimulator
 from dualfid_robot.simulators.registry import make_simulator
-from tasks.cartpole import Cartpole, CartpoleConfig
+from dualfid_robot.tasks.cartpole import Cartpole, CartpoleConfig
 
 DT = 1 / 60
 

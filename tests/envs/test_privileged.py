@@ -13,14 +13,14 @@ from omegaconf import DictConfig
 from stable_baselines3 import PPO
 from toys import EPISODE, make_pool
 
+from dualfid_robot.adapters.gymnasium import PoolVectorEnv
 from dualfid_robot.adapters.rsl_rl import RslRlVecEnv
 from dualfid_robot.adapters.stable_baselines3 import StableBaselinesVecEnv
+from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.envs.task import State, Term
-from dualfid_robot.envs.vector import PoolVectorEnv
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.trainer import Trainer
-from tasks.cartpole import Cartpole
+from dualfid_robot.tasks.cartpole import Cartpole
+from dualfid_robot.train.trainer import Trainer
 
 ALL, POLICY = 17, 11
 

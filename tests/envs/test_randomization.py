@@ -17,15 +17,15 @@ from scipy import stats
 from torch import Tensor
 from toys import DT, MaskingRecorder, Recorder, make_pool
 
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.randomization import RandomizationConfig, Range
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.installation import CONFIG_DIR
-from dualfid_robot.runners.trainer import Trainer
 from dualfid_robot.settings import parse_settings
-from tasks.ant import Ant
+from dualfid_robot.tasks.ant import Ant
+from dualfid_robot.train.trainer import Trainer
 
 WORLDS = 6
 ENGINES = [Recorder, MaskingRecorder]
@@ -359,7 +359,7 @@ def test_an_engine_that_cannot_is_named(cartpole: RobotModel) -> None:
         SUPPORTED_PARAMETERS = ("mass", "friction")
 
     message = r"task\.randomization\.gravity=\[0.0, 1.0\]: engine toys cannot .*; allowed are \['friction', 'mass'\]"
-    Rigid.__module__ = "toys"
+    Rigid.__module__ = "engines.toys.simulator"
     with pytest.raises(ConfigError, match=message):
         make_pool(cartpole, 2, Rigid, randomization=configured(gravity={"range": [0, 1]}))
 

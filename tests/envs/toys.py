@@ -11,7 +11,7 @@ from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.randomization import Randomization, RandomizationConfig
 from dualfid_robot.envs.task import ActionMapping, Start, State, Task, TaskConfig, Term
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.simulators.mujoco import MujocoSimulator
+from dualfid_robot.simulators.mujoco.simulator import MujocoSimulator
 
 DT = 1 / 60
 EPISODE = 12

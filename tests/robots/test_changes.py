@@ -15,12 +15,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dualfid_robot.config.machine import ROOT
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.changes import Changes, parse_changes, position_bounds
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.robots.urdf import make_urdf
-from dualfid_robot.runners.installation import ROOT
 from dualfid_robot.simulators.base import Simulator
+from dualfid_robot.simulators.pybullet.urdf import make_urdf
 from dualfid_robot.simulators.registry import make_simulator
 
 DT = 1 / 60

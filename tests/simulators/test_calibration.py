@@ -79,7 +79,7 @@ def test_the_fitted_twin_of_the_ant_is_closer_than_the_naive_one(
 ) -> None:
     from omegaconf import OmegaConf
 
-    from dualfid_robot.runners.installation import CONFIG_DIR
+    from dualfid_robot.config.machine import CONFIG_DIR
 
     path: Path = CONFIG_DIR / "calibration" / "Ant.yaml"
     fitted = OmegaConf.to_container(OmegaConf.load(path))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dualfid_robot.simulators._joint_drives import JointDrives
+from dualfid_robot.simulators.workers.joint_drives import JointDrives
 
 H = 0.01
 

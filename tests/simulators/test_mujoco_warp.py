@@ -20,8 +20,8 @@ from torch import Tensor
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.base import Simulator
-from dualfid_robot.simulators.mujoco import MujocoSimulator
-from dualfid_robot.simulators.mujoco_warp import MujocoWarpSimulator
+from dualfid_robot.simulators.mujoco.simulator import MujocoSimulator
+from dualfid_robot.simulators.mujoco_warp.simulator import MujocoWarpSimulator
 
 RobotOf = Callable[..., RobotModel]
 Warp = Callable[..., MujocoWarpSimulator]

@@ -18,9 +18,9 @@ from properties import everyone, random_states, run, standing
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.simulators._physx_model import make_articulation
-from dualfid_robot.simulators._physx_protocol import Articulation, Spec
-from dualfid_robot.simulators.physx import PhysxSimulator
+from dualfid_robot.simulators.physx.model import make_articulation
+from dualfid_robot.simulators.physx.protocol import Articulation, Spec
+from dualfid_robot.simulators.physx.simulator import PhysxSimulator
 
 RobotOf = Callable[..., RobotModel]
 
@@ -228,7 +228,7 @@ def test_contacts_are_made_within_the_contact_offset(installed: None, make: Make
 
 
 def test_solver_settings_reach_physx(installed: None, make: Make, ant: RobotModel) -> None:
-    from dualfid_robot.simulators._physx_worker import _World, combine
+    from dualfid_robot.simulators.physx.worker import _World, combine
 
     simulator = make("physx", ant, 1, solver="pgs", position_iterations=7, velocity_iterations=3)
     assert isinstance(simulator, PhysxSimulator)

@@ -18,12 +18,12 @@ import torch
 from conftest import Make, skip_missing
 from properties import CROOKED, change_parameters, everyone, random_states, standing
 
+from dualfid_robot.config.machine import ROOT
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.robots.urdf import make_urdf
-from dualfid_robot.runners.installation import ROOT
-from dualfid_robot.simulators._pybullet_protocol import Spec
-from dualfid_robot.simulators.pybullet import PybulletSimulator
+from dualfid_robot.simulators.pybullet.protocol import Spec
+from dualfid_robot.simulators.pybullet.simulator import PybulletSimulator
+from dualfid_robot.simulators.pybullet.urdf import make_urdf
 
 RobotOf = Callable[..., RobotModel]
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from dualfid_robot.runners.agents import policy_agent
-from dualfid_robot.runners.evaluation import evaluate
-from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.installation import ROOT
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.machine import ROOT
+from dualfid_robot.evaluate.agents import policy_agent
+from dualfid_robot.evaluate.evaluation import evaluate
 from dualfid_robot.studies.configuration import compose_run
 from dualfid_robot.studies.job import STOPPED, Totals
 from dualfid_robot.studies.run_folder import RunFolder

@@ -13,14 +13,14 @@ import pytest
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.installation import CONFIG_DIR
-from dualfid_robot.runners.trainer import Trainer
 from dualfid_robot.studies.configuration import compose_run
 from dualfid_robot.studies.launcher import chains
 from dualfid_robot.studies.plan import Run, Study, parse_plan
 from dualfid_robot.studies.run_folder import ANY_GAP
+from dualfid_robot.train.trainer import Trainer
 
 TINY = ["num_envs=20", "train.params.config.minibatch_size=160"]
 

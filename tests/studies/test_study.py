@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dualfid_robot.config.machine import CONFIG_DIR, ROOT
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.installation import CONFIG_DIR, ROOT
 from dualfid_robot.studies.display import ProgressReader, StudyDisplay
 from dualfid_robot.studies.launcher import require_launcher
 from dualfid_robot.studies.run_folder import RunFolder
@@ -25,7 +25,7 @@ from dualfid_robot.studies.run_folder import RunFolder
 FRAGILE_TASK = """
 import os, signal, time
 from dataclasses import dataclass
-from tasks.cartpole import Cartpole, CartpoleConfig
+from dualfid_robot.tasks.cartpole import Cartpole, CartpoleConfig
 
 @dataclass(frozen=True)
 class FragileConfig(CartpoleConfig):

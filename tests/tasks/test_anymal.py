@@ -14,13 +14,13 @@ from scipy.spatial.transform import Rotation
 from states import hand_made_state
 from trajectories import random_trajectory
 
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.machine import ROOT
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import State, Task, make_task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.installation import ROOT
-from dualfid_robot.runners.trainer import Trainer
+from dualfid_robot.train.trainer import Trainer
 
 DT = 0.02
 DEFAULT = [0.03, 0.4, -0.8, 0.03, -0.4, 0.8, -0.03, 0.4, -0.8, -0.03, -0.4, 0.8]

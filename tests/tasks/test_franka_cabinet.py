@@ -15,13 +15,13 @@ from states import hand_made_state
 from torch import Tensor
 from trajectories import random_trajectory
 
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.machine import ROOT
 from dualfid_robot.envs.kinematics import ForwardKinematics
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import Task, make_task
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.installation import ROOT
-from dualfid_robot.runners.trainer import Trainer
+from dualfid_robot.train.trainer import Trainer
 
 DT = 1 / 60
 SMALL = ("task=FrankaCabinet", "simulator/low=mujoco_reduced", "simulator.high.threads=1", "simulator.low.threads=1")

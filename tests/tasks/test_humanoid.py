@@ -13,12 +13,12 @@ from omegaconf import DictConfig
 from scipy.spatial.transform import Rotation
 from states import hand_made_state
 
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.machine import ROOT
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import State, Task, make_task
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.installation import ROOT
-from dualfid_robot.runners.trainer import Trainer
+from dualfid_robot.train.trainer import Trainer
 
 DT = 1 / 60
 FEET = ("right_foot", "left_foot")

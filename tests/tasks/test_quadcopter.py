@@ -13,13 +13,13 @@ from omegaconf import DictConfig
 from scipy.spatial.transform import Rotation
 from states import hand_made_state
 
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.machine import ROOT
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import Task, make_task
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.runners.installation import ROOT
-from dualfid_robot.runners.trainer import Trainer
 from dualfid_robot.simulators.registry import make_simulator
+from dualfid_robot.train.trainer import Trainer
 
 DT = 0.01
 WEIGHT = 0.2515 * 9.81  # N, from the asset's published dimensions and densities

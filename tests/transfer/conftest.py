@@ -10,8 +10,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from dualfid_robot.runners.checkpoint import save_checkpoint
-from dualfid_robot.runners.experiment import Experiment
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.runs.checkpoint import save_checkpoint
 
 EPISODE = 40  # steps
 

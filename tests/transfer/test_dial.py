@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dualfid_robot.evaluate.agents import policy_agent
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.policies.dual_linear import DualLinear
-from dualfid_robot.runners.agents import policy_agent
 from dualfid_robot.transfer.matrix import dial_name
 
 

@@ -19,12 +19,12 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from scipy import stats
 
+from dualfid_robot.config.engines import simulator_settings
+from dualfid_robot.config.machine import CONFIG_DIR, ROOT
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.agents import policy_agent
-from dualfid_robot.runners.engines import simulator_settings
-from dualfid_robot.runners.evaluation import Evaluation, evaluate
-from dualfid_robot.runners.installation import CONFIG_DIR, ROOT
-from dualfid_robot.runners.saved_policy import load_policy
+from dualfid_robot.evaluate.agents import policy_agent
+from dualfid_robot.evaluate.evaluation import Evaluation, evaluate
+from dualfid_robot.runs.saved_policy import load_policy
 from dualfid_robot.transfer.launch import parse_request
 from dualfid_robot.transfer.matrix import Cell, Matrix, Request
 from dualfid_robot.transfer.perturbations import Perturbation, parse_perturbations

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from dualfid_robot.config.engines import simulator_settings
+from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.runners.engines import simulator_settings
-from dualfid_robot.runners.experiment import Experiment
-from dualfid_robot.simulators.mujoco import MujocoSimulator
+from dualfid_robot.simulators.mujoco.simulator import MujocoSimulator
 from dualfid_robot.transfer import contract as module
 from dualfid_robot.transfer.contract import Contract, check_contract
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from dualfid_robot.config.engines import simulator_settings
+from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.randomization import RandomizationConfig, Range
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runners.engines import simulator_settings
-from dualfid_robot.runners.experiment import Experiment
 from dualfid_robot.settings import parse_settings
 from dualfid_robot.transfer.perturbations import KINDS, Perturbation, parse_perturbations
 

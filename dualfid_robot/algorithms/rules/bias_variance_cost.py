@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dualfid_robot.algorithms.bias_variance import optimal_low_samples
+from dualfid_robot.algorithms.research.bias_variance import optimal_low_samples
 from dualfid_robot.algorithms.rules import rule
 from dualfid_robot.algorithms.signals import COSTS, Signals
 

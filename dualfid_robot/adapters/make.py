@@ -1,0 +1,71 @@
+"""The environments of a task by name, configured as train.py configures them, for everyone else's algorithms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from dualfid_robot.adapters.gymnasium import PoolVectorEnv
+from dualfid_robot.config.command_line import describe, register_simulators
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.machine import CONFIG_DIR
+from dualfid_robot.errors import ConfigError
+
+
+def make_vec(
+    task: str,
+    num_envs: int | None = None,
+    simulator: str | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    overrides: Sequence[str] = (),
+    tensors: bool = False,
+) -> PoolVectorEnv:
+    """A `gymnasium.vector.VectorEnv` of a task in one simulator.
+
+    What is None is as for train.py: see cfg/config.yaml and the task's YAML.
+
+    Args:
+        task: a file of cfg/task.
+        num_envs: number of environments.
+        simulator: a file of cfg/simulator; None for train.py's simulator/high.
+        seed: of the initial states; `reset(seed=…)` sets another one.
+        device: of the simulator, such as "cpu" or "cuda:0".
+        overrides: further settings as on train.py's command line, such as "task.env.episodeLength=200". The
+            simulator's own stand under `simulator.high`.
+        tensors: return views of the simulator's device instead of NumPy copies (see `PoolVectorEnv`).
+
+    Raises:
+        ConfigError: names the setting, its value and what is allowed.
+    """
+    for group, name in (("task", task), ("simulator", simulator)):
+        known = sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+        if name is not None and name not in known:
+            raise ConfigError(f"{group}={name}: allowed are {known}")
+    if isinstance(overrides, str):
+        raise ConfigError(f"overrides={overrides}: a list is expected")
+    named = {"task": task, "num_envs": num_envs, "simulator/high": simulator, "seed": seed, "sim_device": device}
+    arguments = [f"{key}={value}" for key, value in named.items() if value is not None]
+    try:
+        experiment = Experiment(_compose([*arguments, *overrides]))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(describe(error)) from error
+    pool = experiment.make_pool(experiment.settings["simulator"]["high"], experiment.num_envs, experiment.seed)
+    return PoolVectorEnv(pool, tensors)
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    """train.py's configuration. The caller may itself be a Hydra application, whose own state must survive."""
+    register_simulators(overrides)
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return compose("config", overrides)
+    finally:
+        GlobalHydra.instance().hydra = outer

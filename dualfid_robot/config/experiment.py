@@ -1,0 +1,327 @@
+"""A resolved configuration becomes typed settings, and these become pools and policies."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from dualfid_robot.algorithms.ppo_config import PPOConfig
+from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
+from dualfid_robot.config.values import find_device
+from dualfid_robot.envs.pool import EnvironmentPool
+from dualfid_robot.envs.randomization import Randomization, RandomizationConfig
+from dualfid_robot.envs.task import Task, make_task
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.policies.actor_critic import AdapterKind, DualActorCritic
+from dualfid_robot.robots.changes import parse_changes
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.settings import parse_settings, require_integer, require_number
+from dualfid_robot.simulators.registry import changed_robot, engine_class, make_simulator
+
+logger = logging.getLogger(__name__)
+
+MOST_REWARD_FACTOR = 1e3
+
+_TOP_LEVEL = {str(key) for key in OmegaConf.load(CONFIG_DIR / "config.yaml")} - {"defaults"} | {
+    "task",
+    "train",
+    "simulator",
+    "allocation",
+}
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """Hidden layers of actor and critic each."""
+
+    units: tuple[int, ...]
+    activation: Literal["elu", "tanh", "relu"] = "elu"
+
+    def __post_init__(self) -> None:
+        if not self.units or min(self.units) < 1:
+            raise ConfigError(f"units={list(self.units)}: a list of positive widths is expected")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What the policy of E_high has besides the base policy's weights.
+
+    Attributes:
+        kind: "lora"; "bit", an input that says which fidelity it is; "none", one policy for both.
+        rank, alpha: of the low-rank adapters.
+    """
+
+    kind: AdapterKind = "lora"
+    rank: int = 8
+    alpha: float = 8.0
+
+    def __post_init__(self) -> None:
+        require_integer("rank", self.rank, 1)
+        require_number("alpha", self.alpha, 0.0, 1e3)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Length of a run and when it is saved, in iterations, under rl_games' names.
+
+    Attributes:
+        name: default name of the run.
+        max_epochs: iterations.
+        save_frequency: iterations between numbered checkpoints; `last` is written as often.
+        save_best_after: iterations before the best policy is first saved.
+    """
+
+    name: str
+    max_epochs: int
+    save_frequency: int = 50
+    save_best_after: int = 100
+
+    def __post_init__(self) -> None:
+        for key in ("max_epochs", "save_frequency"):
+            require_integer(key, getattr(self, key), 1)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Actor and critic.
+
+    Attributes:
+        sigma_init: initial log standard deviation of the actions.
+    """
+
+    mlp: MLPConfig
+    adapter: AdapterConfig
+    sigma_init: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_number("sigma_init", self.sigma_init, -10.0, 10.0)
+
+
+@dataclass(frozen=True)
+class AssetConfig:
+    """The robot's file in assets/, and the bodies that keep their contacts at reduced fidelity."""
+
+    assetFileName: str
+    feet: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SimConfig:
+    """dt: control period, s."""
+
+    dt: float
+
+    def __post_init__(self) -> None:
+        require_number("dt", self.dt, 0.0, 1.0, open_low=True)
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """A task's YAML.
+
+    Attributes:
+        env: settings of the task itself.
+        low: the file of cfg/simulator that `simulator/low=default` stands for; empty for PyBullet where it can be.
+        simulators: calibrated values, by engine; the files of cfg/simulator read them.
+        randomize: whether what stands under randomization is in force.
+    """
+
+    name: str
+    env: dict[str, Any]
+    asset: AssetConfig
+    sim: SimConfig
+    low: str = ""
+    simulators: dict[str, Any] = field(default_factory=dict)
+    randomize: bool = False
+    randomization: RandomizationConfig = field(default_factory=RandomizationConfig)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """A training YAML's `params`."""
+
+    network: NetworkConfig
+    config: dict[str, Any]
+
+
+class Experiment:
+    """Everything that a configuration describes, checked before anything runs.
+
+    Attributes:
+        settings: the resolved configuration as plain values, with every default filled in.
+        num_envs: N, environments of both simulators together.
+        seed: seed of the run (a random one where -1 was asked for).
+        task, network, ppo, run: typed settings.
+        robot: the task's robot.
+        max_cost: bound on the measured cost, s, or None.
+        low_reward_factor: factor on the reward of E_low.
+        sim_device: device of every engine that can use it; an engine that cannot runs on the CPU if it is E_low, and is
+            refused if it is E_high.
+        rl_device: device of the policy and the learner.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        """Check a configuration.
+
+        Raises:
+            ConfigError: names the key, the value and what is allowed.
+        """
+        settings = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(settings, dict)
+        self.settings: dict[str, Any] = {str(key): value for key, value in settings.items()}
+        self._fill_defaults()
+        self.sim_device, self.rl_device = (find_device(key, self.settings[key]) for key in ("sim_device", "rl_device"))
+        engine_class(self.settings["simulator"]["high"].get("engine")).check_device(self.sim_device)
+        unknown = sorted(self.settings.keys() - _TOP_LEVEL)
+        if unknown:
+            raise ConfigError(f"{unknown[0]}: no such setting; allowed are {sorted(_TOP_LEVEL)}")
+        self.task: TaskSettings = parse_settings(TaskSettings, self.settings["task"], "task")
+        train: TrainSettings = parse_settings(TrainSettings, self.settings["train"]["params"], "train.params")
+        self.network = train.network
+        where, run_keys = "train.params.config", {field.name for field in fields(RunConfig)}
+        of_run = {key: value for key, value in train.config.items() if key in run_keys}
+        of_ppo = {key: value for key, value in train.config.items() if key not in run_keys}
+        self.run: RunConfig = parse_settings(RunConfig, of_run, where)
+        self.ppo: PPOConfig = parse_settings(PPOConfig, of_ppo, where)
+        self.robot = RobotModel(ASSETS / self.task.asset.assetFileName, self.task.asset.feet)
+        self._check_changes()
+
+    def _fill_defaults(self) -> None:
+        settings = self.settings
+        task, config = settings["task"], settings["train"]["params"]["config"]
+        if not settings["sim_device"]:
+            settings["sim_device"] = _default_device(
+                engine_class(settings["simulator"]["high"].get("engine")).DEVICE_TYPES
+            )
+        settings["rl_device"] = settings["rl_device"] or _default_device(("cpu", "cuda"))
+        self.num_envs = _override(settings, "num_envs", task["env"], "task.env.numEnvs")
+        _override(settings, "max_iterations", config, "train.params.config.max_epochs")
+        self.seed = _whole("seed", settings["seed"], -1)
+        if self.seed == -1:
+            self.seed = settings["seed"] = random.SystemRandom().randrange(2**31)
+        cost = settings["max_cost"]
+        if cost != "" and (isinstance(cost, str | bool) or cost <= 0):
+            raise ConfigError(f"max_cost={cost}: a positive number of seconds is expected")
+        self.max_cost = None if cost == "" else float(cost)
+        factor = settings.setdefault("low_reward_factor", 1.0)
+        if not _is_number(factor) or not 0.0 < abs(factor) <= MOST_REWARD_FACTOR:
+            allowed = f"a number other than 0 in [-{MOST_REWARD_FACTOR:g}, {MOST_REWARD_FACTOR:g}]"
+            raise ConfigError(f"low_reward_factor={factor}: {allowed} is expected")
+        self.low_reward_factor = float(factor)
+        for side, simulator in settings["simulator"].items():
+            simulator["changes"] = parse_changes(simulator.get("changes", {}), f"simulator.{side}.changes").factors
+
+    def _check_changes(self) -> None:
+        """Raise ConfigError where the robot lacks what a side's engine would have to change."""
+        for side, simulator in self.settings["simulator"].items():
+            try:
+                changed_robot(simulator, self.robot)
+            except ConfigError as error:
+                raise ConfigError(f"simulator.{side}.{error}") from error
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run's folder without its date."""
+        return self.settings["experiment"] or self.run.name
+
+    def make_task(self, device: torch.device | str = "cpu") -> Task:
+        """The task, with its constants on a device."""
+        return make_task(self.task.name, self.task.env, self.robot, self.task.sim.dt, device)
+
+    def make_pool(
+        self, simulator: Mapping[str, Any], num_envs: int, seed: int, reward_factor: float = 1.0
+    ) -> EnvironmentPool:
+        """A pool of `num_envs` environments in the engine that the settings `simulator` describe, on `sim_device` where
+        the engine can use it, else on the CPU.
+
+        Only the engine's robot is changed by `simulator["changes"]`: the task keeps the unchanged one, whose limits and
+        scales are the same for both simulators.
+
+        Args:
+            simulator: settings of the engine.
+            num_envs: environments.
+            seed: of all that the pool draws.
+            reward_factor: factor on the task's reward; `low_reward_factor` for E_low.
+        """
+        cls = engine_class(simulator.get("engine"))
+        device = self.sim_device if self.sim_device.type in cls.DEVICE_TYPES else torch.device("cpu")
+        task = self.make_task(device)
+        randomization = None
+        if self.task.randomize:
+            robot = changed_robot(simulator, self.robot)
+            randomization = Randomization(self.task.randomization, task, cls, num_envs, robot)
+            logger.info("%s: randomised in every episode: %s", cls.name(), self.task.randomization)
+        engine = make_simulator(simulator, self.robot, num_envs, self.task.sim.dt, task.contact_bodies, device)
+        pin_memory = device.type == "cpu" and self.rl_device.type == "cuda"
+        return EnvironmentPool(engine, task, seed, pin_memory, randomization, reward_factor)
+
+    def make_policy(self) -> DualActorCritic:
+        """A policy with initial weights drawn from the run's seed."""
+        task = self.make_task()
+        return DualActorCritic(
+            task.num_observations,
+            task.num_actions,
+            num_privileged=task.num_privileged,
+            actor_hidden=self.network.mlp.units,
+            critic_hidden=self.network.mlp.units,
+            activation=self.network.mlp.activation,
+            rank=self.network.adapter.rank,
+            alpha=self.network.adapter.alpha,
+            init_log_std=self.network.sigma_init,
+            adapter=self.network.adapter.kind,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def save_path(self, folder: Path) -> Path:
+        """Where the best policy of a run goes."""
+        return folder / "nn" / f"{self.run.name}.pth"
+
+
+def _override(settings: dict[str, Any], key: str, section: dict[str, Any], full_name: str) -> int:
+    """Let a top-level setting, where given, replace the one that it abbreviates; both then hold the value in force."""
+    name = full_name.rpartition(".")[2]
+    value = _whole(full_name, section.get(name), 1) if settings[key] == "" else _whole(key, settings[key], 1)
+    settings[key] = section[name] = value
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _default_device(usable: tuple[str, ...]) -> str:
+    return "cuda:0" if "cuda" in usable and torch.cuda.is_available() else "cpu"
+
+
+def _whole(key: str, value: Any, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{key}={value}: a whole number of at least {least} is expected")
+    return value
+
+
+def complete_experiment(
+    cfg: DictConfig, simulators: Mapping[str, Mapping[str, Any]], num_envs: int | str = ""
+) -> Experiment:
+    """The experiment of an entry point that trains nothing: train.py's defaults where it has no such setting.
+
+    Args:
+        cfg: its configuration, with `task`, `train`, `seed` and `sim_device`.
+        simulators: settings of both simulators, by side.
+        num_envs: as for train.py.
+    """
+    settings = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "config.yaml")))
+    del settings["defaults"]
+    settings |= {key: cfg[key] for key in ("task", "train", "seed", "sim_device")}
+    return Experiment(OmegaConf.create(settings | {"num_envs": num_envs, "simulator": simulators}))
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """A part of a configuration as plain values."""
+    return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))

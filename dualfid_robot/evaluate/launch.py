@@ -1,0 +1,128 @@
+"""evaluate.py: a checkpoint's policy, or an agent without one, in any simulator."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from dualfid_robot.config.experiment import Experiment, complete_experiment, plain
+from dualfid_robot.config.values import check_count
+from dualfid_robot.envs.pool import EnvironmentPool
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.evaluate.agents import Agent, policy_agent, random_agent, zero_agent
+from dualfid_robot.evaluate.evaluation import evaluate, record_video
+from dualfid_robot.policies.actor_critic import PolicyName
+from dualfid_robot.robots.changes import parse_changes
+from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint
+from dualfid_robot.runs.run_log import RUNS
+from dualfid_robot.runs.saved_policy import load_policy
+
+logger = logging.getLogger(__name__)
+
+AGENTS = ("policy", "zero", "random")
+
+
+def launch_evaluation(cfg: DictConfig) -> None:
+    """Evaluate a checkpoint, or an agent without one, in any engine."""
+    check_agent(cfg)
+    if cfg.agent == "policy":
+        if not cfg.checkpoint:
+            raise ConfigError("checkpoint: name the policy to evaluate, such as checkpoint=runs/…/nn/last")
+        named = [text for text in HydraConfig.get().overrides.task if text.startswith(("task=", "task."))]
+        if named:
+            raise ConfigError(f"{named[0]}: a checkpoint's policy is evaluated in its own task; leave it out")
+        cfg.task = json.loads(load_checkpoint(Path(cfg.checkpoint))["settings"])["task"]
+    if cfg.randomize != "":
+        OmegaConf.update(cfg, "task.randomize", cfg.randomize, force_add=True)
+    evaluate_agent(cfg, plain(cfg.simulator), cfg.num_envs)
+
+
+def check_agent(cfg: DictConfig) -> None:
+    """Raise ConfigError unless the agent is one that we know."""
+    if cfg.agent not in AGENTS:
+        raise ConfigError(f"agent={cfg.agent}: allowed are {list(AGENTS)}")
+
+
+def evaluate_agent(cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any) -> None:
+    """Evaluate what a configuration names, a policy or another agent, in a simulator; print, write a report, film."""
+    if cfg.policy not in ("adapted", "base"):
+        raise ConfigError(f"policy={cfg.policy}: allowed are ['adapted', 'base']")
+    check_count("num_envs", episodes)
+    subject = _policy_of(cfg, simulator) if cfg.agent == "policy" else _agent_without_policy(cfg, simulator)
+    experiment = subject.experiment
+    pool = experiment.make_pool(simulator, episodes, cfg.seed)
+    try:
+        evaluation = evaluate(subject.agent, pool)
+    finally:
+        pool.simulator.close()
+    name = f"{experiment.task.name}, {subject.title} in {simulator['engine']}"
+    Console().print(f"{name}: {evaluation.line()}", soft_wrap=True, highlight=False)
+    stem = subject.stem.with_name(f"{subject.stem.name}_{simulator['engine']}")
+    stem.parent.mkdir(exist_ok=True)
+    report = subject.source | {"simulator": dict(simulator)} | evaluation.summary()
+    stem.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+    if cfg.capture_video:
+        _record(experiment.make_pool(simulator, 1, cfg.seed), subject.agent, stem.with_suffix(".mp4"))
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is evaluated.
+
+    Attributes:
+        experiment: the task and its settings.
+        agent: what acts.
+        title: how the console names it.
+        source: how the report names it.
+        stem: path of the report and the video, without the simulator's name.
+    """
+
+    experiment: Experiment
+    agent: Agent
+    title: str
+    source: dict[str, str]
+    stem: Path
+
+
+def _policy_of(cfg: DictConfig, simulator: Mapping[str, Any]) -> _Subject:
+    path = resolve_checkpoint(Path(cfg.checkpoint))
+    experiment, policy = load_policy(path, cfg.task.name, simulator, cfg.sim_device, cfg.get("randomize", ""))
+    _compare_changes(path, simulator)
+    name: PolicyName = cfg.policy
+    source = {"checkpoint": str(path), "policy": name}
+    stem = path.with_name(f"{path.stem}_{name}")
+    return _Subject(experiment, policy_agent(policy, name), f"{name} policy", source, stem)
+
+
+def _compare_changes(path: Path, simulator: Mapping[str, Any]) -> None:
+    """Say so where the policy was trained for another robot: a file of cfg/simulator has the asset's."""
+    trained = json.loads(load_checkpoint(path)["settings"])["simulator"]["high"].get("changes", {})
+    now = parse_changes(simulator.get("changes", {}), f"{simulator['engine']}.changes").factors
+    if trained != now:
+        logger.warning("E_high of %s had changes=%s; this simulator has changes=%s", path, trained, now)
+
+
+def _agent_without_policy(cfg: DictConfig, simulator: Mapping[str, Any]) -> _Subject:
+    if cfg.checkpoint:
+        raise ConfigError(f"checkpoint={cfg.checkpoint}: agent={cfg.agent} needs none; leave one of the two out")
+    experiment = complete_experiment(cfg, {"low": dict(simulator), "high": dict(simulator)})
+    task = experiment.make_task()
+    agent = zero_agent(task) if cfg.agent == "zero" else random_agent(task, cfg.seed)
+    stem = RUNS / f"{experiment.task.name}_{cfg.agent}"
+    return _Subject(experiment, agent, f"{cfg.agent} agent", {"agent": cfg.agent}, stem)
+
+
+def _record(pool: EnvironmentPool, agent: Agent, path: Path) -> None:
+    try:
+        record_video(agent, pool, path)
+    finally:
+        pool.simulator.close()
+    logger.info("video: %s", path)

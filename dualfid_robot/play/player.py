@@ -1,0 +1,162 @@
+"""Plays an exported policy in any engine, by its metadata alone: no task is known here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.evaluate.returns import Evaluation, paired_difference
+from dualfid_robot.onboard.commands import Operator, Source
+from dualfid_robot.onboard.metadata import Metadata
+from dualfid_robot.onboard.runtime import MEASURE_OUTPUT, MEMORY_INPUT, STARTS, Controller, ExportedPolicy
+from dualfid_robot.play.simulated_robot import SimulatedRobot
+
+OF_THE_MACHINE = frozenset({"threads", "workers"})
+"""Settings of engines that change how fast a result comes, and not the result."""
+
+
+@dataclass
+class Outcome:
+    """What one control period brought, (n,) each; a failed robot's reward is 0, and it has terminated."""
+
+    reward: np.ndarray
+    terminated: np.ndarray
+    failed: np.ndarray
+    measures: dict[str, np.ndarray]
+
+
+class Player:
+    """A policy in the loop with simulated robots.
+
+    Attributes:
+        controller: what runs the policy.
+        operator: the commands in force.
+        robot: the robots.
+        time: s since the episode began.
+    """
+
+    def __init__(
+        self, policy: ExportedPolicy, robot: SimulatedRobot, dial: float = 1.0, commands: Source | None = None
+    ) -> None:
+        """Get ready; `begin` starts.
+
+        Args:
+            dial: how much of the adapter acts, where the policy has a dial.
+            commands: where commands come from; None: they stay as episodes begin with them.
+
+        Raises:
+            ConfigError: a dial that the policy has not.
+        """
+        self.metadata, self.robot = policy.metadata, robot
+        self.controller = Controller(policy, robot.n, dial)
+        self.operator = Operator(policy.metadata)
+        self.starts = read_starts(policy)
+        self._commands = commands
+
+    @property
+    def time(self) -> float:
+        return self._steps * self.metadata.timing.control_dt
+
+    def begin(self, first: int = 0) -> None:
+        """Begin an episode on every robot, from the stored starts `first` and following.
+
+        Raises:
+            ConfigError: there are not so many.
+        """
+        start = rows_of(self.starts, first, self.robot.n)
+        self.robot.reset(start.pop("qpos"), start.pop("qvel"))
+        self._state = self.robot.measure()
+        self._steps = 0
+        self.controller.begin(self._state, {name.removeprefix(MEMORY_INPUT): values for name, values in start.items()})
+
+    def step(self) -> Outcome:
+        """One control period of every robot."""
+        if self._commands is not None:
+            self._commands.update(self.operator, self.time)
+        self.operator.write(self.controller.memory)
+        control = self.controller.act(self._state)
+        previous = self._state.qpos
+        self.robot.step(control)
+        self._state = self.robot.measure()
+        self._steps += 1
+        judged, failed = self.controller.judge(previous, self._state), self.robot.failed
+        return Outcome(
+            np.where(failed, 0.0, judged["reward"]),
+            judged["terminated"] | failed,
+            failed,
+            {k.removeprefix(MEASURE_OUTPUT): v for k, v in judged.items() if k.startswith(MEASURE_OUTPUT)},
+        )
+
+    def play(
+        self, steps: int | None = None, after_step: Callable[[np.ndarray], None] = lambda running: None
+    ) -> Evaluation:
+        """Play one episode on every robot; those that ended early go on without being counted.
+
+        Args:
+            steps: bound on the control periods; None for the task's episode.
+            after_step: called after each, with (n,) bool: who was still in the episode during it.
+        """
+        limit = self.metadata.episode_length if steps is None else min(steps, self.metadata.episode_length)
+        returns, lengths = np.zeros(self.robot.n), np.zeros(self.robot.n)
+        running, terminated = np.ones(self.robot.n, bool), np.zeros(self.robot.n, bool)
+        sums: dict[str, np.ndarray] = {}
+        finals: dict[str, np.ndarray] = {}
+        failures = 0
+        self.begin()
+        for _ in range(limit):
+            outcome = self.step()
+            returns += np.where(running, outcome.reward, 0.0)
+            lengths += running
+            terminated |= running & outcome.terminated
+            failures += int((running & outcome.failed).sum())
+            for name, values in outcome.measures.items():
+                sums[name] = sums.get(name, 0.0) + np.where(running, values, 0.0)
+                finals[name] = np.where(running, values, finals.get(name, values))
+            after_step(running)
+            running = running & ~outcome.terminated
+            if not running.any():
+                break
+        measures = {name: total / lengths for name, total in sums.items()}
+        return Evaluation(returns, lengths, terminated, failures, measures, finals)
+
+
+def read_starts(policy: ExportedPolicy) -> dict[str, np.ndarray]:
+    """The exporter's initial states: qpos (rows, nq), qvel (rows, nv) and memory.<name> (rows, columns)."""
+    with np.load(policy.folder / STARTS) as starts:
+        return dict(starts)
+
+
+def rows_of(starts: Mapping[str, np.ndarray], first: int, n: int) -> dict[str, np.ndarray]:
+    """n of the starts, from row `first` on.
+
+    Raises:
+        ConfigError: there are not so many.
+    """
+    rows = len(starts["qpos"])
+    if first + n > rows:
+        raise ConfigError(f"num_envs={n}: this export has {rows} initial states; ask for at most {rows}")
+    return {name: values[first : first + n] for name, values in starts.items()}
+
+
+def comparison(metadata: Metadata, settings: Mapping[str, Any], evaluation: Evaluation) -> str:
+    """The same starts in the same engine as the exporter measured them, in words."""
+    ours = _of_the_result(settings)
+    for theirs in metadata.evaluations.values():
+        if _of_the_result(theirs.simulator) == ours:
+            n = len(evaluation.returns)
+            expected = np.array(theirs.returns[:n])
+            difference, half = paired_difference(evaluation.returns, expected)
+            return (
+                f"the exporter measured {expected.mean():.6g} from these starts; here {difference:+.3g}"
+                f" (99% interval of the paired difference {difference - half:.3g} to {difference + half:.3g})"
+            )
+    measured = ", ".join(f"{name} {theirs.mean:.4g}" for name, theirs in metadata.evaluations.items())
+    return f"the exporter measured nothing with these settings of the engine; it found: {measured or 'nothing'}"
+
+
+def _of_the_result(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in OF_THE_MACHINE}

@@ -1,0 +1,73 @@
+"""Checkpoints: one file that holds everything, replaced atomically, read without executing code."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.runs.atomic import replaced
+
+FORMAT = 3
+READABLE = (1, 2, 3)  # older ones hold the same policies, but states of pools that this version cannot go on from
+_SUFFIX = ".pth"
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (nested dicts and lists of tensors, arrays, numbers and strings) to `path`.
+
+    The file is complete or absent at any moment.
+    """
+    with replaced(path) as temporary, temporary.open("wb") as file:
+        torch.save({"format": FORMAT} | _with_tensors(state), file)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint.
+
+    Raises:
+        ConfigError: the file does not exist, is damaged, is no checkpoint of this program, or of another format.
+    """
+    path = resolve_checkpoint(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"checkpoint={path}: damaged, or no checkpoint ({reason[:120]})") from error
+    if not isinstance(state, dict) or "format" not in state:
+        raise ConfigError(f"checkpoint={path}: not written by dualfid_robot")
+    if state["format"] not in READABLE:
+        raise ConfigError(f"checkpoint={path}: has format {state['format']}; this version reads {list(READABLE)}")
+    return state
+
+
+def resolve_checkpoint(path: Path) -> Path:
+    """The file that a user means: the path itself, with its suffix, or `nn/last` of a run's folder.
+
+    Raises:
+        ConfigError: none of these exists.
+    """
+    for candidate in (
+        path,
+        path.with_name(path.name + _SUFFIX),
+        path / f"last{_SUFFIX}",
+        path / "nn" / f"last{_SUFFIX}",
+    ):
+        if candidate.is_file():
+            return candidate
+    raise ConfigError(f"checkpoint={path}: no such file")
+
+
+def _with_tensors(value: Any) -> Any:
+    """The same structure with tensors for arrays: those load without pickled code."""
+    if isinstance(value, dict):
+        return {key: _with_tensors(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_tensors(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    return value

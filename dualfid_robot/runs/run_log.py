@@ -1,0 +1,136 @@
+"""The folder of a run: resolved configuration, versions, metrics file, TensorBoard curves, checkpoints."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+
+import dualfid_robot
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.runs.atomic import replaced
+
+RUNS = Path("runs")
+_PACKAGES = (
+    *("torch", "numpy", "mujoco", "pybullet", "mujoco-warp", "warp-lang", "sapien", "hydra-core"),
+    *("onnx", "onnxscript", "onnxruntime"),
+)
+
+
+def new_run_folder(name: str) -> Path:
+    """Make `runs/<name>_<date>_<time>`, with a number behind it where that exists already."""
+    stem = f"{name}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    for attempt in range(1000):
+        folder = RUNS / (stem if attempt == 0 else f"{stem}_{attempt}")
+        try:
+            (folder / "nn").mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise ConfigError(f"experiment={name}: too many runs began in this second under {RUNS}")
+
+
+def newest_run_folder(name: str) -> Path:
+    """The newest folder of `new_run_folder(name)` that holds a checkpoint.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    pattern = f"{name}_[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]_*"
+    folders = [folder for folder in RUNS.glob(pattern) if (folder / "nn" / "last.pth").is_file()]
+    if not folders:
+        raise ConfigError(f"resume=True: no run of '{name}' with a checkpoint under {RUNS}/")
+    return max(folders, key=lambda folder: (folder / "nn" / "last.pth").stat().st_mtime)
+
+
+def versions() -> dict[str, str]:
+    """Versions of this program, its commit, Python, the packages that results depend on, and the machine."""
+    found = {"dualfid_robot": dualfid_robot.__version__, "commit": _commit()}
+    found |= {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def processor() -> str:
+    """The processor's model, where the system says it; else its architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return "unknown"
+    result = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True)
+    return result.stdout.strip() or "unknown"
+
+
+class RunLog:
+    """Writes one line of metrics per iteration, and curves against samples and against measured cost.
+
+    Attributes:
+        folder: the run's folder; checkpoints go to its `nn/`.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], resumed_at: dict[str, float] | None) -> None:
+        """Open a run's log.
+
+        Args:
+            config: the resolved configuration.
+            resumed_at: the metrics of the iteration that a checkpoint was taken at; later lines are dropped, because
+                those iterations will be done again.
+        """
+        self.folder = folder
+        suffix = "" if resumed_at is None else f"_from_{int(resumed_at['iteration'])}"
+        (folder / f"config{suffix}.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        (folder / f"versions{suffix}.json").write_text(json.dumps(versions(), indent=2) + "\n")
+        path = folder / "metrics.jsonl"
+        if resumed_at is not None and path.is_file():
+            _drop_after(path, int(resumed_at["iteration"]))
+        self._metrics = path.open("a")
+        samples = None if resumed_at is None else int(resumed_at["samples"]) + 1
+        cost = None if resumed_at is None else int(resumed_at["cost_seconds"]) + 1
+        self._by_samples = SummaryWriter(str(folder / "tensorboard" / "against_samples"), purge_step=samples)
+        self._by_cost = SummaryWriter(str(folder / "tensorboard" / "against_cost_seconds"), purge_step=cost)
+
+    def write(self, metrics: dict[str, float]) -> None:
+        """Log an iteration; `metrics` holds `iteration`, `samples` and `cost_seconds` besides what is plotted."""
+        self._metrics.write(json.dumps(metrics) + "\n")
+        self._metrics.flush()
+        for name, value in metrics.items():
+            self._by_samples.add_scalar(name, value, int(metrics["samples"]))
+            self._by_cost.add_scalar(name, value, int(metrics["cost_seconds"]))
+
+    def close(self) -> None:
+        """Flush and close all files."""
+        self._metrics.close()
+        self._by_samples.close()
+        self._by_cost.close()
+
+
+def _drop_after(path: Path, iteration: int) -> None:
+    """Keep the complete lines of iterations up to `iteration`; a killed run may have left half a line."""
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if row["iteration"] > iteration:
+            break
+        kept.append(line)
+    with replaced(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in kept))

@@ -1,0 +1,146 @@
+"""PhysX 5 through SAPIEN 3, on the CPU in worker processes: the physics family of Isaac Gym."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.simulators.base import PARAMETERS, STATE_BOUND, parameter_shape
+from dualfid_robot.simulators.physx.model import make_articulation, make_contact_table
+from dualfid_robot.simulators.physx.protocol import Spec
+from dualfid_robot.simulators.workers.process import STATE, cpus
+from dualfid_robot.simulators.workers.process_simulator import ProcessSimulator
+
+_OF_ACTUATORS = ("motor_strength", "servo_stiffness", "servo_damping")
+
+
+class PhysxSimulator(ProcessSimulator):
+    """Worlds in PhysX scenes in worker processes; worlds do not depend on each other or on the number of workers."""
+
+    WORKER: ClassVar[str] = f"{__package__}.worker"
+    SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = tuple(PARAMETERS)
+    SNAPSHOT: ClassVar[tuple[str, ...]] = (*ProcessSimulator.SNAPSHOT, *SUPPORTED_PARAMETERS)
+
+    @dataclass(frozen=True)
+    class Config:
+        """Settings of the engine; the defaults are those of Isaac Gym's Ant.
+
+        Attributes:
+            substeps: physics steps in a control period.
+            solver: "tgs" (temporal Gauss-Seidel) or "pgs" (projected Gauss-Seidel).
+            position_iterations, velocity_iterations: of that solver, in a physics step.
+            contact_offset: distance from each shape at which contacts are made, m; a pair's add up.
+            rest_offset: distance that each shape keeps from others, m; a pair's add up, and to the asset's margins.
+            max_depenetration_velocity: bound on the velocity by which penetration is undone, m/s.
+            friction: factor on the asset's friction.
+            contacts: "full", or "feet" for the reduced-contact variant.
+            workers: processes; 0 takes all CPUs.
+        """
+
+        substeps: int = 2
+        solver: Literal["tgs", "pgs"] = "tgs"
+        position_iterations: int = 4
+        velocity_iterations: int = 0
+        contact_offset: float = 0.02
+        rest_offset: float = 0.0
+        max_depenetration_velocity: float = 10.0
+        friction: float = 1.0
+        contacts: Literal["full", "feet"] = "full"
+        workers: int = 0
+
+        def __post_init__(self) -> None:
+            for key, least in (("substeps", 1), ("friction", 0.0), ("rest_offset", 0.0), ("workers", 0)):
+                if not getattr(self, key) >= least:
+                    raise ConfigError(f"{key}={getattr(self, key)}: must be at least {least}")
+            for key, least in (("position_iterations", 1), ("velocity_iterations", 0)):
+                if not least <= getattr(self, key) <= 255:
+                    raise ConfigError(f"{key}={getattr(self, key)}: must be from {least} to 255")
+            if not self.max_depenetration_velocity > 0.0:
+                raise ConfigError(f"max_depenetration_velocity={self.max_depenetration_velocity}: must be positive")
+            if not self.contact_offset > self.rest_offset:
+                raise ConfigError(f"contact_offset={self.contact_offset}: must be above rest_offset={self.rest_offset}")
+
+    def __init__(
+        self,
+        config: Config,
+        robot: RobotModel,
+        num_worlds: int,
+        control_dt: float,
+        contact_bodies: Sequence[str] = (),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if importlib.util.find_spec("sapien") is None:
+            raise ConfigError('engine=physx: not installed; pip install "dualfid_robot[physx]"')
+        super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
+        self.config = config
+        spec = self._spec(min(config.workers or cpus(), num_worlds))
+        self._launch([replace(spec, worker=worker) for worker in range(spec.workers)])
+
+    def _spec(self, workers: int) -> Spec:
+        robot, config, n = self.robot, self.config, self.num_worlds
+        model = robot.compile(
+            self.control_dt / config.substeps, contacts=config.contacts, contact_bodies=self.contact_bodies
+        )
+        articulation = make_articulation(
+            model, robot.path.name, config.friction, config.rest_offset, config.contact_offset
+        )
+        joints = sum(link.joint is not None for link in articulation.links)
+        drives = replace(self._drives(model, config.substeps, 0.0), stiffness=np.zeros(joints))
+        table = make_contact_table(model, articulation, self.contact_bodies)
+        return Spec(
+            articulation=articulation,
+            drives=drives,
+            joint_zero=model.qpos0[model.nq - joints :].copy(),
+            contact_table=table,
+            contact_links=tuple(dict.fromkeys(link for link, _ in table)),
+            bound=STATE_BOUND,
+            initial=(model.qpos0.copy(), np.zeros(model.nv)),
+            control_dt=self.control_dt,
+            substeps=config.substeps,
+            solver=config.solver,
+            position_iterations=config.position_iterations,
+            velocity_iterations=config.velocity_iterations,
+            max_depenetration_velocity=config.max_depenetration_velocity,
+            workers=workers,
+            worker=0,
+            # "changed": a scene must be made anew for its parameters
+            layout=self._layout("f4", drives)
+            | {name: ((n, *parameter_shape(robot, name)), "f4") for name in ("mass", "com", "gravity")},
+        )
+
+    def _initialize(self, arrays: dict[str, np.ndarray]) -> None:
+        for name in self.SUPPORTED_PARAMETERS:
+            arrays[name][:] = 0.0 if name == "com" else 1.0
+        arrays["gravity"][:] = self.robot.model.opt.gravity
+
+    def _worlds_of(self, worker: int) -> np.ndarray:
+        return np.arange(worker, self.num_worlds, len(self._workers))
+
+    def _set_parameter(self, name: str, ids: Tensor, values: Tensor) -> None:
+        self._tensors[name][ids] = values
+        if name not in _OF_ACTUATORS:  # it is part of a scene, which is made anew in its state
+            self._tensors["changed"][ids] = True
+            self._tensors["dirty"][ids] = STATE
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """All that the engine needs to go on from here.
+
+        Exact, but not free of effect: PhysX's contact caches and warm starts cannot be read. So this simulator, too,
+        goes on without them from the state that was read here, and to the bit as one that is restored from it.
+        """
+        return super().snapshot()
+
+    def restore(self, snapshot: dict[str, np.ndarray]) -> None:
+        super().restore(snapshot)
+        self._arrays["changed"][:] = True
+
+
+ENGINE = PhysxSimulator

@@ -1,0 +1,49 @@
+"""What every engine's worker process does besides physics. It imports neither torch nor MuJoCo."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from dualfid_robot.simulators.workers import shared_memory
+
+
+class Worker(Protocol):
+    """A share of an engine's worlds."""
+
+    def step(self, n: int) -> None:
+        """Advance those of its worlds that are among the first n of all by one control period."""
+
+
+def serve(make: Callable[[Any, dict[str, np.ndarray]], Worker], memory: int, answer: int) -> None:
+    """Serve until standard input is closed.
+
+    Args:
+        make: builds the worker from its spec, which has a `layout`, and the shared arrays.
+        memory: descriptor of the shared arrays.
+        answer: descriptor to which one byte is written when the worker is ready, and after each step.
+    """
+    gc.disable()  # nothing here makes cycles, and a collection in the step loop costs as much as a robot's step
+    spec = pickle.load(sys.stdin.buffer)
+    worker = make(spec, shared_memory.attach(memory, spec.layout))
+    os.write(answer, b"r")
+    while request := os.read(0, 4):
+        worker.step(int.from_bytes(request, "little"))
+        os.write(answer, b"s")
+
+
+def rotation_matrices(quat: np.ndarray) -> np.ndarray:
+    """Rotation matrices (n, 3, 3) of unit quaternions (n, 4), (w, x, y, z)."""
+    w, x, y, z = quat.T
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, -1) for row in rows], -2)

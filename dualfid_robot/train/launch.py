@@ -1,0 +1,82 @@
+"""train.py: from a composed configuration to a finished run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from dualfid_robot.config.experiment import Experiment, plain
+from dualfid_robot.envs.pool import EnvironmentPool
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.evaluate.launch import check_agent, evaluate_agent
+from dualfid_robot.export.launch import BestExport, require_packages
+from dualfid_robot.runs.checkpoint import resolve_checkpoint
+from dualfid_robot.runs.run_log import new_run_folder, newest_run_folder
+from dualfid_robot.train.distributed import communicator, prepare, use_own_gpu
+from dualfid_robot.train.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+TEST_EPISODES = 64
+
+
+def launch(cfg: DictConfig) -> None:
+    """Train, or evaluate with `test=True`."""
+    if not cfg.headless:
+        raise ConfigError("headless=False: there is no live viewer; record a video with test=True capture_video=True")
+    check_agent(cfg)
+    prepare(cfg)
+    torch.use_deterministic_algorithms(bool(cfg.torch_deterministic))
+    if cfg.test:
+        if cfg.multi_gpu:
+            raise ConfigError("test=True multi_gpu=True: evaluation runs in one process; leave out multi_gpu=True")
+        if not cfg.checkpoint and cfg.agent == "policy":
+            raise ConfigError("test=True: name the policy with checkpoint=…, or choose agent=zero or agent=random")
+        episodes = TEST_EPISODES if cfg.num_envs == "" else cfg.num_envs
+        evaluate_agent(cfg, plain(cfg.simulator.high), episodes)
+    elif cfg.agent != "policy":
+        raise ConfigError(f"agent={cfg.agent}: only a policy can be trained; add test=True to look at the agent")
+    else:
+        _train(cfg)
+
+
+def _train(cfg: DictConfig) -> None:
+    if cfg.capture_video:
+        raise ConfigError("capture_video=True: a video is recorded of a checkpoint; add test=True checkpoint=…")
+    if cfg.export not in (True, False):
+        raise ConfigError(f"export={cfg.export}: True or False is expected")
+    if cfg.export:
+        require_packages()
+    experiment = Experiment(cfg)
+    if cfg.multi_gpu:
+        use_own_gpu(experiment)
+    with communicator(cfg.multi_gpu, experiment.rl_device) as ranks:
+        experiment.seed = experiment.settings["seed"] = ranks.share(lambda: experiment.seed)  # -1 drew one per rank
+        checkpoint = ranks.share(lambda: _checkpoint_to_resume(cfg, experiment))
+        trainer = Trainer(experiment, ranks)
+        try:
+            if checkpoint is None:
+                folder = ranks.share(lambda: new_run_folder(experiment.run_name))
+            else:
+                trainer.resume(checkpoint)
+                folder = checkpoint.parent.parent
+            logger.info("E_low: %s; E_high: %s; learner on %s", *map(_where, trainer.env.pools), experiment.rl_device)
+            trainer.train(folder, BestExport(experiment.save_path(folder)) if cfg.export else None)
+        finally:
+            trainer.close()
+    logger.info("checkpoints, metrics.jsonl and TensorBoard curves: %s", folder)
+
+
+def _where(pool: EnvironmentPool | None) -> str:
+    return "unused" if pool is None else f"{pool.simulator.name()} on {pool.device}"
+
+
+def _checkpoint_to_resume(cfg: DictConfig, experiment: Experiment) -> Path | None:
+    if cfg.checkpoint:
+        return resolve_checkpoint(Path(cfg.checkpoint))
+    if cfg.resume:
+        return newest_run_folder(experiment.run_name) / "nn" / "last.pth"
+    return None

@@ -1,0 +1,244 @@
+"""The command line: help, IsaacGymEnvs' settings, wrong input, fuzzed settings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
+
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.machine import ASSETS, CONFIG_DIR, ROOT
+from dualfid_robot.errors import ConfigError
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.mark.parametrize(
+    "script", ["train.py", "evaluate.py", "check_task.py", "export.py", "play.py", "transfer.py", "study.py"]
+)
+def test_help_needs_neither_torch_nor_an_engine(script: str, run_script: Run) -> None:
+    result = run_script(script, "--help")
+    assert result.returncode == 0, result.stderr
+    assert "Configuration groups" in result.stdout
+
+
+def test_a_study_without_a_plan_is_refused(run_script: Run) -> None:
+    result = run_script("study.py")
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("error: study: name a plan, such as study=ant_small; allowed are [")
+
+
+def test_entry_points_import_no_heavy_package() -> None:
+    code = (
+        "import sys; import dualfid_robot.config.command_line; "
+        "print([m for m in ('torch', 'mujoco', 'pybullet', 'scipy') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("task=Foo",), f"error: task=Foo: allowed are {sorted(path.stem for path in CONFIG_DIR.glob('task/*.yaml'))}"),
+        (("simulator/low=havok",), "error: simulator/low=havok: allowed are"),
+        (("allocation=greedy",), "error: allocation=greedy: allowed are"),
+        (("task.env.numEnv=3",), "error: task.env.numEnv: no such setting; did you mean numEnvs?"),
+        (("train.params.config.gama=0.9",), "error: train.params.config.gama: no such setting; did you mean gamma?"),
+        (("pipeline=gpu",), "error: pipeline=gpu: does nothing here; the device is chosen with sim_device"),
+        (("num_envs=-5",), "error: num_envs=-5: a whole number of at least 1 is expected"),
+        (("num_envs=many",), "error: num_envs=many: a whole number of at least 1 is expected"),
+        (("max_iterations=0",), "error: max_iterations=0: a whole number of at least 1 is expected"),
+        (("sim_device=cuda:99",), "error: sim_device=cuda:99: allowed are ['cpu'"),
+        (("headless=False",), "error: headless=False: there is no live viewer"),
+        (("+gravity=3",), "error: gravity: no such setting; allowed are"),
+        (("simulator.high.substeps=-1",), "error: mujoco.substeps=-1: must be at least 1"),
+        (
+            ("train.params.network.sigma_init=1e30",),
+            "error: train.params.network.sigma_init=1e+30: must be a number in",
+        ),
+        (("test=True",), "error: test=True: name the policy with checkpoint"),
+        (("test=True", "agent=lazy"), "error: agent=lazy: allowed are ['policy', 'zero', 'random']"),
+        (("agent=zero",), "error: agent=zero: only a policy can be trained; add test=True"),
+        (("test=True", "agent=zero", "checkpoint=here"), "error: checkpoint=here: agent=zero needs none"),
+        (("checkpoint=runs/nowhere",), "error: checkpoint=runs/nowhere: no such file"),
+        (("resume=True",), "error: resume=True: no run of 'Ant' with a checkpoint"),
+    ],
+)
+def test_wrong_input_gives_one_line_and_status_2(
+    arguments: tuple[str, ...], message: str, run_script: Run, tmp_path: Path
+) -> None:
+    result = run_script("train.py", *arguments)
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1 and lines[0].startswith(message), result.stderr
+    assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("evaluate.py", (), "error: checkpoint: name the policy to evaluate"),
+        ("evaluate.py", ("agent=zero", "task=Foo"), "error: task=Foo: allowed are ["),
+        ("evaluate.py", ("agent=zero", "simulator=havok"), "error: simulator=havok: allowed are ["),
+        ("evaluate.py", ("agent=zero", "num_envs=0"), "error: num_envs=0: a whole number of at least 1 is expected"),
+        ("evaluate.py", ("agent=zero", "randomize=often"), "error: task.randomize=often: True or False is expected"),
+        (
+            "evaluate.py",
+            ("checkpoint=here", "task=Cartpole"),
+            "error: task=Cartpole: a checkpoint's policy is evaluated",
+        ),
+        ("check_task.py", ("task=Foo",), "error: task=Foo: allowed are ["),
+        ("check_task.py", ("episodes=few",), "error: episodes=few: a whole number of at least 1 is expected"),
+        (
+            "check_task.py",
+            ("task.asset.assetFileName=no.xml",),
+            f"error: asset file {ASSETS}/no.xml does not exist",
+        ),
+        ("check_task.py", ("task.asset.feet=[hand]",), "error: feet=['hand']: no such body in ant.xml; it has ["),
+        (
+            "check_task.py",
+            ("task.env.dethCost=1",),
+            "error: task.env.dethCost: no such setting; did you mean deathCost?",
+        ),
+    ],
+)
+def test_wrong_input_to_the_other_entry_points(
+    script: str, arguments: tuple[str, ...], message: str, run_script: Run, tmp_path: Path
+) -> None:
+    result = run_script(script, *arguments)
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1 and lines[0].startswith(message), result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+MINE = "name: Mine\nenv: {numEnvs: 8, episodeLength: 9}\nasset: {assetFileName: %s, feet: []}\nsim: {dt: 0.02}\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"cfg/train/MinePPO.yaml": "", "tasks/mine.py": ""}, "error: task=Mine: allowed are ['"),
+        ({"cfg/task/Mine.yaml": MINE % "cartpole.xml", "tasks/mine.py": ""}, "error: train=MinePPO: allowed are ['"),
+        (
+            {"cfg/task/Mine.yaml": MINE % "cartpole.xml", "cfg/train/MinePPO.yaml": "defaults: [CartpolePPO]\n"},
+            "error: task=Mine: allowed are ['",
+        ),
+        (
+            {
+                "cfg/task/Mine.yaml": MINE % "cartpole.xml",
+                "cfg/train/MinePPO.yaml": "defaults: [CartpolePPO]\n",
+                "tasks/mine.py": "class Yours: ...\n",
+            },
+            "error: task=Mine: {tmp_path}/tasks/mine.py has no class Mine",
+        ),
+        (
+            {
+                "cfg/task/Mine.yaml": MINE % "{tmp_path}/mine.xml",
+                "cfg/train/MinePPO.yaml": "defaults: [CartpolePPO]\n",
+                "mine.xml": "<mujoco><worldbody><body><joint/></body></worldbody></mujoco>",
+            },
+            "error: asset file {tmp_path}/mine.xml is not a valid MJCF: ",
+        ),
+        (
+            {
+                "cfg/task/Mine.yaml": MINE % "{tmp_path}/mine.xml",
+                "cfg/train/MinePPO.yaml": "defaults: [CartpolePPO]\n",
+                "mine.xml": "<mujoco><worldbody>",
+            },
+            "error: asset file {tmp_path}/mine.xml is not a valid MJCF: ",
+        ),
+    ],
+)
+def test_a_users_task_with_something_missing(
+    files: dict[str, str], message: str, run_script: Run, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("{tmp_path}", str(tmp_path)))
+    result = run_script("check_task.py", "--config-dir", str(tmp_path / "cfg"), "task=Mine")
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1 and lines[0].startswith(message.replace("{tmp_path}", str(tmp_path))), result.stderr
+
+
+def test_isaac_gyms_command_line_is_understood(compose_config: Callable[..., DictConfig]) -> None:
+    experiment = Experiment(
+        compose_config(
+            "task=Cartpole",
+            "num_envs=64",
+            "seed=7",
+            "max_iterations=5",
+            "experiment=mine",
+            "sim_device=cpu",
+            "rl_device=cpu",
+            "multi_gpu=False",
+            "torch_deterministic=True",
+            "task.env.resetDist=2.5",
+            "train.params.config.gamma=0.9",
+            "train.params.config.minibatch_size=256",
+        )
+    )
+    assert experiment.num_envs == 64 and experiment.seed == 7 and experiment.run.max_epochs == 5
+    assert experiment.run_name == "mine" and experiment.ppo.gamma == 0.9
+    assert experiment.task.env["resetDist"] == 2.5 and experiment.task.env["numEnvs"] == 64
+
+
+def test_a_random_seed_is_recorded(compose_config: Callable[..., DictConfig]) -> None:
+    seeds = {Experiment(compose_config("task=Cartpole", "seed=-1")).settings["seed"] for _ in range(2)}
+    assert len(seeds) == 2 and min(seeds) >= 0
+
+
+def _leaves(config: DictConfig, prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for key in config:
+        path = f"{prefix}{key}"
+        value = config[key]
+        keys += _leaves(value, f"{path}.") if isinstance(value, DictConfig) else [path]
+    return keys
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_fuzzed_settings_are_accepted_or_refused_by_name(
+    data: st.DataObject, compose_config: Callable[..., DictConfig]
+) -> None:
+    """Whatever value a setting gets, the outcome is a valid experiment or a ConfigError that names the setting."""
+    config = compose_config("task=Cartpole", "num_envs=64", "train.params.config.minibatch_size=256")
+    keys = [
+        key for key in _leaves(config) if key.startswith(("task.env", "task.sim", "train.params", "num_envs", "seed"))
+    ]
+    key = data.draw(st.sampled_from(keys))
+    value = data.draw(
+        st.one_of(
+            st.integers(-3, 3), st.floats(allow_nan=True), st.booleans(), st.text(max_size=5), st.none(), st.just([])
+        )
+    )
+    OmegaConf.update(config, key, value)
+    try:
+        experiment = Experiment(config)
+        experiment.make_task()
+        experiment.make_policy()
+        experiment.ppo.num_minibatches(experiment.num_envs)
+    except ConfigError as error:
+        assert key.rpartition(".")[2] in str(error)
+
+
+def test_a_run_leaves_nothing_but_its_folder(run_script: Run, tmp_path: Path) -> None:
+    arguments = (
+        "task=Cartpole",
+        "simulator/low=mujoco_reduced",
+        "num_envs=32",
+        "train.params.config.minibatch_size=256",
+    )
+    result = run_script("train.py", *arguments, "max_iterations=1")
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]

@@ -1,0 +1,123 @@
+"""Evaluation: every environment's first episode counts once; intervals; videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import imageio.v2 as imageio
+import mujoco
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.envs.pool import EnvironmentPool
+from dualfid_robot.evaluate.agents import policy_agent, random_agent, zero_agent
+from dualfid_robot.evaluate.evaluation import Evaluation, evaluate, record_video
+
+
+@pytest.fixture
+def experiment(compose_config: Callable[..., DictConfig]) -> Experiment:
+    return Experiment(compose_config("task=Cartpole", "task.env.episodeLength=60"))
+
+
+def make_pool(experiment: Experiment, num_envs: int) -> EnvironmentPool:
+    return experiment.make_pool(experiment.settings["simulator"]["high"], num_envs, seed=3)
+
+
+def test_interval_is_students() -> None:
+    evaluation = Evaluation(np.array([1.0, 2.0, 3.0, 4.0]), np.ones(4), np.ones(4, dtype=bool), 0, {}, {})
+    # t(0.975, 3) = 3.18245, sample deviation 1.290994, root of 4
+    low, high = evaluation.interval
+    assert evaluation.mean == 2.5
+    assert high - 2.5 == pytest.approx(3.18245 * 1.290994 / 2, rel=1e-5)
+    assert 2.5 - low == pytest.approx(high - 2.5)
+
+
+def test_first_episodes_count_once(experiment: Experiment) -> None:
+    """Returns and lengths against MuJoCo itself, stepped one world at a time with the same deterministic policy."""
+    policy = experiment.make_policy()
+    with torch.no_grad():
+        policy.actor.output_layer.bias.fill_(0.03)  # a constant push ends some episodes early
+    pool = make_pool(experiment, 6)
+    result = evaluate(policy_agent(policy, "adapted"), pool)
+
+    twin = make_pool(experiment, 6)
+    twin.reset_all()  # evaluate resets too, so the second draw of initial states is the one that counts
+    model = experiment.robot.compile(experiment.task.sim.dt / 8)
+    expected_returns, expected_lengths = [], []
+    for world in range(6):
+        data = mujoco.MjData(model)
+        data.qpos[:], data.qvel[:] = twin.simulator.qpos[world].numpy(), twin.simulator.qvel[world].numpy()
+        total = steps = 0
+        ended = False
+        while not ended and steps < 60:
+            observation = [data.qpos[0], data.qvel[0], data.qpos[1], data.qvel[1]]
+            observed = torch.tensor([observation], dtype=torch.float32).clamp(-5, 5)
+            data.ctrl[:] = policy.action_mean(observed, "adapted").clamp(-1, 1).numpy()[0]
+            mujoco.mj_step(model, data, 8)
+            ended = abs(data.qpos[1]) > np.pi / 2 or abs(data.qpos[0]) > 3.0
+            alive = 1 - data.qpos[1] ** 2 - 0.01 * abs(data.qvel[0]) - 0.005 * abs(data.qvel[1])
+            total += -2.0 if ended else alive
+            steps += 1
+        expected_returns.append(total)
+        expected_lengths.append(steps)
+    assert min(expected_lengths) < 60
+    np.testing.assert_array_equal(result.lengths, expected_lengths)
+    np.testing.assert_array_equal(result.terminated, np.array(expected_lengths) < 60)
+    np.testing.assert_allclose(result.returns, expected_returns, atol=2e-3)
+
+
+def test_the_zero_agent_lets_the_pole_fall_as_mujoco_does(experiment: Experiment) -> None:
+    pool = make_pool(experiment, 4)
+    result = evaluate(zero_agent(pool.task), pool)
+    twin = make_pool(experiment, 4)
+    twin.reset_all()
+    model = experiment.robot.compile(experiment.task.sim.dt / 8)
+    for world in range(4):
+        data = mujoco.MjData(model)
+        data.qpos[:], data.qvel[:] = twin.simulator.qpos[world].numpy(), twin.simulator.qvel[world].numpy()
+        for _ in range(int(result.lengths[world])):
+            mujoco.mj_step(model, data, 8)
+        ended = abs(data.qpos[1]) > np.pi / 2 or abs(data.qpos[0]) > 3.0
+        assert ended == result.terminated[world]
+        assert result.lengths[world] == 60 or ended
+
+
+def test_the_random_agent_is_uniform_and_repeats_itself(experiment: Experiment) -> None:
+    task = experiment.make_task()
+    observations = torch.zeros(20_000, 4)
+    actions = random_agent(task, 5)(observations)
+    assert actions.shape == (20_000, 1) and actions.abs().max() <= 1.0
+    # uniform in [-1, 1]: mean 0 and variance 1/3, each within five standard errors
+    assert abs(float(actions.mean())) < 5 * (1 / 3 / 20_000) ** 0.5
+    assert abs(float(actions.square().mean()) - 1 / 3) < 5 * (4 / 45 / 20_000) ** 0.5
+    agent = random_agent(task, 5)
+    assert torch.equal(agent(observations), actions)
+    assert not torch.equal(agent(observations), actions)
+
+
+def test_figures_of_merit_are_means_over_the_episode_and_its_last_values(experiment: Experiment) -> None:
+    """One that counts steps: 1 to L over an episode of L steps."""
+    pool = make_pool(experiment, 6)
+    pool.task.measure = lambda state, observed: {"age": state.step.float()}  # type: ignore[method-assign]
+    result = evaluate(random_agent(pool.task, 0), pool)
+    np.testing.assert_allclose(result.measures["age"], (result.lengths + 1) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(result.final_measures["age"], result.lengths)
+    assert result.summary()["final_age"] == pytest.approx(result.lengths.mean())
+    assert f"; age {result.measures['age'].mean():.3g}, at the end {result.lengths.mean():.3g}" in result.line()
+
+
+def test_a_video_shows_the_episode(experiment: Experiment, tmp_path: Path) -> None:
+    try:
+        mujoco.Renderer(experiment.robot.model, 32, 32).close()
+    except (RuntimeError, AttributeError, ImportError, mujoco.FatalError) as error:
+        pytest.skip(f"no OpenGL: {error}")
+    policy = experiment.make_policy()
+    record_video(policy_agent(policy, "base"), make_pool(experiment, 1), tmp_path / "video.mp4")
+    with imageio.get_reader(tmp_path / "video.mp4") as video:
+        frames = [frame.astype(int) for frame in video]
+    assert len(frames) >= 10 and frames[0].shape == (480, 640, 3)
+    assert np.abs(frames[0] - frames[-1]).max() > 50  # something moved

@@ -1,0 +1,86 @@
+"""Exports of untrained policies, made once for all tests of a session."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from dualfid_robot.config.command_line import register_simulators
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.machine import CONFIG_DIR
+from dualfid_robot.export.closed_loop import visit
+from dualfid_robot.export.launch import export
+from dualfid_robot.export.request import Request
+from dualfid_robot.runs.checkpoint import save_checkpoint
+
+SEED = 5
+NUM_ENVS = 4
+EPISODE = 30  # steps
+
+
+def make_checkpoint(path: Path, task: str, *overrides: str) -> Path:
+    """Write a checkpoint of a policy that was never trained, but that has an adapter and normaliser statistics as a
+    trained one has."""
+    arguments = [f"task={task}", f"task.env.episodeLength={EPISODE}", "simulator/low=mujoco_reduced", *overrides]
+    arguments += [f"simulator.{side}.threads=1" for side in ("low", "high")]
+    register_simulators(arguments)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        experiment = Experiment(compose("config", [*arguments, "num_envs=64"]))
+    policy = experiment.make_policy()
+    generator = torch.Generator().manual_seed(SEED)
+
+    def random_agent(observations: torch.Tensor) -> torch.Tensor:
+        return 0.5 * torch.randn(len(observations), policy.num_actions, generator=generator)
+
+    simulator = experiment.settings["simulator"]["high"]
+    seen = visit(experiment, simulator, NUM_ENVS, SEED, random_agent, 200).observations
+    with torch.no_grad():
+        policy.normalizer.update(seen, seen[::2])
+        policy.actor.output_layer.weight.mul_(30.0)  # actions of the size that trained ones have
+        for layer in policy.actor.dual_layers():
+            layer.lora_b.copy_(0.05 * torch.randn(layer.lora_b.shape, generator=generator))
+            layer.bias_delta.copy_(0.05 * torch.randn(layer.bias_delta.shape, generator=generator))
+    state = {
+        "task": task,
+        "settings": json.dumps(experiment.settings),
+        "iteration": 3,
+        "samples": 3072,
+        "cost_seconds": 1.25,
+        "policy": policy.state_dict(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(path, state)
+    return path
+
+
+ExportOf = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def export_of(tmp_path_factory: pytest.TempPathFactory) -> ExportOf:
+    """The folder of an export, not to be written to: export_of("Ant", "num_envs=…", policy="dial").
+
+    Its checkpoint is `checkpoint.pth` beside the folder. Further arguments are those of `Request`.
+    """
+    made: dict[tuple[object, ...], Path] = {}
+
+    def exported(
+        task: str, *overrides: str, policy: str = "adapted", formats: tuple[str, ...] = ("onnx", "torchscript")
+    ) -> Path:
+        key = (task, overrides, policy, formats)
+        if key not in made:
+            folder = tmp_path_factory.mktemp(f"export_{task}_{policy}")
+            checkpoint = make_checkpoint(folder / "checkpoint.pth", task, *overrides)
+            graphs = next((path for other, path in made.items() if other[:2] == (task, overrides)), None)
+            export(checkpoint, Request(formats, policy, NUM_ENVS, SEED, graphs=graphs), folder / "export")
+            made[key] = folder / "export"
+        return made[key]
+
+    return exported
