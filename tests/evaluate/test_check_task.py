@@ -19,12 +19,12 @@ from rich.console import Console
 
 from dualfid_robot import tasks
 from dualfid_robot.config.command_line import register_simulators
+from dualfid_robot.config.experiment import complete_experiment
 from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.envs.task import ActionMapping, Term, task_names
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.check_task import Watched, check, check_functions, verdict
 from dualfid_robot.evaluate.task_tables import action_line, actuator_table
-from dualfid_robot.config.experiment import complete_experiment
 
 QUICK = ("simulator.high.threads=1", "episodes=4", "num_envs=8")
 YAML = """\
