@@ -12,7 +12,11 @@ setup(
     version="0.1.0",
     description="Robot policies trained in two simulators at once",
     packages=find_packages(include=["dualfid_robot*"]),
-    package_data={"dualfid_robot.export.cpp": ["policy.hpp.in"], "dualfid_robot.studies": ["*.jinja"]},
+    package_data={
+        "dualfid_robot.conformance": ["assets/*.xml"],
+        "dualfid_robot.export.cpp": ["policy.hpp.in"],
+        "dualfid_robot.studies": ["*.jinja"],
+    },
     python_requires=">=3.11",  # MuJoCo 4 is released for no older one
     install_requires=[
         "torch>=2.9",

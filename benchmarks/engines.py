@@ -2,8 +2,8 @@
 
     python benchmarks/engines.py
 
-Measures what tests/simulators/ tests, by the same functions (tests/simulators/properties.py), in every engine that can
-run here; then times the engines in turn on Ants that stand up under random control. The first run of MuJoCo Warp
+Measures what tests/simulators/ tests, by the same functions (dualfid_robot/conformance/), in every engine that can run
+here; then times the engines in turn on Ants that stand up under random control. The first run of MuJoCo Warp
 compiles its kernels, which takes minutes.
 """
 
@@ -13,7 +13,6 @@ import dualfid_robot  # first: it tells torch's threads to sleep when idle  # is
 
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -21,26 +20,18 @@ from pathlib import Path
 import torch
 from timing import measure_in_turn, rounds_argument
 
+from dualfid_robot.conformance import PROPERTIES
+from dualfid_robot.conformance.cases import CASES, Engine
+from dualfid_robot.conformance.foreign import drive_for_a_second, gymnasium_robots
+from dualfid_robot.conformance.robots import ANT
+from dualfid_robot.conformance.worlds import put, standing, step
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.runs.run_log import processor
+from dualfid_robot.simulators.base import Simulator
+from dualfid_robot.simulators.registry import engine_class
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "simulators"))  # its `engines` comes before this file
-
-from engines import CASES, Engine  # noqa: E402
-from properties import (  # noqa: E402
-    ANT,
-    PROPERTIES,
-    drive_for_a_second,
-    gymnasium_robots,
-    put,
-    standing,
-    step,
-)
-
-from dualfid_robot.errors import ConfigError  # noqa: E402
-from dualfid_robot.robots.model import RobotModel  # noqa: E402
-from dualfid_robot.runs.run_log import processor  # noqa: E402
-from dualfid_robot.simulators.base import Simulator  # noqa: E402
-from dualfid_robot.simulators.registry import engine_class  # noqa: E402
-
 PAGE = ROOT / "docs" / "engines.md"
 BEGIN, END = "<!-- begin: python benchmarks/engines.py -->\n", "<!-- end -->\n"
 WORLDS, PERIODS = 256, 8

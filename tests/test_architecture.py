@@ -32,6 +32,7 @@ ALLOWED = {
     "transfer": {"transfer", *_EXPORT},
     "studies": {"studies", "train", *_EXPORT},
     "tasks": {"envs", "tasks"},
+    "conformance": {"conformance", "config", *_ENGINES},
 }
 COMMON = {"errors", "settings"}
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualfid_robot.config.machine import ROOT
+from dualfid_robot.conformance.robots import OWN
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.changes import Changes, parse_changes, position_bounds
 from dualfid_robot.robots.model import RobotModel
@@ -221,7 +222,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
         simulator.close()
 
 
-SLED = RobotModel(ROOT / "tests" / "simulators" / "robots" / "sled.xml", ("sled",))
+SLED = RobotModel(OWN / "sled.xml", ("sled",))
 SLED_FRICTION = 0.4
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import CASES
-from properties import DT
 
+from dualfid_robot.conformance.cases import CASES
+from dualfid_robot.conformance.robots import DT
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.base import Simulator

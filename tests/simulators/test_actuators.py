@@ -12,26 +12,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import Make, refused, skip_missing
-from engines import CASES
-from properties import (
-    ANT,
-    DELAYED,
-    DT,
-    NEW_PARAMETERS,
-    SERVO,
-    STATEFUL,
-    difference,
-    everyone,
-    put,
-    random_states,
-    run,
-    set_parameter,
-    settable,
-    state,
-    step,
-)
 from torch import Tensor
 
+from dualfid_robot.conformance.cases import CASES
+from dualfid_robot.conformance.parameters import NEW_PARAMETERS, settable
+from dualfid_robot.conformance.robots import ANT, DELAYED, DT, SERVO, STATEFUL
+from dualfid_robot.conformance.worlds import difference, everyone, put, random_states, run, set_parameter, state, step
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.base import Simulator

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Make
-from engines import DT, ENGINES
 
+from dualfid_robot.conformance.cases import ENGINES
+from dualfid_robot.conformance.robots import DT
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.base import Simulator
 from dualfid_robot.simulators.calibration import HORIZONS, Windows, collect, fit, residual

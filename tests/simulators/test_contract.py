@@ -7,23 +7,12 @@ from functools import partial
 import pytest
 import torch
 from conftest import Make, skip_missing
-from engines import CASES
-from properties import (
-    ANT,
-    PROPERTIES,
-    N,
-    controls,
-    difference,
-    drive,
-    everyone,
-    others,
-    put,
-    standing,
-    standing_ants,
-    state,
-    step,
-)
 
+from dualfid_robot.conformance import PROPERTIES
+from dualfid_robot.conformance.batch import N, controls, drive, others, standing_ants
+from dualfid_robot.conformance.cases import CASES
+from dualfid_robot.conformance.robots import ANT
+from dualfid_robot.conformance.worlds import difference, everyone, put, standing, state, step
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.simulators.registry import engine_names, make_simulator
 

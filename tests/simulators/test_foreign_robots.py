@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from conftest import Make, on_every_engine, refused, skip_missing
-from engines import CASES
-from properties import drive_for_a_second, gymnasium_robots
+
+from dualfid_robot.conformance.cases import CASES
+from dualfid_robot.conformance.foreign import drive_for_a_second, gymnasium_robots
 
 pytest.importorskip("gymnasium", reason="Gymnasium, whose robots these are, is not installed")
 

@@ -14,9 +14,11 @@ from typing import Any
 import mujoco
 import pytest
 import torch
-from properties import DT, controls, put, set_parameter, standing, state, step
 from torch import Tensor
 
+from dualfid_robot.conformance.batch import controls
+from dualfid_robot.conformance.robots import DT
+from dualfid_robot.conformance.worlds import put, set_parameter, standing, state, step
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.base import Simulator

@@ -7,22 +7,12 @@ from functools import partial
 import pytest
 import torch
 from conftest import Make, refused
-from engines import CASES
-from properties import (
-    ANT,
-    NEW_PARAMETERS,
-    PROPERTIES,
-    change_parameters,
-    difference,
-    everyone,
-    put,
-    set_parameter,
-    settable,
-    standing,
-    state,
-    step,
-)
 
+from dualfid_robot.conformance import PROPERTIES
+from dualfid_robot.conformance.cases import CASES
+from dualfid_robot.conformance.parameters import NEW_PARAMETERS, change_parameters, settable
+from dualfid_robot.conformance.robots import ANT
+from dualfid_robot.conformance.worlds import difference, everyone, put, set_parameter, standing, state, step
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.base import PARAMETERS

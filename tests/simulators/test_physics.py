@@ -7,9 +7,11 @@ from functools import partial
 import pytest
 import torch
 from conftest import Make, refused
-from engines import CASES
-from properties import CROOKED, PROPERTIES, put, random_states, rotation_error, run
 
+from dualfid_robot.conformance import PROPERTIES
+from dualfid_robot.conformance.cases import CASES
+from dualfid_robot.conformance.robots import CROOKED
+from dualfid_robot.conformance.worlds import put, random_states, rotation_error, run
 from dualfid_robot.simulators.registry import engine_class
 
 MECHANICS = [name for name, each in PROPERTIES.items() if each.parameter is None and each.of_one_world]

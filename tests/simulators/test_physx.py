@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import Make
-from properties import everyone, random_states, run, standing
 
+from dualfid_robot.conformance.worlds import everyone, random_states, run, standing
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.physx.model import make_articulation

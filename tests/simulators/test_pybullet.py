@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Make, skip_missing
-from properties import CROOKED, change_parameters, everyone, random_states, standing
 
 from dualfid_robot.config.machine import ROOT
+from dualfid_robot.conformance.parameters import change_parameters
+from dualfid_robot.conformance.robots import CROOKED
+from dualfid_robot.conformance.worlds import everyone, random_states, standing
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.pybullet.protocol import Spec

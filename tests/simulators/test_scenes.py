@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import Make, skip_missing
-from properties import WORKSHOP, put, run, state, step
 from torch import Tensor
 
+from dualfid_robot.conformance.robots import WORKSHOP
+from dualfid_robot.conformance.worlds import put, run, state, step
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 

@@ -1,4 +1,4 @@
-"""The engines under test, and all that is particular to one of them: bounds of its residuals, and what it refuses."""
+"""The engines that are measured, and what is particular to each: bounds of its residuals, and what it refuses."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from properties import DT, everyone, rotation_error, standing
 
+from dualfid_robot.conformance.robots import DT
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.base import Simulator
 from dualfid_robot.simulators.registry import make_simulator
-
-__all__ = ["BOUNDS", "CASES", "DT", "ENGINES", "Engine", "everyone", "rotation_error", "standing"]
 
 BITWISE = "to the bit"
 
