@@ -14,10 +14,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dualfid_robot.command import Command
 from dualfid_robot.envs import RobotModel
 from dualfid_robot.envs.actuation import JointTorques
 from dualfid_robot.envs.rotations import rotation_matrix
-from dualfid_robot.envs.task import ActionMapping, Command, Start, State, Task, TaskConfig, Term, uniform
+from dualfid_robot.envs.task import ActionMapping, Start, State, Task, TaskConfig, Term, uniform
 from dualfid_robot.errors import ConfigError
 
 LEGS = ("LF", "LH", "RF", "RH")  # left and right, fore and hind

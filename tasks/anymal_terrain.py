@@ -16,10 +16,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dualfid_robot.command import Command
 from dualfid_robot.envs import RobotModel
 from dualfid_robot.envs.height_field import HeightField
 from dualfid_robot.envs.rotations import wrap_angle, yaw
-from dualfid_robot.envs.task import Command, Start, State, Term, uniform
+from dualfid_robot.envs.task import Start, State, Term, uniform
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.tasks.anymal import CONTACT_THRESHOLD, Anymal, AnymalConfig, CommandRanges
 

@@ -34,7 +34,7 @@ ALLOWED = {
     "tasks": {"envs", "tasks"},
     "conformance": {"conformance", "config", *_ENGINES},
 }
-COMMON = {"errors", "settings"}
+COMMON = {"command", "errors", "settings"}
 
 
 def imported_parts(path: Path) -> set[str]:

@@ -110,8 +110,7 @@ class Allocator:
         return {"target": self.target, "rho": self.rho, "n_low": self.n_low}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.rho, self.n_low = state["rho"], state["n_low"]
-        self.target = state.get("target", self.rho)  # which is only logged; earlier checkpoints do not have it
+        self.target, self.rho, self.n_low = state["target"], state["rho"], state["n_low"]
 
     def _bounded(self, rho: float) -> float:
         return min(max(rho, self.config.rho_min), self.config.rho_max)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dualfid_robot import tasks as task_package
+from dualfid_robot.command import Command
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import parse_settings, require
@@ -73,24 +74,6 @@ class ActionMapping:
     offset: float | tuple[float, ...] = 0.0
     clip: float = 1.0
     cumulative: bool = False
-
-
-@dataclass(frozen=True)
-class Command:
-    """One number that an operator may give in place of what training draws.
-
-    Attributes:
-        name, unit: such as "forward velocity" in "m/s".
-        memory, column: where `State.memory` holds it.
-        low, high: range that training draws from.
-    """
-
-    name: str
-    unit: str
-    memory: str
-    column: int
-    low: float
-    high: float
 
 
 @dataclass

@@ -104,7 +104,7 @@ def _policy_of(cfg: DictConfig, simulator: Mapping[str, Any]) -> _Subject:
 
 def _compare_changes(path: Path, simulator: Mapping[str, Any]) -> None:
     """Say so where the policy was trained for another robot: a file of cfg/simulator has the asset's."""
-    trained = json.loads(load_checkpoint(path)["settings"])["simulator"]["high"].get("changes", {})
+    trained = json.loads(load_checkpoint(path)["settings"])["simulator"]["high"]["changes"]
     now = parse_changes(simulator.get("changes", {}), f"{simulator['engine']}.changes").factors
     if trained != now:
         logger.warning("E_high of %s had changes=%s; this simulator has changes=%s", path, trained, now)

@@ -21,8 +21,7 @@ from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.envs.task import Task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import policy_agent
-from dualfid_robot.evaluate.evaluation import Evaluation
-from dualfid_robot.evaluate.returns import paired_difference
+from dualfid_robot.evaluate.evaluation import Evaluation, paired_difference
 from dualfid_robot.export.closed_loop import ExportedRun, Visit, run_exported, visit
 from dualfid_robot.export.cpp.compiled_header import CompiledHeader, check_controller
 from dualfid_robot.export.cpp.header import HEADER, write_header
@@ -39,7 +38,7 @@ from dualfid_robot.export.networks import (
     write_network_onnx,
     write_torchscript,
 )
-from dualfid_robot.export.request import Request
+from dualfid_robot.export.request import ExportRequest
 from dualfid_robot.export.robot_description import describe_actuators, describe_joints, describe_robot
 from dualfid_robot.export.robot_file import ROBOT, write_robot
 from dualfid_robot.export.sources import term_sources
@@ -97,7 +96,7 @@ class Report:
         return lines
 
 
-def write_export(checkpoint: Path, request: Request, folder: Path) -> Report:
+def write_export(checkpoint: Path, request: ExportRequest, folder: Path) -> Report:
     """Write all files of an export into an empty folder and check them.
 
     Args:
@@ -153,7 +152,7 @@ def write_export(checkpoint: Path, request: Request, folder: Path) -> Report:
         timing=_timing(experiment, settings),
         observation=_observation_terms(task, experiment, settings, folder),
         action=_action(task),
-        commands=tuple(meta.Command(**dataclasses.asdict(command)) for command in task.commands),
+        commands=tuple(task.commands),
         memory=tuple(meta.Memory(name, columns) for name, columns in task.memory.items()),
         episode_length=task.config.episodeLength,
         policy=_policy_info(policy, head, experiment),
@@ -324,7 +323,7 @@ def _publish(metadata: Metadata, folder: Path) -> ExportedPolicy:
     return ExportedPolicy(folder)
 
 
-def _engines(experiment: Experiment, request: Request) -> dict[str, dict[str, Any]]:
+def _engines(experiment: Experiment, request: ExportRequest) -> dict[str, dict[str, Any]]:
     """Settings of the simulators to evaluate in, by name: E_high first."""
     high = experiment.settings["simulator"]["high"]
     engines = {request.simulator or str(high["engine"]): high}
@@ -453,9 +452,9 @@ def _verification(report: Report) -> meta.Verification:
     )
 
 
-def _evaluation(settings: dict[str, Any], checkpoint: Evaluation, exported: Evaluation) -> meta.Evaluation:
+def _evaluation(settings: dict[str, Any], checkpoint: Evaluation, exported: Evaluation) -> meta.EvaluationRecord:
     low, high = exported.interval
-    return meta.Evaluation(
+    return meta.EvaluationRecord(
         simulator=settings,
         mean=exported.mean,
         low=low,

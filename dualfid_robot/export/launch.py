@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dualfid_robot.config.values import require_package
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.export.request import Request
+from dualfid_robot.export.request import ExportRequest
 from dualfid_robot.runs.checkpoint import resolve_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def launch_export(cfg: DictConfig) -> None:
     if not isinstance(cfg.seed, int) or isinstance(cfg.seed, bool) or cfg.seed < 0:
         raise ConfigError(f"seed={cfg.seed}: a whole number of at least 0 is expected")
     formats, simulators = choose_formats(_names(cfg.format)), _names(cfg.simulators)
-    request = Request(formats, cfg.policy, cfg.num_envs, cfg.seed, cfg.simulator, simulators, cfg.sim_device)
+    request = ExportRequest(formats, cfg.policy, cfg.num_envs, cfg.seed, cfg.simulator, simulators, cfg.sim_device)
     checkpoint = resolve_checkpoint(Path(cfg.checkpoint))
     folder = Path(cfg.out) if cfg.out else default_folder(checkpoint)
     for line in [*export(checkpoint, request, folder), f"exported to {folder}"]:
@@ -87,7 +87,7 @@ def default_folder(checkpoint: Path) -> Path:
     return (folder.parent if folder.name == "nn" else folder) / FOLDER
 
 
-def export(checkpoint: Path, request: Request, folder: Path) -> list[str]:
+def export(checkpoint: Path, request: ExportRequest, folder: Path) -> list[str]:
     """Export a checkpoint; the folder appears, or takes another export's place, when all checks have passed.
 
     Returns:
@@ -113,7 +113,7 @@ class BestExport:
             checkpoint: where the run saves it.
         """
         self._checkpoint = checkpoint
-        self._request = Request(choose_formats(), num_envs=_EPISODES_IN_TRAINING)
+        self._request = ExportRequest(choose_formats(), num_envs=_EPISODES_IN_TRAINING)
         self._exported = 0.0
         self._seconds = self._finished = 0.0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """What to export.
 
     Attributes:

@@ -15,8 +15,9 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from dualfid_robot.command import Command
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.onboard.metadata import Command, Metadata
+from dualfid_robot.onboard.metadata import Metadata
 
 _KEYS = (("w", "s"), ("a", "d"), ("q", "e"), ("r", "f"), ("t", "g"))  # more and less of each command
 _ZERO_KEY = " "

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dualfid_robot.command import Command
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import parse_settings
 
@@ -144,24 +145,6 @@ class Action:
 
 
 @dataclass(frozen=True)
-class Command:
-    """One number that an operator gives while the policy runs.
-
-    Attributes:
-        name, unit: such as "forward velocity" in "m/s".
-        memory, column: where it stands among the observation's inputs.
-        low, high: range that was trained.
-    """
-
-    name: str
-    unit: str
-    memory: str
-    column: int
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Memory:
     """A quantity that a world carries from step to step: an input `memory.<name>` of the observation graph, and, where
     the graph has the output `next.<name>`, its value for the next step."""
@@ -243,7 +226,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationRecord:
     """Measured closed-loop return of the exported file.
 
     Attributes:
@@ -320,7 +303,7 @@ class Metadata:
     episode_length: int
     policy: PolicyInfo
     training: Training
-    evaluations: dict[str, Evaluation]
+    evaluations: dict[str, EvaluationRecord]
     visited: Visited
     sample: Sample
     verification: Verification

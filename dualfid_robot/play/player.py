@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.evaluate.returns import Evaluation, paired_difference
+from dualfid_robot.evaluate.evaluation import Evaluation, paired_difference
 from dualfid_robot.onboard.commands import Operator, Source
 from dualfid_robot.onboard.metadata import Metadata
 from dualfid_robot.onboard.runtime import MEASURE_OUTPUT, MEMORY_INPUT, STARTS, Controller, ExportedPolicy

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import mujoco
 import numpy as np
 
+from dualfid_robot.command import Command
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.onboard.metadata import Command
 from dualfid_robot.play.player import Player
 from dualfid_robot.robots.model import RobotModel
 

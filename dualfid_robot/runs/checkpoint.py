@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,7 @@ import torch
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runs.atomic import replaced
 
-FORMAT = 3
-READABLE = (1, 2, 3)  # older ones hold the same policies, but states of pools that this version cannot go on from
+FORMAT = "0.1"
 _SUFFIX = ".pth"
 
 
@@ -40,9 +41,27 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigError(f"checkpoint={path}: damaged, or no checkpoint ({reason[:120]})") from error
     if not isinstance(state, dict) or "format" not in state:
         raise ConfigError(f"checkpoint={path}: not written by dualfid_robot")
-    if state["format"] not in READABLE:
-        raise ConfigError(f"checkpoint={path}: has format {state['format']}; this version reads {list(READABLE)}")
+    if state["format"] != FORMAT:
+        raise ConfigError(
+            f"checkpoint={path}: has format {state['format']}; this version reads format {FORMAT} alone, so train again"
+        )
     return state
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """While a checkpoint's content is taken up: what does not fit is an error in one line.
+
+    Raises:
+        ConfigError: a part is missing, or of another shape or type than what is to go on from it.
+    """
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"checkpoint={path}: damaged, or of another robot or network ({reason[:200]})") from error
 
 
 def resolve_checkpoint(path: Path) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +14,10 @@ from omegaconf import OmegaConf
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
-from dualfid_robot.runs.checkpoint import load_checkpoint
+from dualfid_robot.runs.checkpoint import fitting, load_checkpoint
+from dualfid_robot.runs.identity import differences
+
+logger = logging.getLogger(__name__)
 
 
 def load_policy(
@@ -22,7 +27,7 @@ def load_policy(
     sim_device: str = "",
     randomize: bool | Literal[""] = "",
 ) -> tuple[Experiment, DualActorCritic]:
-    """The experiment that a checkpoint was made by, and its policy.
+    """The experiment that a checkpoint was made by, and its policy. What has changed since then is announced.
 
     Args:
         path: the checkpoint.
@@ -35,14 +40,23 @@ def load_policy(
         ConfigError: no such checkpoint, damaged, or of another task than expected.
     """
     state = load_checkpoint(path)
-    if expected_task is not None and state["task"] != expected_task:
-        raise ConfigError(f"checkpoint={path}: was trained on task={state['task']}, not on task={expected_task}")
-    settings = json.loads(state["settings"]) | {"sim_device": sim_device, "rl_device": ""}
-    if randomize != "":
-        settings["task"]["randomize"] = randomize
-    if simulator is not None:
-        settings["simulator"]["high"] = dict(simulator)
-    experiment = Experiment(OmegaConf.create(settings))
-    policy = experiment.make_policy()
-    policy.load_state_dict(state["policy"])
+    with fitting(path):
+        if expected_task is not None and state["task"] != expected_task:
+            raise ConfigError(f"checkpoint={path}: was trained on task={state['task']}, not on task={expected_task}")
+        settings = json.loads(state["settings"]) | {"sim_device": sim_device, "rl_device": ""}
+        if randomize != "":
+            settings["task"]["randomize"] = randomize
+        if simulator is not None:
+            settings["simulator"]["high"] = dict(simulator)
+        experiment = Experiment(OmegaConf.create(settings))
+        policy = experiment.make_policy()
+        policy.load_state_dict(state["policy"])
+        for change in differences(state, experiment):
+            _warn_once(f"checkpoint={path}: {change} since it was saved")
     return experiment, policy
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """Several engines load the same policy."""
+    logger.warning(text)

@@ -74,7 +74,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Run(RunIdentity):
+class RunRecord(RunIdentity):
     """One run of a study.
 
     Attributes:
@@ -140,7 +140,7 @@ class Scale:
         return self.untrained + REACHED * (self.reference - self.untrained) if self.known else float("nan")
 
 
-class Study:
+class StudyRecord:
     """A study's folder, read once.
 
     Attributes:
@@ -175,15 +175,15 @@ class Study:
             for cell in self.cells
         }
 
-    def _stands_in(self, run: Run, task: str, gap: str) -> bool:
+    def _stands_in(self, run: RunRecord, task: str, gap: str) -> bool:
         """Whether a run was made in a task with the target and the low simulator of a gap."""
         return run.task == task and (run.gap == gap or (run.gap == ANY_GAP and gap in self._low_only))
 
-    def planned(self, cell: Cell, method: str | None = None) -> list[Run]:
+    def planned(self, cell: Cell, method: str | None = None) -> list[RunRecord]:
         """The runs of a cell, of one method or of all, finished or not; no reference runs."""
         return [run for run in self._there[cell] if method is None or run.method == method]
 
-    def finished(self, cell: Cell, method: str) -> list[Run]:
+    def finished(self, cell: Cell, method: str) -> list[RunRecord]:
         """A method's finished runs in a cell, by seed."""
         return sorted((run for run in self.planned(cell, method) if run.finished), key=lambda run: run.seed)
 
@@ -201,7 +201,7 @@ class Study:
         return Scale(_mean(untrained), _mean(finals))
 
 
-def rho_over_cost(study: Study, run: Run) -> tuple[np.ndarray, np.ndarray]:
+def rho_over_cost(study: StudyRecord, run: RunRecord) -> tuple[np.ndarray, np.ndarray]:
     """Measured seconds and the low simulator's share of environments in a run's iterations; empty without a log."""
     cost, rho = [], []
     path = RunFolder(study.folder / "runs" / run.id).metrics
@@ -216,15 +216,15 @@ def rho_over_cost(study: Study, run: Run) -> tuple[np.ndarray, np.ndarray]:
     return np.array(cost, dtype=float), np.array(rho, dtype=float)
 
 
-def _read_runs(folder: Path, plan: dict[str, Any]) -> list[Run]:
+def _read_runs(folder: Path, plan: dict[str, Any]) -> list[RunRecord]:
     planned = {str(run["id"]): run for run in plan.get("runs", ())}
     for path in sorted((folder / "runs").glob("*/run.json")):
         planned.setdefault(path.parent.name, RunFolder(path.parent).description())
     return [_read_run(folder / "runs" / name, name, described) for name, described in planned.items()]
 
 
-def _read_run(folder: Path, name: str, described: dict[str, Any]) -> Run:
-    run = Run(
+def _read_run(folder: Path, name: str, described: dict[str, Any]) -> RunRecord:
+    run = RunRecord(
         id=name,
         task=str(described["task"]),
         method=str(described["method"]),

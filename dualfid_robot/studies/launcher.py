@@ -37,7 +37,7 @@ from dualfid_robot.studies.job import STOPPED
 from dualfid_robot.studies.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from dualfid_robot.studies.plan import Run, Study
+    from dualfid_robot.studies.plan import PlannedRun, PlannedStudy
 
 _PACKAGES = {"joblib": "hydra_joblib_launcher", "submitit": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
 _EXTRAS = {"joblib": "study", "submitit": "slurm", "ray": "ray"}  # of setup.py
@@ -78,7 +78,7 @@ def launch_study(cfg: DictConfig) -> None:
     Raises:
         ConfigError: names what is wrong, before anything runs.
     """
-    from dualfid_robot.studies.plan import Study, parse_plan
+    from dualfid_robot.studies.plan import PlannedStudy, parse_plan
     from dualfid_robot.studies.report import build_report
 
     console = Console()
@@ -90,7 +90,7 @@ def launch_study(cfg: DictConfig) -> None:
     if not cfg.report_only:
         plan = parse_plan(cast(dict[str, Any], OmegaConf.to_container(cfg.study, resolve=True)))
         _say(console, f"study {name}: composing and checking every run")
-        study = Study(name, plan, folder)
+        study = PlannedStudy(name, plan, folder)
         with _locked(folder):
             pending = _prepare(study, bool(cfg.retry_failed), console)
             if pending and not _launch(study, choice, pending):
@@ -114,7 +114,7 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _prepare(study: Study, retry_failed: bool, console: Console) -> list[Run]:
+def _prepare(study: PlannedStudy, retry_failed: bool, console: Console) -> list[PlannedRun]:
     """Write the plan and what its runs are; the runs that have not ended, in the plan's order."""
     (study.folder / _STOP).unlink(missing_ok=True)
     existing = {path.name for path in (study.folder / "runs").glob("*")}
@@ -149,7 +149,7 @@ def _prepare(study: Study, retry_failed: bool, console: Console) -> list[Run]:
     return pending
 
 
-def _say_failures(study: Study, console: Console) -> None:
+def _say_failures(study: PlannedStudy, console: Console) -> None:
     for run in study.runs:
         result = study.folder_of(run).result()
         if result is not None and result["status"] == "failed":
@@ -158,7 +158,7 @@ def _say_failures(study: Study, console: Console) -> None:
             )
 
 
-def chains(pending: Sequence[Run]) -> list[list[str]]:
+def chains(pending: Sequence[PlannedRun]) -> list[list[str]]:
     """Ids by job: a run by itself, with those behind it that replay it."""
     jobs: dict[str, list[str]] = {run.id: [run.id] for run in pending}
     for run in pending:
@@ -180,7 +180,7 @@ class _StudyInterrupt(Interrupt):
         self._file.touch()
 
 
-def _launch(study: Study, choice: str, pending: Sequence[Run]) -> bool:
+def _launch(study: PlannedStudy, choice: str, pending: Sequence[PlannedRun]) -> bool:
     """Hand the runs to the configured launcher and wait; False where a signal has stopped them.
 
     Args:

@@ -149,7 +149,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Run(RunIdentity):
+class PlannedRun(RunIdentity):
     """One training run.
 
     Attributes:
@@ -166,7 +166,7 @@ class Run(RunIdentity):
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedCell:
     """What runs of one task, method and gap have in common.
 
     Attributes:
@@ -185,7 +185,7 @@ class Cell:
     replays: bool
 
 
-class Study:
+class PlannedStudy:
     """A plan with all its runs, checked as far as that goes without training.
 
     Attributes:
@@ -222,7 +222,7 @@ class Study:
         self._cells = self._compose_all([*dict.fromkeys([*plan.methods, *reference])])
         self.runs = tuple(dict.fromkeys([*self._reference_runs(), *self._method_runs()]))
 
-    def folder_of(self, run: Run) -> RunFolder:
+    def folder_of(self, run: PlannedRun) -> RunFolder:
         """Its files."""
         return RunFolder(self.folder / "runs" / run.id)
 
@@ -251,11 +251,11 @@ class Study:
             "runs": [run.description() for run in self.runs],
         }
 
-    def _compose_all(self, methods: Sequence[str]) -> dict[tuple[str, str, str], Cell]:
+    def _compose_all(self, methods: Sequence[str]) -> dict[tuple[str, str, str], PlannedCell]:
         console, plan = Console(stderr=True), self.plan
         triples = [(task, method, gap) for task in plan.tasks for gap in plan.gaps_of(task) for method in methods]
-        cells: dict[tuple[str, str, str], Cell] = {}
-        without_gap: dict[tuple[str, str], Cell] = {}
+        cells: dict[tuple[str, str, str], PlannedCell] = {}
+        without_gap: dict[tuple[str, str], PlannedCell] = {}
         for task, method, gap in track(triples, "checking", console=console, disable=not console.is_terminal):
             if self.changes[gap] == "low":
                 if (task, method) not in without_gap:
@@ -293,7 +293,7 @@ class Study:
             *self.plan.tasks[task].overrides,
         ]
 
-    def _compose(self, task: str, method: str, gap: str) -> Cell:
+    def _compose(self, task: str, method: str, gap: str) -> PlannedCell:
         overrides = [*self._settle(task, gap)[1], f"+method={method}"]
         with _naming(task, method, gap):
             cfg = compose_run(overrides)
@@ -309,7 +309,7 @@ class Study:
                 f"study.methods={method}: replays the runs of method {self.plan.replayed}, which the plan has not"
             )
         uses_low = allocation.rho_max > 0.0
-        return Cell(task, method, gap, _plain(cfg), tuple(overrides), uses_low, replays)
+        return PlannedCell(task, method, gap, _plain(cfg), tuple(overrides), uses_low, replays)
 
     def _check_pools(self, experiment: Experiment) -> None:
         """Build both simulators with two worlds: an engine that is not installed, does not take the robot or cannot
@@ -323,7 +323,7 @@ class Study:
                     raise ConfigError(f"simulator/{side}={simulator['engine']}: {error}") from error
                 self._pools.add(key)
 
-    def _reference_runs(self) -> Iterator[Run]:
+    def _reference_runs(self) -> Iterator[PlannedRun]:
         plan, reference = self.plan, self.plan.reference
         if reference is None:
             return
@@ -333,7 +333,7 @@ class Study:
                     cell = self._cells[task, reference.method, gap]
                     yield self._run(cell, reference.factor * max(plan.budgets_of(task)), seed, True)
 
-    def _method_runs(self) -> Iterator[Run]:
+    def _method_runs(self) -> Iterator[PlannedRun]:
         plan, order = self.plan, random.Random(0)
         for seed in plan.seeds:
             for task in plan.tasks:
@@ -342,7 +342,7 @@ class Study:
                         for method in order.sample(plan.methods, len(plan.methods)):
                             yield self._run(self._cells[task, method, gap], budget, seed, False)
 
-    def _run(self, cell: Cell, budget: float, seed: int, reference: bool) -> Run:
+    def _run(self, cell: PlannedCell, budget: float, seed: int, reference: bool) -> PlannedRun:
         overrides = [*cell.overrides, f"seed={seed}", f"max_cost={budget:g}"]
         replayed = ""
         if cell.replays:
@@ -354,7 +354,7 @@ class Study:
         gap = "anygap" if cell.gap == ANY_GAP else cell.gap
         words = [cell.task, cell.method, gap, f"{budget:g}s", f"seed{seed}", *["reference"] * reference, digest]
         name = re.sub(r"[^\w.-]", "", "-".join(words))
-        return Run(name, cell.task, cell.method, cell.gap, budget, seed, reference, tuple(overrides), replayed)
+        return PlannedRun(name, cell.task, cell.method, cell.gap, budget, seed, reference, tuple(overrides), replayed)
 
 
 def parse_plan(settings: Mapping[str, Any]) -> Plan:

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from dualfid_robot.studies import figures, statistics
-from dualfid_robot.studies.curves import Run, Study
+from dualfid_robot.studies.curves import RunRecord, StudyRecord
 from dualfid_robot.studies.run_folder import RunFolder
 from dualfid_robot.studies.statistics import Estimate
 from dualfid_robot.studies.summary import FINETUNE, HIGH_ONLY, SIDES, UNEVEN, Contrast, Row, Scope, Summary
@@ -39,7 +39,7 @@ def build_report(folder: Path, repetitions: int = statistics.REPETITIONS) -> Pat
     Returns:
         the page.
     """
-    summary = Summary(Study(folder), repetitions)
+    summary = Summary(StudyRecord(folder), repetitions)
     tables = [(scope, summary.rows(scope)) for scope in summary.scopes()]
     contrasts = summary.contrasts()
     data = folder / "data"
@@ -55,7 +55,7 @@ def build_report(folder: Path, repetitions: int = statistics.REPETITIONS) -> Pat
 
 def summary_table_markdown(folder: Path, repetitions: int = statistics.REPETITIONS) -> str:
     """The table over all tasks and gaps, and the primary contrasts, for a README."""
-    summary = Summary(Study(folder), repetitions)
+    summary = Summary(StudyRecord(folder), repetitions)
     scope = summary.everything
     lines = [
         f"| {' | '.join(_headers(scope))} |",
@@ -69,7 +69,7 @@ def summary_table_markdown(folder: Path, repetitions: int = statistics.REPETITIO
     return "\n".join(lines) + "\n"
 
 
-def curve_rows(study: Study) -> Iterable[dict[str, Any]]:
+def curve_rows(study: StudyRecord) -> Iterable[dict[str, Any]]:
     """A row per finished run and point of its curve."""
     for run in study.runs:
         if run.curve is None:
@@ -243,7 +243,7 @@ def _image(figure: Any) -> str | None:
     return None if figure is None else figures.embedded(figure)
 
 
-def _machines(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def _machines(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """The different machines and versions that runs named, with the number of runs of each."""
     found: dict[str, dict[str, Any]] = {}
     for run in runs:
@@ -253,7 +253,7 @@ def _machines(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _last_lines(study: Study, run: Run) -> str:
+def _last_lines(study: StudyRecord, run: RunRecord) -> str:
     """Why a run failed: its error, and the end of what it printed."""
     printed = RunFolder(study.folder / "runs" / run.id).last_lines(5)
     return "\n".join(text for text in (run.error.strip()[-2000:], printed) if text)

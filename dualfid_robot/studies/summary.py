@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from dualfid_robot.studies import statistics
-from dualfid_robot.studies.curves import Cell, Run, Scale, Study
+from dualfid_robot.studies.curves import Cell, RunRecord, Scale, StudyRecord
 from dualfid_robot.studies.statistics import Estimate
 
 HIGH_ONLY, FINETUNE = "high_only", "finetune_full"  # the methods that all others are compared with
@@ -102,7 +102,7 @@ class Summary:
         repetitions: of the bootstrap.
     """
 
-    study: Study
+    study: StudyRecord
     repetitions: int = statistics.REPETITIONS
     _arrays: dict[tuple[object, ...], np.ndarray] = field(default_factory=dict)
     _scales: dict[Cell, Scale] = field(default_factory=dict)
@@ -267,7 +267,7 @@ class Summary:
         return found
 
 
-def _measured(measure: Measure, run: Run, budget: float, scale: Scale) -> float:
+def _measured(measure: Measure, run: RunRecord, budget: float, scale: Scale) -> float:
     curve = run.measured
     if measure == "return":
         return float(curve.value_at(budget))
@@ -278,7 +278,7 @@ def _single(cell: Cell) -> Scope:
     return Scope(f"{cell.task}/{cell.gap}/{cell.budget:g}", str(cell), (cell,))
 
 
-def _mean_of(runs: Sequence[Run], name: str) -> float:
+def _mean_of(runs: Sequence[RunRecord], name: str) -> float:
     return _nan_mean([(run.means or {}).get(name, NAN) for run in runs])
 
 
@@ -287,7 +287,7 @@ def _nan_mean(values: Sequence[float]) -> float:
     return float(np.mean(known)) if known else NAN
 
 
-def _shares(runs: Sequence[Run]) -> dict[str, float]:
+def _shares(runs: Sequence[RunRecord]) -> dict[str, float]:
     found: dict[str, list[float]] = {side: [] for side in SIDES}
     for run in runs:
         seconds = {side: (run.means or {}).get(f"seconds_{side}", 0.0) for side in SIDES}

@@ -61,7 +61,7 @@ def _train(cfg: DictConfig) -> None:
             if checkpoint is None:
                 folder = ranks.share(lambda: new_run_folder(experiment.run_name))
             else:
-                trainer.resume(checkpoint)
+                trainer.resume(checkpoint, bool(cfg.accept_changes))
                 folder = checkpoint.parent.parent
             logger.info("E_low: %s; E_high: %s; learner on %s", *map(_where, trainer.env.pools), experiment.rl_device)
             trainer.train(folder, BestExport(experiment.save_path(folder)) if cfg.export else None)

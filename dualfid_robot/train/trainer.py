@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 import time
@@ -24,10 +23,11 @@ from dualfid_robot.algorithms.signals import SignalFilter
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.envs.dual import DualEnvironment
 from dualfid_robot.envs.pool import EnvironmentPool, PoolStatistics
-from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
-from dualfid_robot.runs.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from dualfid_robot.runs.checkpoint import fitting, load_checkpoint, save_checkpoint
+from dualfid_robot.runs.identity import identity
 from dualfid_robot.runs.interrupt import Interrupt
+from dualfid_robot.runs.resume import check_resumable
 from dualfid_robot.runs.run_log import RunLog
 from dualfid_robot.settings import parse_settings
 from dualfid_robot.train.control_variate import check_control_variate, optimal_split
@@ -37,13 +37,6 @@ logger = logging.getLogger(__name__)
 
 EPISODES = 100  # a return is reported as the mean of so many finished episodes
 SIDES = ("low", "high")
-# Settings that give a checkpoint its shapes and meaning; a run cannot go on with other ones.
-_STRUCTURAL = (
-    *("task", "num_envs", "simulator", "sim_device", "rl_device", "low_reward_factor"),
-    *("train.params.network", "train.params.config.horizon_length"),
-)
-# Structural settings that did not exist when checkpoints of this format were first written, with what was in force.
-_LATER_SETTINGS = {"low_reward_factor": 1.0, "train.params.network.adapter.kind": "lora"}
 
 
 class Trainer:
@@ -285,13 +278,14 @@ class Trainer:
         return metrics
 
     def _save_best(self, folder: Path) -> None:
-        """Keep the policy with the best return in the simulator that it is meant for: high, where there is one."""
+        """Keep the policy with the best return in the simulator that it is meant for: high, where there is one.
+
+        Only iterations after `save_best_after` count: what may not be saved sets no mark for what may.
+        """
         side = "high" if self.env.high is not None else "low"
-        current = self._last_metrics.get(f"return/{side}")
-        if current is None or current <= self.best_return:
-            return
-        self.best_return = current
-        if self.iteration > self.experiment.run.save_best_after:
+        current = self._last_metrics.get(f"return/{side}", -math.inf)
+        if self.iteration > self.experiment.run.save_best_after and current > self.best_return:
+            self.best_return = current
             self.save(self.experiment.save_path(folder))
 
     def save(self, path: Path) -> None:
@@ -307,8 +301,7 @@ class Trainer:
         if len({digest for _, digest in collected}) > 1:
             raise RuntimeError("the processes' policies differ: are their devices and versions the same?")
         state = {
-            "task": self.experiment.task.name,
-            "settings": json.dumps(self.experiment.settings),
+            **identity(self.experiment),
             "metrics": self._last_metrics,
             "iteration": self.iteration,
             "samples": self.samples,
@@ -324,32 +317,38 @@ class Trainer:
         }
         save_checkpoint(path, state)
 
-    def resume(self, path: Path) -> None:
+    def resume(self, path: Path, accept_changes: bool = False) -> None:
         """Go on from a checkpoint exactly; only rank 0 reads it.
 
+        Args:
+            path: the checkpoint.
+            accept_changes: go on although the robot or the task's code is no longer what it was.
+
         Raises:
-            ConfigError: it is damaged, belongs to another task, or was made with other structural settings or by
-                another number of processes.
+            ConfigError: it is damaged, belongs to another task, or was made with other structural settings, by another
+                number of processes, or from a robot or a task's code that has changed.
         """
 
         def read() -> dict[str, Any]:
             state = load_checkpoint(path)
-            check_resumable(path, state, self.experiment, self.ranks.size)
+            with fitting(path):
+                check_resumable(path, state, self.experiment, self.ranks.size, accept_changes)
             return state
 
         state = self.ranks.share(read)
-        own = [state, *state.get("other_ranks", [])][self.ranks.rank]
-        self._generator.set_state(own["generator"])
-        self.env.load_state_dict(own["env"])
-        self.policy.load_state_dict(state["policy"])
-        self.algorithm.load_state_dict(state["algorithm"])
-        self.allocator.load_state_dict(state["allocator"])
-        self.filter.load_state_dict(state["signals"] if "signals" in state else _signals_of_earlier_checkpoint(state))
-        self.iteration, self.samples = state["iteration"], state["samples"]
-        self.cost_seconds, self.best_return = state["cost_seconds"], state["best_return"]
-        self._last_metrics = state["metrics"]
-        for side, episodes in state["recent"].items():
-            self._recent[side].extend((r, length) for r, length in episodes)
+        own = [state, *state["other_ranks"]][self.ranks.rank]
+        with fitting(path):
+            self._generator.set_state(own["generator"])
+            self.env.load_state_dict(own["env"])
+            self.policy.load_state_dict(state["policy"])
+            self.algorithm.load_state_dict(state["algorithm"])
+            self.allocator.load_state_dict(state["allocator"])
+            self.filter.load_state_dict(state["signals"])
+            self.iteration, self.samples = state["iteration"], state["samples"]
+            self.cost_seconds, self.best_return = state["cost_seconds"], state["best_return"]
+            self._last_metrics = state["metrics"]
+            for side, episodes in state["recent"].items():
+                self._recent[side].extend((r, length) for r, length in episodes)
 
     def close(self) -> None:
         """Close the simulators."""
@@ -372,48 +371,3 @@ def _digest(policy: DualActorCritic) -> str:
     for value in policy.state_dict().values():
         digest.update(value.cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _signals_of_earlier_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
-    """Checkpoints of this format first held D alone, with the allocator."""
-    divergence = state["allocator"]["divergence"]
-    return {"divergence": math.nan if divergence is None else divergence, "iteration": state["iteration"]}
-
-
-def check_resumable(path: Path, state: dict[str, Any], experiment: Experiment, processes: int) -> None:
-    """Compare a checkpoint's settings with the present ones; changes that are allowed are announced.
-
-    Raises:
-        ConfigError: another task, another value of a structural setting, another number of processes, or an earlier
-            version's checkpoint.
-    """
-    if state["task"] != experiment.task.name:
-        raise ConfigError(f"checkpoint={path}: was trained on task={state['task']}, not on task={experiment.task.name}")
-    if state["format"] != FORMAT:
-        raise ConfigError(
-            f"checkpoint={path}: has format {state['format']}, from which training cannot go on; allowed is {FORMAT} "
-            "(its policy can be evaluated)"
-        )
-    made_by = 1 + len(state.get("other_ranks", []))
-    if made_by != processes:
-        raise ConfigError(
-            f"checkpoint={path}: was made by {made_by} process(es), not by {processes}; go on with as many"
-        )
-    before = _LATER_SETTINGS | _flat(json.loads(state["settings"]))
-    now = _LATER_SETTINGS | _flat(experiment.settings)
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    for key in changed:
-        text = f"{key}={now.get(key)}: the checkpoint was made with {before.get(key)}"
-        if key.startswith(_STRUCTURAL):
-            raise ConfigError(f"{text}; go on with that value")
-        if key.startswith(("train.", "allocation.", "seed")):
-            logger.warning(text)
-
-
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(settings, dict):
-        return {prefix: settings}
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat

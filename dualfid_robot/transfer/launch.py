@@ -14,7 +14,7 @@ from dualfid_robot.config.values import check_count
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.networks import DIAL_HIGH, DIAL_LOW
 from dualfid_robot.runs.checkpoint import resolve_checkpoint
-from dualfid_robot.transfer.matrix import ADAPTED, BASE, Matrix, Request, silence_pools
+from dualfid_robot.transfer.matrix import ADAPTED, BASE, Matrix, TransferRequest, silence_pools
 from dualfid_robot.transfer.perturbations import parse_perturbations
 from dualfid_robot.transfer.report import table, unsupported_lines, write_report
 
@@ -49,7 +49,7 @@ def launch_transfer(cfg: DictConfig) -> None:
         console.print(line, soft_wrap=True, highlight=False)
 
 
-def parse_request(cfg: DictConfig) -> Request:
+def parse_request(cfg: DictConfig) -> TransferRequest:
     """What a configuration asks for.
 
     Raises:
@@ -64,7 +64,7 @@ def parse_request(cfg: DictConfig) -> Request:
     check_count("num_envs", cfg.num_envs)
     if not isinstance(cfg.seed, int) or isinstance(cfg.seed, bool) or cfg.seed < 0:
         raise ConfigError(f"seed={cfg.seed}: a whole number of at least 0 is expected")
-    return Request(
+    return TransferRequest(
         checkpoints=tuple(dict.fromkeys(resolve_checkpoint(Path(text)) for text in checkpoints)),
         simulators=tuple(dict.fromkeys(simulators)),
         dials=_dials(_texts(cfg.policies), _items(cfg.dial)),
@@ -90,7 +90,7 @@ def _dials(policies: Sequence[str], dials: Sequence[object]) -> tuple[float, ...
     return tuple(sorted(chosen))
 
 
-def _folder(out: str, request: Request) -> Path:
+def _folder(out: str, request: TransferRequest) -> Path:
     """Where the results go: by default the folder of the first checkpoint's run."""
     if out:
         folder = Path(out)

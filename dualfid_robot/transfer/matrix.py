@@ -31,7 +31,7 @@ def dial_name(dial: float) -> str:
 
 
 @dataclass(frozen=True)
-class Request:
+class TransferRequest:
     """What to evaluate.
 
     Attributes:
@@ -73,7 +73,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Cell:
+class MatrixCell:
     """One policy in one engine under one perturbation.
 
     Attributes:
@@ -109,7 +109,7 @@ class Matrix:
         differing: settings in which the checkpoints' tasks differ; each is evaluated in its own.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: TransferRequest) -> None:
         """Check everything.
 
         Raises:
@@ -155,7 +155,7 @@ class Matrix:
         request = self.request
         return len(self.subjects) * len(request.dials) * len(request.simulators) * len(request.perturbations)
 
-    def cells(self) -> Iterator[Cell]:
+    def cells(self) -> Iterator[MatrixCell]:
         """Evaluate one after another."""
         for subject in self.subjects:
             for name in self.request.simulators:
@@ -164,7 +164,7 @@ class Matrix:
                     reason = self._unsupported.get((subject.label, name, perturbation), "")
                     for dial in self.request.dials:
                         evaluation = None if reason else self._evaluate(loaded, perturbation, dial)
-                        yield Cell(subject.label, dial, name, perturbation, evaluation, reason)
+                        yield MatrixCell(subject.label, dial, name, perturbation, evaluation, reason)
 
     def _evaluate(self, loaded: _Loaded, perturbation: Perturbation, dial: float) -> Evaluation:
         """Complete episodes from the starts that the seed draws, the same for all policies and in all worlds: in a pool

@@ -13,7 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from dualfid_robot.runs.run_log import versions
-from dualfid_robot.transfer.matrix import BASE, Cell, Matrix, dial_name
+from dualfid_robot.transfer.matrix import BASE, Matrix, MatrixCell, dial_name
 from dualfid_robot.transfer.perturbations import Perturbation
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ JSON, CSV, HEAT_MAP, CURVES = "transfer.json", "transfer.csv", "heatmap.png", "d
 NOT_SUPPORTED = "not supported"
 
 
-def write_report(matrix: Matrix, cells: Sequence[Cell], folder: Path) -> list[Path]:
+def write_report(matrix: Matrix, cells: Sequence[MatrixCell], folder: Path) -> list[Path]:
     """Write all files into a folder, which is made; curves over the dial only where it has three settings or more.
 
     Returns:
@@ -45,7 +45,7 @@ def write_report(matrix: Matrix, cells: Sequence[Cell], folder: Path) -> list[Pa
     return written
 
 
-def as_json(matrix: Matrix, cells: Sequence[Cell]) -> dict[str, Any]:
+def as_json(matrix: Matrix, cells: Sequence[MatrixCell]) -> dict[str, Any]:
     """Everything: what was asked, in what, by which versions, what the engines agree on, and every cell."""
     request = matrix.request
     return {
@@ -72,7 +72,7 @@ def as_json(matrix: Matrix, cells: Sequence[Cell]) -> dict[str, Any]:
     }
 
 
-def summaries(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def summaries(cells: Sequence[MatrixCell]) -> list[dict[str, Any]]:
     """What each cell is and its figures (see `Evaluation.summary`), or the reason why it has none; `versus_base` is the
     mean difference of returns to the base policy's from the same starts in the same world, with its 95% interval."""
     base = {_place(cell): cell.evaluation for cell in cells if cell.dial == BASE}
@@ -98,11 +98,11 @@ def summaries(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return found
 
 
-def _place(cell: Cell) -> tuple[str, str, Perturbation]:
+def _place(cell: MatrixCell) -> tuple[str, str, Perturbation]:
     return cell.checkpoint, cell.simulator, cell.perturbation
 
 
-def table(matrix: Matrix, cells: Sequence[Cell]) -> Table:
+def table(matrix: Matrix, cells: Sequence[MatrixCell]) -> Table:
     """One row per cell; several checkpoints stand there as the letters of `Matrix.letters`."""
     letters, rows = matrix.letters, summaries(cells)
     shown = Table(title=f"{matrix.task}: {matrix.request.num_envs} episodes each", title_justify="left")
@@ -140,7 +140,7 @@ def table(matrix: Matrix, cells: Sequence[Cell]) -> Table:
     return shown
 
 
-def unsupported_lines(cells: Sequence[Cell]) -> list[str]:
+def unsupported_lines(cells: Sequence[MatrixCell]) -> list[str]:
     """Why cells are empty: a line per engine and perturbation."""
     found = {(cell.simulator, cell.perturbation): cell.unsupported for cell in cells if cell.unsupported}
     return [
@@ -148,7 +148,7 @@ def unsupported_lines(cells: Sequence[Cell]) -> list[str]:
     ]
 
 
-def mean_returns(matrix: Matrix, cells: Sequence[Cell]) -> np.ndarray:
+def mean_returns(matrix: Matrix, cells: Sequence[MatrixCell]) -> np.ndarray:
     """(checkpoints, dials, simulators, perturbations); NaN where a cell is not supported."""
     request = matrix.request
     found = {(c.checkpoint, c.dial, c.simulator, c.perturbation): c.evaluation for c in cells}
@@ -169,7 +169,7 @@ def mean_returns(matrix: Matrix, cells: Sequence[Cell]) -> np.ndarray:
     )
 
 
-def heat_map(matrix: Matrix, cells: Sequence[Cell]) -> Figure:
+def heat_map(matrix: Matrix, cells: Sequence[MatrixCell]) -> Figure:
     """Mean returns: policies down, engines and their perturbations across."""
     from matplotlib.figure import Figure
 
@@ -205,7 +205,7 @@ def heat_map(matrix: Matrix, cells: Sequence[Cell]) -> Figure:
     return figure
 
 
-def dial_curves(matrix: Matrix, cells: Sequence[Cell]) -> Figure:
+def dial_curves(matrix: Matrix, cells: Sequence[MatrixCell]) -> Figure:
     """Mean return and its 95% interval over the dial: an engine in each column, a checkpoint in each row."""
     from matplotlib.figure import Figure
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.export.closed_loop import visit
 from dualfid_robot.export.launch import export
-from dualfid_robot.export.request import Request
+from dualfid_robot.export.request import ExportRequest
 from dualfid_robot.runs.checkpoint import save_checkpoint
+from dualfid_robot.runs.identity import identity
 
 SEED = 5
 NUM_ENVS = 4
@@ -48,8 +48,7 @@ def make_checkpoint(path: Path, task: str, *overrides: str) -> Path:
             layer.lora_b.copy_(0.05 * torch.randn(layer.lora_b.shape, generator=generator))
             layer.bias_delta.copy_(0.05 * torch.randn(layer.bias_delta.shape, generator=generator))
     state = {
-        "task": task,
-        "settings": json.dumps(experiment.settings),
+        **identity(experiment),
         "iteration": 3,
         "samples": 3072,
         "cost_seconds": 1.25,
@@ -67,7 +66,7 @@ ExportOf = Callable[..., Path]
 def export_of(tmp_path_factory: pytest.TempPathFactory) -> ExportOf:
     """The folder of an export, not to be written to: export_of("Ant", "num_envs=…", policy="dial").
 
-    Its checkpoint is `checkpoint.pth` beside the folder. Further arguments are those of `Request`.
+    Its checkpoint is `checkpoint.pth` beside the folder. Further arguments are those of `ExportRequest`.
     """
     made: dict[tuple[object, ...], Path] = {}
 
@@ -79,7 +78,7 @@ def export_of(tmp_path_factory: pytest.TempPathFactory) -> ExportOf:
             folder = tmp_path_factory.mktemp(f"export_{task}_{policy}")
             checkpoint = make_checkpoint(folder / "checkpoint.pth", task, *overrides)
             graphs = next((path for other, path in made.items() if other[:2] == (task, overrides)), None)
-            export(checkpoint, Request(formats, policy, NUM_ENVS, SEED, graphs=graphs), folder / "export")
+            export(checkpoint, ExportRequest(formats, policy, NUM_ENVS, SEED, graphs=graphs), folder / "export")
             made[key] = folder / "export"
         return made[key]
 

@@ -30,7 +30,7 @@ from dualfid_robot.export import launch as export_module
 from dualfid_robot.export.cpp.header import write_header
 from dualfid_robot.export.graphs import write_graphs
 from dualfid_robot.export.launch import export, launch_export
-from dualfid_robot.export.request import Request
+from dualfid_robot.export.request import ExportRequest
 from dualfid_robot.onboard import runtime
 from dualfid_robot.onboard.metadata import Metadata
 from dualfid_robot.onboard.runtime import Controller, ExportedPolicy, RobotState
@@ -316,7 +316,7 @@ def test_the_best_policy_is_exported_when_it_is_new_and_time_allows(
 ) -> None:
     clock, made = [100.0], []
 
-    def exported(checkpoint: Path, request: Request, folder: Path) -> None:
+    def exported(checkpoint: Path, request: ExportRequest, folder: Path) -> None:
         made.append((checkpoint.read_text(), request.graphs))
         clock[0] += 2.0
         if checkpoint.read_text() == "broken":
@@ -464,7 +464,7 @@ def test_what_differs_is_named_and_nothing_is_left_behind(
 ) -> None:
     formats = ("onnx", "cpp" if spoil is _wrong_header else "torchscript")
     graphs = None if spoil is _wrong_graph else export_of("Cartpole")
-    request = Request(formats, num_envs=2, graphs=graphs)
+    request = ExportRequest(formats, num_envs=2, graphs=graphs)
     earlier = checkpoint.parent / "export"
     earlier.mkdir()
     (earlier / "policy.json").write_text("of an earlier export")
@@ -484,7 +484,7 @@ def test_an_export_takes_the_place_of_an_earlier_one_and_measures_further_engine
     folder = checkpoint.parent / "export"
     shutil.copytree(export_of("Cartpole"), folder)
     assert (folder / "policy.pt").exists()
-    request = Request(("onnx",), "base", num_envs=2, simulators=("mujoco_reduced",), graphs=export_of("Cartpole"))
+    request = ExportRequest(("onnx",), "base", num_envs=2, simulators=("mujoco_reduced",), graphs=export_of("Cartpole"))
     export(checkpoint, request, folder)
     assert not (folder / "policy.pt").exists()
     assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["checkpoint.pth", "export"]

@@ -16,9 +16,10 @@ import yaml
 from torch import Tensor
 
 from dualfid_robot import tasks
+from dualfid_robot.command import Command
 from dualfid_robot.config.machine import CONFIG_DIR, ROOT
 from dualfid_robot.envs.pool import EnvironmentPool
-from dualfid_robot.envs.task import ActionMapping, Command, Start, State, Task, TaskConfig, Term, make_task, task_names
+from dualfid_robot.envs.task import ActionMapping, Start, State, Task, TaskConfig, Term, make_task, task_names
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.graphs import write_graphs
 from dualfid_robot.export.networks import OPSET
@@ -411,7 +412,7 @@ def test_commands_must_name_memory(
     memory: str, column: int, cartpole: RobotModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "lost.py").write_text(
-        "from dualfid_robot.envs.task import Command\n"
+        "from dualfid_robot.command import Command\n"
         "from tasks.cartpole import Cartpole\n\n\n"
         "class Lost(Cartpole):\n"
         '    memory = {"command": 2}\n'

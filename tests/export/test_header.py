@@ -14,6 +14,7 @@ from bare_policy import bare_metadata, write_bare_policy
 from onnx import TensorProto, helper, numpy_helper
 from test_program import CASES, COLUMNS, ROWS, Case, example_inputs, run_rows
 
+from dualfid_robot.command import Command
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.cpp.compiled_header import (
     FLAGS,
@@ -87,7 +88,7 @@ def moving_policy(folder: Path, history: int = 1, kind: str = "ELU", **changes: 
         2,
         observation=terms,
         memory=(meta.Memory("sum", 6), meta.Memory("command", 1)),
-        commands=(meta.Command("speed", "m/s", "command", 0, -1.0, 2.0),),
+        commands=(Command("speed", "m/s", "command", 0, -1.0, 2.0),),
         action=meta.Action("force", (2.0, 0.5), (0.25, -1.0), 0.75, bool(changes.pop("cumulative", False))),
     )
     metadata = dataclasses.replace(metadata, **changes)  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.config.machine import CONFIG_DIR, ROOT
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import policy_agent
-from dualfid_robot.evaluate.returns import Evaluation, paired_difference
+from dualfid_robot.evaluate.evaluation import Evaluation, paired_difference
 from dualfid_robot.export.closed_loop import visit
 from dualfid_robot.onboard.commands import CommandFile, Keyboard, Operator
 from dualfid_robot.onboard.metadata import SCHEMA_VERSION, Metadata

@@ -11,7 +11,7 @@ from scipy import integrate
 from synthetic_study import REFERENCE, UNTRAINED, fail, write_run, write_study
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.studies.curves import Cell, Curve, Scale, Study, rho_over_cost
+from dualfid_robot.studies.curves import Cell, Curve, Scale, StudyRecord, rho_over_cost
 
 increments = st.lists(st.tuples(st.floats(0.1, 10), st.floats(-100, 100)), min_size=1, max_size=8)
 
@@ -82,7 +82,7 @@ def test_a_study_is_read(tmp_path: Path) -> None:
     write_study(tmp_path, {"high_only": 0.5, "kl_guarded": 0.7}, seeds=3)
     fail(tmp_path, "Ant_kl_guarded_reduced_100_1", "it broke")
     (tmp_path / "runs" / "Ant_kl_guarded_reduced_100_2" / "result.json").unlink()
-    study = Study(tmp_path)
+    study = StudyRecord(tmp_path)
     assert (study.tasks, study.gaps) == (["Ant", "Cartpole"], ["reduced", "friction_half"])
     cell = Cell("Ant", "reduced", 100.0)
     assert study.cells[0] == cell and len(study.cells) == 4
@@ -96,7 +96,7 @@ def test_a_study_is_read(tmp_path: Path) -> None:
 def test_runs_without_a_low_simulator_stand_in_the_gaps_that_change_only_that(tmp_path: Path) -> None:
     gaps = (("none", "low"), ("reduced", "low"), ("friction_half", "high"))
     write_study(tmp_path, {"high_only": 0.5}, tasks=("Ant",), gaps=gaps, seeds=2)
-    study = Study(tmp_path)
+    study = StudyRecord(tmp_path)
     ids = [[run.id for run in study.finished(cell, "high_only")] for cell in study.cells]
     assert ids[0] == ids[1] == ["Ant_high_only_-_100_0", "Ant_high_only_-_100_1"]
     assert ids[2] == ["Ant_high_only_friction_half_100_0", "Ant_high_only_friction_half_100_1"]
@@ -111,7 +111,7 @@ def test_the_scale_is_the_targets(tmp_path: Path) -> None:
             write_run(tmp_path, run, 2.0 if run["seed"] == 0 else 3.0)
     shorter = plan["runs"][-1] | {"id": "short", "budget": 50.0, "gap": "friction_half", "reference": True}
     write_run(tmp_path, shorter, 9.0)
-    study = Study(tmp_path)
+    study = StudyRecord(tmp_path)
     references = {cell.gap: study.scale(cell).reference for cell in study.cells}
     span = REFERENCE - UNTRAINED
     assert references == {"reduced": pytest.approx(REFERENCE), "friction_half": pytest.approx(UNTRAINED + 2.5 * span)}
@@ -119,15 +119,15 @@ def test_the_scale_is_the_targets(tmp_path: Path) -> None:
 
 def test_returns_that_are_not_finite_are_a_failure(tmp_path: Path) -> None:
     write_study(tmp_path, {"high_only": 0.5}, tasks=("Ant",), seeds=1, references=0)
-    run = Study(tmp_path).runs[0]
+    run = StudyRecord(tmp_path).runs[0]
     write_run(tmp_path, json.loads((tmp_path / "plan.json").read_text())["runs"][0], float("nan"))
-    again = Study(tmp_path).runs[0]
+    again = StudyRecord(tmp_path).runs[0]
     assert (run.status, again.status, again.error) == ("finished", "failed", "returns are not finite")
 
 
 def test_rho_over_cost_survives_half_a_line(tmp_path: Path) -> None:
     write_study(tmp_path, {"kl_guarded": 0.5}, tasks=("Ant",), gaps=(("reduced", "low"),), seeds=1, references=0)
-    study = Study(tmp_path)
+    study = StudyRecord(tmp_path)
     with (tmp_path / "runs" / study.runs[0].id / "metrics.jsonl").open("a") as file:
         file.write('{"allocation/rho": 0.1, "cost_se')
     cost, rho = rho_over_cost(study, study.runs[0])
@@ -137,4 +137,4 @@ def test_rho_over_cost_survives_half_a_line(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_plan(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no folder of a study"):
-        Study(tmp_path)
+        StudyRecord(tmp_path)

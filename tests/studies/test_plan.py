@@ -18,7 +18,7 @@ from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.studies.configuration import compose_run
 from dualfid_robot.studies.launcher import chains
-from dualfid_robot.studies.plan import Run, Study, parse_plan
+from dualfid_robot.studies.plan import PlannedRun, PlannedStudy, parse_plan
 from dualfid_robot.studies.run_folder import ANY_GAP
 from dualfid_robot.train.trainer import Trainer
 
@@ -44,8 +44,8 @@ def plan_of(**changes: Any) -> dict[str, Any]:
     return plan | changes
 
 
-def study(folder: Path, **changes: Any) -> Study:
-    return Study("test", parse_plan(plan_of(**changes)), folder)
+def study(folder: Path, **changes: Any) -> PlannedStudy:
+    return PlannedStudy("test", parse_plan(plan_of(**changes)), folder)
 
 
 @pytest.mark.slow
@@ -94,8 +94,8 @@ def test_the_runs_of_a_plan_are_those_counted_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_run_whose_source_has_finished_is_a_job_of_its_own() -> None:
-    def run(name: str, replays: str) -> Run:
-        return Run(name, "Cartpole", "m", "g", 1.0, 1, False, (), replays)
+    def run(name: str, replays: str) -> PlannedRun:
+        return PlannedRun(name, "Cartpole", "m", "g", 1.0, 1, False, (), replays)
 
     assert chains([run("b", "a")]) == [["b"]]
     assert chains([run("b", "a"), run("c", ""), run("a", "")]) == [["c"], ["a", "b"]]

@@ -12,7 +12,7 @@ import pytest
 from synthetic_study import REFERENCE, UNTRAINED, fail, write_run, write_study
 
 from dualfid_robot.studies import figures
-from dualfid_robot.studies.curves import Study
+from dualfid_robot.studies.curves import StudyRecord
 from dualfid_robot.studies.report import build_report, summary_table_markdown
 from dualfid_robot.studies.summary import Row, Summary
 
@@ -46,7 +46,7 @@ class Page(HTMLParser):
 
 
 def rows_of(folder: Path, key: str, **options: Any) -> dict[str, Row]:
-    summary = Summary(Study(folder), repetitions=DRAWS)
+    summary = Summary(StudyRecord(folder), repetitions=DRAWS)
     scope = next(scope for scope in summary.scopes() if scope.key == key)
     return {row.method: row for row in summary.rows(scope)}
 
@@ -91,15 +91,15 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 
 def test_a_machine_that_was_not_equally_free_is_seen(tmp_path: Path) -> None:
     write_study(tmp_path, FINALS)
-    cell = Study(tmp_path).cells[0]
-    assert Summary(Study(tmp_path)).unevenness(cell) == pytest.approx(1.0)
+    cell = StudyRecord(tmp_path).cells[0]
+    assert Summary(StudyRecord(tmp_path)).unevenness(cell) == pytest.approx(1.0)
     assert "not equally free" not in build_report(tmp_path, DRAWS).read_text()
     for method in ("finetune_full", "kl_guarded", "naive_mix"):  # a run of each learnt at half the speed
-        path = tmp_path / "runs" / Study(tmp_path).finished(cell, method)[1].id / "result.json"
+        path = tmp_path / "runs" / StudyRecord(tmp_path).finished(cell, method)[1].id / "result.json"
         result = json.loads(path.read_text())
         result["means"]["cost_learner"] *= 2.0
         path.write_text(json.dumps(result))
-    assert Summary(Study(tmp_path)).unevenness(cell) == pytest.approx(2.0)  # the median of 1, 2, 2, 2
+    assert Summary(StudyRecord(tmp_path)).unevenness(cell) == pytest.approx(2.0)  # the median of 1, 2, 2, 2
     text = build_report(tmp_path, DRAWS).read_text()
     assert text.count("not equally free") == 1 and "by a factor of\n2.00" in text
     saved = json.loads((tmp_path / "data" / "summary.json").read_text())["unevenness"]
@@ -109,7 +109,7 @@ def test_a_machine_that_was_not_equally_free_is_seen(tmp_path: Path) -> None:
 def test_data_files(tmp_path: Path) -> None:
     write_study(tmp_path, FINALS, tasks=("Ant",), seeds=3)
     build_report(tmp_path, DRAWS)
-    runs = Study(tmp_path).runs
+    runs = StudyRecord(tmp_path).runs
     with (tmp_path / "data" / "curves.csv").open() as file:
         curves = list(csv.DictReader(file))
     assert len(curves) == 11 * len(runs)
@@ -130,7 +130,7 @@ def test_data_files(tmp_path: Path) -> None:
 def test_a_study_that_is_partly_done(tmp_path: Path) -> None:
     """Failures with their last lines, missing runs, a cell without any, a method with two runs."""
     write_study(tmp_path, FINALS)
-    runs = Study(tmp_path).runs
+    runs = StudyRecord(tmp_path).runs
     for run in runs:
         result = tmp_path / "runs" / run.id / "result.json"
         if run.task == "Cartpole" or (run.method == "naive_mix" and run.seed > 1):
@@ -176,7 +176,7 @@ def test_without_references_returns_are_not_normalised(tmp_path: Path) -> None:
 def test_contrasts(tmp_path: Path) -> None:
     pairs = [("kl_guarded", "high_only"), ("finetune_full", "high_only"), ("naive_mix", "high_only")]
     write_study(tmp_path, FINALS | {"finetune_full": 0.6}, contrasts=pairs, noise=0.1)
-    found = Summary(Study(tmp_path), repetitions=2000).contrasts()
+    found = Summary(StudyRecord(tmp_path), repetitions=2000).contrasts()
     assert [(contrast.ours, contrast.theirs) for contrast in found] == pairs
     better, same, worse = found
     assert better.improvement.value > 0.9 and better.adjusted < 0.05
@@ -195,7 +195,7 @@ def test_paired_runs_are_those_of_the_same_seed(tmp_path: Path) -> None:
         for seed, score in enumerate(scores):
             write_run(tmp_path, runs[f"Ant_{method}_friction_half_100_{seed}"], score)
     (tmp_path / "runs" / "Ant_high_only_friction_half_100_0" / "result.json").unlink()
-    (contrast,) = Summary(Study(tmp_path), repetitions=DRAWS).contrasts()
+    (contrast,) = Summary(StudyRecord(tmp_path), repetitions=DRAWS).contrasts()
     assert contrast.paired is not None and contrast.paired.value == 0.5
     assert contrast.improvement.value == pytest.approx(2 / 6)
 
@@ -206,7 +206,7 @@ def test_scopes_of_several_budgets(tmp_path: Path) -> None:
     plan = json.loads((tmp_path / "plan.json").read_text())
     plan["tasks"]["Ant"]["budgets"], plan["tasks"]["Cartpole"]["budgets"] = [100.0, 400.0], [5.0, 100.0]
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    scopes = {scope.key: [str(cell) for cell in scope.cells] for scope in Summary(Study(tmp_path)).scopes()}
+    scopes = {scope.key: [str(cell) for cell in scope.cells] for scope in Summary(StudyRecord(tmp_path)).scopes()}
     assert len(scopes) == 8 + 2 + 2 + 2 + 1
     assert scopes["*/*/2"] == [
         f"{task}, {gap}, {budget} s"
@@ -218,7 +218,7 @@ def test_scopes_of_several_budgets(tmp_path: Path) -> None:
 
 def test_one_cell_is_one_scope(tmp_path: Path) -> None:
     write_study(tmp_path, FINALS, tasks=("Ant",), gaps=(("reduced", "low"),), seeds=3)
-    assert [scope.key for scope in Summary(Study(tmp_path)).scopes()] == ["Ant/reduced/100"]
+    assert [scope.key for scope in Summary(StudyRecord(tmp_path)).scopes()] == ["Ant/reduced/100"]
     Page(build_report(tmp_path, DRAWS).read_text())
 
 
@@ -242,7 +242,7 @@ def test_a_method_looks_the_same_everywhere_and_like_no_other() -> None:
 def test_many_methods_have_their_bands_in_panels_of_their_own(tmp_path: Path) -> None:
     finals = {"high_only": 0.6} | {f"method_{i}": 0.1 * i for i in range(7)}
     write_study(tmp_path, finals, tasks=("Ant",), gaps=(("reduced", "low"),), seeds=3)
-    summary = Summary(Study(tmp_path), repetitions=DRAWS)
+    summary = Summary(StudyRecord(tmp_path), repetitions=DRAWS)
     panels = figures.each_against_high_only(summary, summary.study.cells[0])
     assert panels is not None
     shown = [axes for axes in panels.axes if axes.get_visible()]
@@ -258,7 +258,7 @@ def test_only_scores_are_cut_at_the_left(references: int, tmp_path: Path) -> Non
     """A score of -5 is an arrow at -1; the return of -490 that it is without a reference stands where it is."""
     one_cell: dict[str, Any] = {"tasks": ("Ant",), "gaps": (("reduced", "low"),), "references": references}
     write_study(tmp_path, {"high_only": 0.5, "kl_guarded": -5.0}, **one_cell, seeds=3, noise=0.0)
-    summary = Summary(Study(tmp_path), repetitions=DRAWS)
+    summary = Summary(StudyRecord(tmp_path), repetitions=DRAWS)
     scope = summary.everything
     figure = figures.final_and_area(summary, [(scope, summary.rows(scope))])
     assert figure is not None

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.machine import ROOT
-from dualfid_robot.runs.checkpoint import load_checkpoint, save_checkpoint
+from dualfid_robot.runs.checkpoint import load_checkpoint
 from dualfid_robot.train.trainer import Trainer
 
 SMALL_ANT = (
@@ -81,30 +81,6 @@ def test_measured_costs_go_on_too(compose_config: Callable[..., DictConfig], tmp
     assert resumed.filter.state_dict() == pytest.approx(signals, rel=0.0, abs=0.0, nan_ok=True)
     assert all(math.isfinite(signals[name]) for name in saved.allocator.rule.requires)
     assert resumed.allocator.state_dict() == saved.allocator.state_dict()
-    for trainer in (saved, resumed):
-        trainer.close()
-
-
-def test_a_checkpoint_from_before_signals_were_kept_goes_on(
-    compose_config: Callable[..., DictConfig], tmp_path: Path
-) -> None:
-    """It held D and the number of iterations with the allocator."""
-    config = compose_config(*SMALL_ANT, "simulator/low=mujoco_reduced")
-    saved, resumed = Trainer(Experiment(config)), Trainer(Experiment(config))
-    for _ in range(3):
-        saved.iterate()
-    saved.save(tmp_path / "new.pth")
-    state = load_checkpoint(tmp_path / "new.pth")
-    signals = state.pop("signals")
-    del state["allocator"]["target"]
-    state["allocator"] |= {"divergence": signals["divergence"], "iteration": 3}
-    save_checkpoint(tmp_path / "old.pth", state)
-    resumed.resume(tmp_path / "old.pth")
-    for _ in range(2):
-        expected, metrics = saved.iterate(), resumed.iterate()
-        assert metrics["allocation/n_low"] == expected["allocation/n_low"]
-        assert metrics["allocation/divergence_smoothed"] == expected["allocation/divergence_smoothed"]
-        assert metrics["divergence/D"] == expected["divergence/D"]
     for trainer in (saved, resumed):
         trainer.close()
 
@@ -178,3 +154,18 @@ def test_a_stopped_run_goes_on_exactly(number: signal.Signals, tmp_path: Path) -
     assert_same_bits(expected["policy"], ended["policy"])
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == list(range(1, 13))
+
+
+def test_a_best_policy_is_kept_when_a_curriculum_lowers_the_return(
+    compose_config: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Returns from before `save_best_after` are no mark for those that may be saved."""
+    config = compose_config(*SMALL_ANT, "simulator/low=mujoco_reduced", "train.params.config.save_best_after=2")
+    trainer = Trainer(Experiment(config))
+    saved = []
+    monkeypatch.setattr(trainer, "save", lambda path: saved.append(trainer.iteration))
+    for trainer.iteration, reached in enumerate([90.0, 100.0, 30.0, 20.0, 40.0, 40.0], 1):
+        trainer._last_metrics = {"return/high": reached}
+        trainer._save_best(tmp_path)
+    assert saved == [3, 5] and trainer.best_return == 40.0
+    trainer.close()

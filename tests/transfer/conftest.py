@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from omegaconf import DictConfig
 
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.runs.checkpoint import save_checkpoint
+from dualfid_robot.runs.identity import identity
 
 EPISODE = 40  # steps
 
@@ -41,8 +41,7 @@ def make_checkpoint(experiment_of: Callable[..., Experiment], tmp_path: Path) ->
                 layer.bias_delta.copy_(0.03 * torch.randn(layer.bias_delta.shape, generator=generator))
         path = tmp_path / run / "nn" / "last.pth"
         path.parent.mkdir(parents=True)
-        settings = json.dumps(experiment.settings)
-        state = {"task": task, "settings": settings, "iteration": 3, "samples": 96, "policy": policy.state_dict()}
+        state = {**identity(experiment), "iteration": 3, "samples": 96, "policy": policy.state_dict()}
         save_checkpoint(path, state)
         return path
 

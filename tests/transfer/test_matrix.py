@@ -26,7 +26,7 @@ from dualfid_robot.evaluate.agents import policy_agent
 from dualfid_robot.evaluate.evaluation import Evaluation, evaluate
 from dualfid_robot.runs.saved_policy import load_policy
 from dualfid_robot.transfer.launch import parse_request
-from dualfid_robot.transfer.matrix import Cell, Matrix, Request
+from dualfid_robot.transfer.matrix import Matrix, MatrixCell, TransferRequest
 from dualfid_robot.transfer.perturbations import Perturbation, parse_perturbations
 from dualfid_robot.transfer.report import dial_curves, heat_map, mean_returns, table, unsupported_lines, write_report
 
@@ -34,7 +34,7 @@ Make = Callable[..., Path]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def request(*checkpoints: Path, **changes: object) -> Request:
+def request(*checkpoints: Path, **changes: object) -> TransferRequest:
     settings: dict[str, object] = {
         "simulators": ("mujoco", "mujoco_reduced"),
         "dials": (0.0, 0.5, 1.0),
@@ -42,7 +42,7 @@ def request(*checkpoints: Path, **changes: object) -> Request:
         "num_envs": 5,
         "seed": 3,
     }
-    return Request(checkpoints, **(settings | changes))  # type: ignore[arg-type]
+    return TransferRequest(checkpoints, **(settings | changes))  # type: ignore[arg-type]
 
 
 def texts(figure: Figure) -> list[str]:
@@ -152,7 +152,9 @@ def test_several_checkpoints_and_what_is_not_supported(make_checkpoint: Make) ->
 def test_curves_show_every_engine_and_world(make_checkpoint: Make) -> None:
     matrix = Matrix(request(make_checkpoint("run"), num_envs=2))
     cells = [
-        Cell("run", dial, name, world, Evaluation(np.array([dial, dial + 2]), np.ones(2), np.ones(2, bool), 0, {}, {}))
+        MatrixCell(
+            "run", dial, name, world, Evaluation(np.array([dial, dial + 2]), np.ones(2), np.ones(2, bool), 0, {}, {})
+        )
         for name in matrix.request.simulators
         for world in matrix.request.perturbations
         for dial in matrix.request.dials

@@ -1,0 +1,97 @@
+"""What a checkpoint was made of: its task, settings, robot and the task's code, so that a later change is noticed."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.envs.task import Task
+
+# Fields of a compiled model that say how it looks, or how MuJoCo searches for contacts, but not how it moves.
+_LOOKS = ("cam_", "light_", "mat_", "tex_", "text_", "skin_", "bvh_", "oct_", "mesh_tex", "name", "signature")
+_LOOKS_OF = ("_rgba", "_matid", "_group", "pathadr", "_bvhadr", "_bvhnum", "_octadr", "_octnum")
+_NAMED = {kind: kind for kind in ("body", "geom", "site", "sensor", "tendon")} | {"joint": "jnt", "actuator": "u"}
+_SMALLEST = 1e-12  # below this, rounding on another machine
+
+
+def identity(experiment: Experiment) -> dict[str, Any]:
+    """What a checkpoint holds of the experiment that made it.
+
+    Returns:
+        `task`, its name; `settings`, the resolved configuration as JSON; `robot`, a digest of each field of the robot's
+        compiled model; `task_code`, a digest of the code of the task's class and of its bases.
+    """
+    return {
+        "task": experiment.task.name,
+        "settings": json.dumps(experiment.settings),
+        "robot": robot_digests(experiment.robot.model),
+        "task_code": code_digest(type(experiment.make_task())),
+    }
+
+
+def differences(saved: Mapping[str, Any], experiment: Experiment) -> list[str]:
+    """What has changed since a checkpoint was saved, one clause each; empty where nothing has.
+
+    Only what a run reads from files is compared: settings are in the checkpoint itself. A field that one version of
+    MuJoCo has and the other lacks is no difference.
+    """
+    found = []
+    now = identity(experiment)
+    before = saved["robot"]
+    fields = sorted(key for key in before.keys() & now["robot"].keys() if before[key] != now["robot"][key])
+    if fields:
+        shown = ", ".join(fields[:5]) + (f" and {len(fields) - 5} more" if len(fields) > 5 else "")
+        found.append(f"the robot {experiment.robot.path.name} has changed in {shown}")
+    if saved["task_code"] != now["task_code"]:
+        found.append(f"the code of task {experiment.task.name} has changed")
+    return found
+
+
+def robot_digests(model: mujoco.MjModel) -> dict[str, str]:
+    """A digest of each field of a compiled model that has a say in how the robot moves, and of its names."""
+    fields = {name: getattr(model, name) for name in dir(model) if not name.startswith("_")}
+    fields = {
+        name: value
+        for name, value in fields.items()
+        if isinstance(value, np.ndarray) and not name.startswith(_LOOKS) and not name.endswith(_LOOKS_OF)
+    }
+    fields |= {f"opt.{name}": getattr(model.opt, name) for name in dir(model.opt) if not name.startswith("_")}
+    digests = {name: _digest(_rounded(np.asarray(value)).tobytes()) for name, value in fields.items()}
+    names = [[getattr(model, kind)(i).name for i in range(getattr(model, f"n{size}"))] for kind, size in _NAMED.items()]
+    return digests | {"names": _digest(json.dumps(names).encode())}
+
+
+def code_digest(task: type[Task]) -> str:
+    """A digest of the modules that define a task's class and its bases, without comments and docstrings."""
+    bases = [cls for cls in task.__mro__ if issubclass(cls, Task) and cls is not Task]
+    return _digest("\n".join(_bare_code(cls) for cls in bases).encode())
+
+
+def _bare_code(cls: type) -> str:
+    """The code of the module of a class, without comments and docstrings."""
+    module = inspect.getmodule(cls)
+    assert module is not None
+    tree = ast.parse(inspect.getsource(module))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """The same in single precision where they are real: compilers differ in the last digits of doubles."""
+    if values.dtype.kind != "f":
+        return values
+    return np.where(np.abs(values) < _SMALLEST, 0.0, values).astype(np.float32)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

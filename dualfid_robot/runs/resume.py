@@ -1,0 +1,68 @@
+"""Whether a run can go on from a checkpoint: what must be the same, and what may have changed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.runs.identity import differences
+
+logger = logging.getLogger(__name__)
+
+# Settings that give a checkpoint its shapes and meaning; a run cannot go on with other ones.
+_STRUCTURAL = (
+    *("task", "num_envs", "simulator", "sim_device", "rl_device", "low_reward_factor"),
+    *("train.params.network", "train.params.config.horizon_length"),
+)
+_ANNOUNCED = ("train.", "allocation.", "seed")
+
+
+def check_resumable(
+    path: Path, state: dict[str, Any], experiment: Experiment, processes: int, accept_changes: bool = False
+) -> None:
+    """Compare what a checkpoint was made of with what there is now; changes that are allowed are announced.
+
+    Args:
+        path: the checkpoint, for errors.
+        state: its content.
+        experiment: the present settings.
+        processes: of the present run.
+        accept_changes: announce a changed robot or task instead of refusing it.
+
+    Raises:
+        ConfigError: another task, another value of a structural setting, another number of processes, or a robot or a
+            task's code that has changed.
+    """
+    if state["task"] != experiment.task.name:
+        raise ConfigError(f"checkpoint={path}: was trained on task={state['task']}, not on task={experiment.task.name}")
+    made_by = 1 + len(state["other_ranks"])
+    if made_by != processes:
+        raise ConfigError(
+            f"checkpoint={path}: was made by {made_by} process(es), not by {processes}; go on with as many"
+        )
+    before, now = _flat(json.loads(state["settings"])), _flat(experiment.settings)
+    for key in sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
+        text = f"{key}={now.get(key)}: the checkpoint was made with {before.get(key)}"
+        if key.startswith(_STRUCTURAL):
+            raise ConfigError(f"{text}; go on with that value")
+        if key.startswith(_ANNOUNCED):
+            logger.warning(text)
+    changed = "; ".join(differences(state, experiment))
+    if changed and not accept_changes:
+        raise ConfigError(f"checkpoint={path}: {changed} since it was saved; accept_changes=True goes on nevertheless")
+    if changed:
+        logger.warning("checkpoint=%s: %s since it was saved", path, changed)
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one mapping of their full names."""
+    if not isinstance(settings, dict):
+        return {prefix: settings}
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
