@@ -86,12 +86,32 @@ def require(condition: bool, key: str, value: object, allowed: str) -> None:
         raise ConfigError(f"{key}={value}: must be {allowed}")
 
 
-def require_number(key: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    """Raise ConfigError unless value lies in [low, high], or in (low, high] with `open_low`; NaN never does."""
-    allowed = f"a number in {'(' if open_low else '['}{low:g}, {high:g}]"
-    require((low < value if open_low else low <= value) and value <= high, key, value, allowed)
+def require_number(key: str, value: Any, low: float, high: float, *, open_low: bool = False) -> float:
+    """A number in [low, high], or in (low, high] with `open_low`; NaN never is, and neither is True.
+
+    Raises:
+        ConfigError: value is another one, or no number.
+    """
+    if high == math.inf:
+        allowed = f"a number {'above' if open_low else 'of at least'} {low:g}"
+    else:
+        allowed = f"a number in {'(' if open_low else '['}{low:g}, {high:g}]"
+    require(is_number(value) and (low < value if open_low else low <= value) and value <= high, key, value, allowed)
+    return float(value)
 
 
-def require_integer(key: str, value: int, low: int) -> None:
-    """Raise ConfigError unless value is at least `low`."""
-    require(value >= low, key, value, f"a whole number of at least {low}")
+def require_integer(key: str, value: Any, low: int, high: int | None = None) -> int:
+    """A whole number of at least `low` and, where that is given, at most `high`; True is none.
+
+    Raises:
+        ConfigError: value is another one, or no whole number.
+    """
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    allowed = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
+    require(whole and low <= value and (high is None or value <= high), key, value, allowed)
+    return int(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is an int or a float, NaN included; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -7,9 +7,10 @@ linear velocity (world frame, m/s) and angular velocity (body frame, rad/s).
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -91,10 +92,13 @@ class Simulator(ABC):
 
     Attributes:
         Config: dataclass of the engine's settings; the constructor's first argument.
+        PACKAGES: modules that must be installed.
+        INSTALL: how they are installed, in words.
         DEVICE_TYPES: types of torch devices on which the engine can keep its tensors.
         SUPPORTED_PARAMETERS: the names of `PARAMETERS` that the engine can set per world.
         RESETS_BY_MASK: whether `set_state_where` works without the host learning which worlds are meant; then it is
             the faster of the two ways.
+        config: the engine's settings.
         robot: the robot and its scene.
         num_worlds: N, fixed for the simulator's life.
         control_dt: control period, s; one step advances it by all its substeps.
@@ -110,25 +114,38 @@ class Simulator(ABC):
     """
 
     Config: ClassVar[type]
+    PACKAGES: ClassVar[tuple[str, ...]] = ()
+    INSTALL: ClassVar[str] = ""
     DEVICE_TYPES: ClassVar[tuple[str, ...]] = ("cpu",)
     SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = ()
     RESETS_BY_MASK: ClassVar[bool] = False
 
     def __init__(
         self,
+        config: Any,
         robot: RobotModel,
         num_worlds: int,
         control_dt: float,
         contact_bodies: Sequence[str] = (),
         device: torch.device | str = "cpu",
     ) -> None:
-        """Allocate the tensors.
+        """Allocate the tensors and build the worlds. No engine has another constructor: it builds its own in `_build`.
+
+        Args:
+            config: an instance of `Config`.
+            robot: the robot and its scene.
+            num_worlds: N.
+            control_dt: control period, s.
+            contact_bodies: the bodies whose contact wrench is measured.
+            device: where the tensors shall be.
 
         Raises:
-            ConfigError: a device that the engine cannot use.
+            ConfigError: the engine is not installed, cannot use the device or cannot express something in the robot.
         """
+        self.check_installed()
         self.check_device(device)
         model = robot.model
+        self.config = config
         self.robot = robot
         self.num_worlds = num_worlds
         self.control_dt = control_dt
@@ -139,11 +156,26 @@ class Simulator(ABC):
         self.contact_wrench = torch.zeros(num_worlds, len(contact_bodies), 6, device=self.device)
         self.failed = torch.zeros(num_worlds, dtype=torch.bool, device=self.device)
         self._initial_qpos = self.qpos[:1].clone()
+        self._build()
+
+    @abstractmethod
+    def _build(self) -> None:
+        """Build the worlds in the initial state; all attributes above are set.
+
+        Raises:
+            ConfigError: the engine cannot express something in the robot.
+        """
 
     @classmethod
     def name(cls) -> str:
         """The engine's name: its folder's."""
         return cls.__module__.split(".")[-2]
+
+    @classmethod
+    def check_installed(cls) -> None:
+        """Raise ConfigError unless the engine's packages are installed."""
+        if any(importlib.util.find_spec(package) is None for package in cls.PACKAGES):
+            raise ConfigError(f"engine={cls.name()}: not installed; {cls.INSTALL}")
 
     @classmethod
     def check_device(cls, device: torch.device | str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,7 @@ def make_simulator(
     """Build the engine that `config["engine"]` names, for the robot with `config["changes"]`; the other keys are that
     engine's own settings.
 
-    An engine's `simulator.py` exposes `ENGINE`, a Simulator class. Its `Config` is a dataclass of its settings, and its
-    constructor takes (config, robot, num_worlds, control_dt, contact_bodies, device).
+    An engine's `simulator.py` exposes `ENGINE`, a Simulator class whose `Config` is a dataclass of its settings.
 
     Raises:
         ConfigError: unknown engine, an engine that is not installed, a setting that the engine does not have, or
@@ -65,5 +64,4 @@ def make_simulator(
     settings = {key: value for key, value in config.items() if key != "changes"}
     engine = engine_class(settings.pop("engine", None))
     parsed = parse_settings(engine.Config, settings, engine.name())
-    build: Callable[..., Simulator] = engine
-    return build(parsed, changed_robot(config, robot), num_worlds, control_dt, contact_bodies, device)
+    return engine(parsed, changed_robot(config, robot), num_worlds, control_dt, contact_bodies, device)

@@ -242,7 +242,7 @@ def test_a_new_rule_is_one_class() -> None:
         ({"rate_limit": math.nan}, ("allocation.rate_limit", "nan", "a number")),
         ({"block_size": 0}, ("allocation.block_size", "0", "at least 1")),
         ({"rule": {"name": "linear"}}, ("allocation.rule.name", "linear", "bias_variance_cost, exponential, fixed")),
-        ({"rule": {"name": "exponential", "alpha": -1.0}}, ("allocation.rule.alpha", "-1.0", "(0, inf]")),
+        ({"rule": {"name": "exponential", "alpha": -1.0}}, ("allocation.rule.alpha", "-1.0", "above 0")),
         ({"rule": {"name": "exponential", "beta": 1.0}}, ("allocation.rule.beta", "1.0", "alpha")),
         ({"rule": {"name": "fixed", "rho": True}}, ("allocation.rule.rho", "True", "a number")),
         ({"rho": 0.5}, ("allocation.rho", "0.5", "rho_min")),

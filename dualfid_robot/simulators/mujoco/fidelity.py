@@ -9,6 +9,7 @@ from typing import Literal
 import mujoco
 
 from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.settings import require_integer
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class MujocoFidelity:
     cone: Literal["pyramidal", "elliptic"] = "elliptic"
     iterations: int | None = None
     contacts: Literal["full", "feet"] = "full"
+
+    def __post_init__(self) -> None:
+        require_integer("substeps", self.substeps, 1)
+        if self.iterations is not None:
+            require_integer("iterations", self.iterations, 1)
 
     def compile(self, robot: RobotModel, control_dt: float, contact_bodies: Sequence[str]) -> mujoco.MjModel:
         """The robot's model at this fidelity; see `RobotModel.compile`."""

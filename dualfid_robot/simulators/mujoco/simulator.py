@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.settings import require_integer
 from dualfid_robot.simulators.base import PARAMETERS, Simulator
 from dualfid_robot.simulators.mujoco.fidelity import MujocoFidelity
 from dualfid_robot.simulators.mujoco.parameters import (
@@ -51,43 +50,34 @@ class MujocoSimulator(Simulator):
         threads: int = 0
 
         def __post_init__(self) -> None:
-            for key, least in (("substeps", 1), ("iterations", 1), ("threads", 0)):
-                value = getattr(self, key)
-                if value is not None and value < least:
-                    raise ConfigError(f"{key}={value}: must be at least {least}")
+            super().__post_init__()
+            require_integer("threads", self.threads, 0)
 
-    def __init__(
-        self,
-        config: Config,
-        robot: RobotModel,
-        num_worlds: int,
-        control_dt: float,
-        contact_bodies: Sequence[str] = (),
-        device: torch.device | str = "cpu",
-    ) -> None:
+    config: Config
+
+    def _build(self) -> None:
         """Build the worlds.
 
         Raises:
             ConfigError: the model lets bodies sleep, of which MuJoCo keeps account outside of its state.
         """
-        super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
-        self.config = config
-        self.model = config.compile(robot, control_dt, contact_bodies)
+        self.model = self.config.compile(self.robot, self.control_dt, self.contact_bodies)
         if self.model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP:
             raise ConfigError(
-                f"engine=mujoco cannot simulate {robot.path.name}: sleeping bodies (option flag sleep): not supported"
+                f"engine=mujoco cannot simulate {self.robot.path.name}: "
+                "sleeping bodies (option flag sleep): not supported"
             )
-        self._batch = mujoco.batch.Batch(self.model, num_worlds, config.threads)
-        self._rows = np.arange(num_worlds)
+        self._batch = mujoco.batch.Batch(self.model, self.num_worlds, self.config.threads)
+        self._rows = np.arange(self.num_worlds)
         self._views = {name: self._batch.bind(name) for name in _STATE}
         self._tensors = {name: torch.from_numpy(view) for name, view in self._views.items()}
         initial = mujoco.MjData(self.model)
         self._initial_memory = {name: torch.from_numpy(np.array(getattr(initial, name))) for name in _MEMORY}
         self._parameters: dict[str, np.ndarray] = {}  # of all worlds, by name; what was never set is not in it
-        if contact_bodies:
-            start = int(self.model.sensor_adr[self.model.nsensor - len(contact_bodies)])
+        if self.contact_bodies:
+            start = int(self.model.sensor_adr[self.model.nsensor - len(self.contact_bodies)])
             self._measured = self._batch.bind("sensordata")[:, start:]
-            self._contacts = torch.zeros(num_worlds, len(contact_bodies), 3, 3)
+            self._contacts = torch.zeros(self.num_worlds, len(self.contact_bodies), 3, 3)
 
     def start_step(self, ctrl: Tensor, n: int) -> None:
         self._n = n

@@ -5,9 +5,7 @@ MuJoCo Warp is imported when a simulator is built, so that this module can be as
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -16,7 +14,6 @@ import torch
 from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import require_integer
 from dualfid_robot.simulators.base import PARAMETERS, Simulator
 from dualfid_robot.simulators.mujoco.fidelity import MujocoFidelity
@@ -39,6 +36,8 @@ class MujocoWarpSimulator(Simulator):
     the order in which threads append contacts changes from run to run, and with it the last digits of sums over them.
     """
 
+    PACKAGES = ("mujoco_warp", "warp")
+    INSTALL = 'pip install "dualfid_robot[gpu]"'
     DEVICE_TYPES = ("cpu", "cuda")
     SUPPORTED_PARAMETERS = tuple(PARAMETERS)
     RESETS_BY_MASK = True
@@ -59,30 +58,22 @@ class MujocoWarpSimulator(Simulator):
         graphs: int = 32
 
         def __post_init__(self) -> None:
-            for key in ("substeps", "iterations", "nconmax", "njmax", "graphs"):
+            super().__post_init__()
+            for key in ("nconmax", "njmax", "graphs"):
                 value = getattr(self, key)
                 if value is not None:
                     require_integer(key, value, 1)
 
-    def __init__(
-        self,
-        config: Config,
-        robot: RobotModel,
-        num_worlds: int,
-        control_dt: float,
-        contact_bodies: Sequence[str] = (),
-        device: torch.device | str = "cpu",
-    ) -> None:
+    config: Config
+
+    def _build(self) -> None:
         """Put the robot's worlds on the device.
 
         Raises:
-            ConfigError: MuJoCo Warp is not installed, cannot use the device or does not support something in the model.
+            ConfigError: MuJoCo Warp does not support something in the model.
         """
-        if importlib.util.find_spec("mujoco_warp") is None or importlib.util.find_spec("warp") is None:
-            raise ConfigError('engine=mujoco_warp: not installed; pip install "dualfid_robot[gpu]"')
-        super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
-        self.config = config
-        self.model = config.compile(robot, control_dt, contact_bodies)
+        config, robot, num_worlds = self.config, self.robot, self.num_worlds
+        self.model = config.compile(robot, self.control_dt, self.contact_bodies)
         _refuse_hidden_state(self.model, robot.path.name)
         from dualfid_robot.simulators.mujoco_warp.parameters import WorldParameters
         from dualfid_robot.simulators.mujoco_warp.worlds import Worlds

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from dualfid_robot.errors import ConfigError
-from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.settings import require, require_integer, require_number
 from dualfid_robot.simulators.base import PARAMETERS, STATE_BOUND, parameter_shape
 from dualfid_robot.simulators.physx.model import make_articulation, make_contact_table
 from dualfid_robot.simulators.physx.protocol import Spec
@@ -26,6 +23,8 @@ class PhysxSimulator(ProcessSimulator):
     """Worlds in PhysX scenes in worker processes; worlds do not depend on each other or on the number of workers."""
 
     WORKER: ClassVar[str] = f"{__package__}.worker"
+    PACKAGES: ClassVar[tuple[str, ...]] = ("sapien",)
+    INSTALL: ClassVar[str] = 'pip install "dualfid_robot[physx]"'
     SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = tuple(PARAMETERS)
     SNAPSHOT: ClassVar[tuple[str, ...]] = (*ProcessSimulator.SNAPSHOT, *SUPPORTED_PARAMETERS)
 
@@ -57,31 +56,20 @@ class PhysxSimulator(ProcessSimulator):
         workers: int = 0
 
         def __post_init__(self) -> None:
-            for key, least in (("substeps", 1), ("friction", 0.0), ("rest_offset", 0.0), ("workers", 0)):
-                if not getattr(self, key) >= least:
-                    raise ConfigError(f"{key}={getattr(self, key)}: must be at least {least}")
+            for key, least in (("substeps", 1), ("workers", 0)):
+                require_integer(key, getattr(self, key), least)
             for key, least in (("position_iterations", 1), ("velocity_iterations", 0)):
-                if not least <= getattr(self, key) <= 255:
-                    raise ConfigError(f"{key}={getattr(self, key)}: must be from {least} to 255")
-            if not self.max_depenetration_velocity > 0.0:
-                raise ConfigError(f"max_depenetration_velocity={self.max_depenetration_velocity}: must be positive")
-            if not self.contact_offset > self.rest_offset:
-                raise ConfigError(f"contact_offset={self.contact_offset}: must be above rest_offset={self.rest_offset}")
+                require_integer(key, getattr(self, key), least, 255)
+            for key in ("friction", "rest_offset"):
+                require_number(key, getattr(self, key), 0.0, math.inf)
+            require_number("max_depenetration_velocity", self.max_depenetration_velocity, 0.0, math.inf, open_low=True)
+            above = self.contact_offset > self.rest_offset
+            require(above, "contact_offset", self.contact_offset, f"above rest_offset={self.rest_offset}")
 
-    def __init__(
-        self,
-        config: Config,
-        robot: RobotModel,
-        num_worlds: int,
-        control_dt: float,
-        contact_bodies: Sequence[str] = (),
-        device: torch.device | str = "cpu",
-    ) -> None:
-        if importlib.util.find_spec("sapien") is None:
-            raise ConfigError('engine=physx: not installed; pip install "dualfid_robot[physx]"')
-        super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
-        self.config = config
-        spec = self._spec(min(config.workers or cpus(), num_worlds))
+    config: Config
+
+    def _build(self) -> None:
+        spec = self._spec(min(self.config.workers or cpus(), self.num_worlds))
         self._launch([replace(spec, worker=worker) for worker in range(spec.workers)])
 
     def _spec(self, workers: int) -> Spec:

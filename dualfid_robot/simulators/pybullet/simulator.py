@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.settings import require_integer, require_number
 from dualfid_robot.simulators.base import STATE_BOUND
 from dualfid_robot.simulators.pybullet.protocol import IN_BULLET, PARAMETERS, Spec
 from dualfid_robot.simulators.pybullet.urdf import Urdf, make_urdf
@@ -24,6 +25,11 @@ class PybulletSimulator(ProcessSimulator):
     """Worlds in PyBullet clients in worker processes."""
 
     WORKER: ClassVar[str] = f"{__package__}.worker"
+    PACKAGES: ClassVar[tuple[str, ...]] = ("pybullet",)
+    INSTALL: ClassVar[str] = (
+        'pip install "dualfid_robot[pybullet]" (PyPI has no wheel for Python >= 3.12), or choose '
+        "simulator/low=mujoco_reduced"
+    )
     SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = PARAMETERS
     """Not gravity, which the robots of a client share, nor com: a link's frame is its inertial one."""
     SNAPSHOT: ClassVar[tuple[str, ...]] = (*ProcessSimulator.SNAPSHOT, *PARAMETERS)
@@ -39,7 +45,7 @@ class PybulletSimulator(ProcessSimulator):
             contact_stiffness, contact_damping: of the feet, N/m and N s/m.
             joint_damping: factor on the asset's joint damping.
             child_armature, parent_armature: factors on the asset's armature, which Bullet lacks, as inertia of the link
-                below the joint and of the link above (see `robots.urdf`).
+                below the joint and of the link above (see `pybullet.links`).
             limit_inertia: factor on a joint's inertia at `qpos0` in the bound on torques that keeps joints within their
                 limits; in no case is it taken as more than what is the least in random poses.
             robots_per_client: robots that share a Bullet world. A client costs about 30 MB of memory, and its step a
@@ -60,41 +66,19 @@ class PybulletSimulator(ProcessSimulator):
         workers: int = 0
 
         def __post_init__(self) -> None:
-            for key, least in (
-                ("substeps", 1),
-                ("solver_iterations", 1),
-                ("friction", 0.0),
-                ("contact_damping", 0.0),
-                ("joint_damping", 0.0),
-                ("child_armature", 0.0),
-                ("parent_armature", 0.0),
-                ("robots_per_client", 1),
-                ("workers", 0),
-            ):
-                if not getattr(self, key) >= least:
-                    raise ConfigError(f"{key}={getattr(self, key)}: must be at least {least}")
+            for key, least in (("substeps", 1), ("solver_iterations", 1), ("robots_per_client", 1), ("workers", 0)):
+                require_integer(key, getattr(self, key), least)
+            for key in ("friction", "contact_damping", "joint_damping", "child_armature", "parent_armature"):
+                require_number(key, getattr(self, key), 0.0, math.inf)
             for key in ("contact_stiffness", "limit_inertia"):
-                if not getattr(self, key) > 0.0:
-                    raise ConfigError(f"{key}={getattr(self, key)}: must be positive")
+                require_number(key, getattr(self, key), 0.0, math.inf, open_low=True)
 
-    def __init__(
-        self,
-        config: Config,
-        robot: RobotModel,
-        num_worlds: int,
-        control_dt: float,
-        contact_bodies: Sequence[str] = (),
-        device: torch.device | str = "cpu",
-    ) -> None:
-        if importlib.util.find_spec("pybullet") is None:
-            raise ConfigError(
-                'engine=pybullet: not installed; pip install "dualfid_robot[pybullet]" (PyPI has no wheel for '
-                "Python >= 3.12), or choose simulator/low=mujoco_reduced"
-            )
-        super().__init__(robot, num_worlds, control_dt, contact_bodies, device)
-        self.config = config
+    config: Config
+
+    def _build(self) -> None:
+        config, num_worlds = self.config, self.num_worlds
         workers = min(config.workers or cpus(), num_worlds)
-        self._urdf = make_urdf(robot, config.child_armature, config.parent_armature)
+        self._urdf = make_urdf(self.robot, config.child_armature, config.parent_armature)
         self._spec = self._make_spec(workers, min(config.robots_per_client, -(-num_worlds // workers)))
         clients = -(-num_worlds // self._spec.robots_per_client)
         self._launch([replace(self._spec, worker=number) for number in range(min(workers, clients))])

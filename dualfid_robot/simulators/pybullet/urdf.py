@@ -1,19 +1,11 @@
 """A URDF of a robot, written from the model that MuJoCo compiled, for engines that cannot read MJCF well enough.
 
-Bodies without a joint are merged into the body that carries them, and a body with several joints gets a nearly massless
-link for each but the last, so that every link but the root has exactly one joint. A link's frame has its origin at the
-joint's anchor and its axes along the link's principal axes of inertia. A joint of the URDF is at zero where MuJoCo's is
-at `qpos0`. Only the feet carry collision geoms.
-
-URDF knows no armature: rotor inertia a that the joint feels and its links do not, of energy a (w_below - w_above)^2 / 2
-with the links' angular velocities about the joint's axis. Two factors replace it by inertia of the two links about that
-axis, of energy a (f w_below^2 + g w_above^2) / 2. With f = g = 1 that is exact wherever one of the links does not turn;
-a larger g stands for the reaction that a rotor spares a light base.
+Links are those of `pybullet.links`. A joint of the URDF is at zero where MuJoCo's is at `qpos0`. Only the feet carry
+collision geoms.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from dataclasses import dataclass
@@ -25,12 +17,10 @@ import numpy as np
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.actuators import Actuators
 from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.simulators.pybullet.links import Link, joint_inertia, make_links, pose_in, quaternion_of, rotation_of
 
 _JOINT, _GEOM, _OBJ = mujoco.mjtJoint, mujoco.mjtGeom, mujoco.mjtObj
 _ROUND = {int(_GEOM.mjGEOM_SPHERE), int(_GEOM.mjGEOM_CAPSULE), int(_GEOM.mjGEOM_CYLINDER)}
-
-_LIGHT = 1e-6
-"""Mass and inertia of the links between the joints of one body, relative to the body's."""
 
 
 @dataclass(frozen=True)
@@ -80,37 +70,6 @@ class Urdf:
     planes: tuple[Plane, ...]
 
 
-@dataclass(frozen=True)
-class _Link:
-    """A body with all that is welded to it, or what stands between two joints of one body.
-
-    Attributes:
-        name: in the URDF.
-        body: its topmost body, whose frame the vectors below are in.
-        joint: the joint above it, the free one of a floating base included.
-        parent: the link above that joint; None for the root and for the world.
-        whole: whether it has the body's mass.
-        anchor: (3,) origin of the link's frame: the joint's anchor.
-        axes: (3, 3) the link's axes, as columns: principal axes of inertia.
-        mass, com, moments: mass, centre of mass (3,), and moments of inertia (3,) about it along the axes.
-        rotors: (3, 3) the rotors' part of the inertia, along the axes.
-        geoms: those that collide.
-    """
-
-    name: str
-    body: int
-    joint: int
-    parent: _Link | None
-    whole: bool
-    anchor: np.ndarray
-    axes: np.ndarray
-    mass: float
-    com: np.ndarray
-    moments: np.ndarray
-    rotors: np.ndarray
-    geoms: tuple[int, ...]
-
-
 def make_urdf(robot: RobotModel, child_armature: float = 1.0, parent_armature: float = 1.0) -> Urdf:
     """Write the URDF of a robot with one tree of hinge and slide joints, on a floating or a fixed base.
 
@@ -124,7 +83,7 @@ def make_urdf(robot: RobotModel, child_armature: float = 1.0, parent_armature: f
     _check(robot)
     model = robot.model
     feet, planes = _colliding(robot)
-    links = _links(model, feet, child_armature, parent_armature)
+    links = make_links(model, feet, child_armature, parent_armature)
     root = ElementTree.Element("robot", name="robot")
     if not robot.floating_base:
         ElementTree.SubElement(root, "link", name="world")
@@ -141,16 +100,16 @@ def make_urdf(robot: RobotModel, child_armature: float = 1.0, parent_armature: f
         rotor_inertia={link.name: link.rotors for link in links},
         mass={link.name: link.mass for link in links},
         bodies={link.name: _bodies(model, link) for link in links},
-        joint_inertia=_joint_inertia(robot, links, child_armature),
+        joint_inertia=joint_inertia(robot, links, child_armature),
         root_offset=base.com if base else np.zeros(3),
-        root_rotation=_quaternion(base.axes if base else np.eye(3)),
+        root_rotation=quaternion_of(base.axes if base else np.eye(3)),
         foot_links=tuple(link.name for link in foot_links),
         friction=tuple(_friction(model, link, planes) for link in foot_links),
         planes=tuple(_plane(model, geom, feet) for geom in planes),
     )
 
 
-def _bodies(model: mujoco.MjModel, link: _Link) -> tuple[str, ...]:
+def _bodies(model: mujoco.MjModel, link: Link) -> tuple[str, ...]:
     if not link.whole:
         return ()
     return tuple(model.body(i).name for i in np.flatnonzero(model.body_weldid == link.body))
@@ -223,112 +182,7 @@ def _colliding(robot: RobotModel) -> tuple[list[int], list[int]]:
     return feet, ground
 
 
-def _links(model: mujoco.MjModel, feet: list[int], child_armature: float, parent_armature: float) -> list[_Link]:
-    """The links, parents first; those below hinges and slides are in the order of `RobotModel.joint_names`."""
-    links: list[_Link] = []
-    last: dict[int, _Link] = {}  # of each topmost body, the link that has its mass
-    for body in np.flatnonzero(model.body_weldid[1:] == np.arange(1, model.nbody)) + 1:
-        parent = last.get(int(model.body_weldid[model.body_parentid[body]]))
-        first = int(model.body_jntadr[body])
-        for joint in range(first, first + int(model.body_jntnum[body])):
-            whole = joint == first + model.body_jntnum[body] - 1
-            rotors = _armature(model, joint, whole, child_armature, parent_armature)
-            parent = _link(model, joint, parent, whole, rotors, feet)
-            links.append(parent)
-        assert parent is not None
-        last[int(body)] = parent
-    return links
-
-
-def _link(
-    model: mujoco.MjModel, joint: int, parent: _Link | None, whole: bool, rotors: np.ndarray, feet: list[int]
-) -> _Link:
-    body, share = int(model.jnt_bodyid[joint]), 1.0 if whole else _LIGHT
-    parts, inertia = [], rotors.copy()
-    for part in np.flatnonzero(model.body_weldid == body):
-        position, rotation = _pose_in(model, int(part), body)
-        parts.append((share * model.body_mass[part], position + rotation @ model.body_ipos[part]))
-        axes = rotation @ _matrix(model.body_iquat[part])
-        inertia += share * axes @ np.diag(model.body_inertia[part]) @ axes.T
-    mass = sum(m for m, _ in parts)
-    com = sum((m * p for m, p in parts), np.zeros(3)) / mass
-    for m, p in parts:
-        d = p - com
-        inertia += m * (d @ d * np.eye(3) - np.outer(d, d))
-    geoms = tuple(geom for geom in feet if whole and model.body_weldid[model.geom_bodyid[geom]] == body)
-    axes = np.linalg.eigh(inertia)[1]
-    if geoms:
-        # Bullet collides faster with a geom whose frame is the link's inertial frame: let the z axes agree if they can.
-        pole = (_pose_in(model, int(model.geom_bodyid[geoms[0]]), body)[1] @ _matrix(model.geom_quat[geoms[0]]))[:, 2]
-        axes = np.stack(sorted(axes.T, key=lambda axis: abs(axis @ pole)), 1)
-    axes[:, 0] *= np.linalg.det(axes)
-    name = model.body(body).name
-    return _Link(
-        name=name if whole else f"{name}/{model.joint(joint).name}",
-        body=body,
-        joint=joint,
-        parent=parent,
-        whole=whole,
-        anchor=model.jnt_pos[joint].copy(),
-        axes=axes,
-        mass=float(mass),
-        com=com,
-        moments=np.diag(axes.T @ inertia @ axes),
-        rotors=axes.T @ rotors @ axes,
-        geoms=geoms,
-    )
-
-
-def _armature(model: mujoco.MjModel, joint: int, whole: bool, child: float, parent: float) -> np.ndarray:
-    """Inertia (3, 3), in the body's axes, of the link below a joint that stands for rotors: that of its own hinge, and
-    those of the hinges that it carries.
-
-    Args:
-        whole: whether the joint is its body's last.
-    """
-    body = int(model.jnt_bodyid[joint])
-    inertia = np.zeros((3, 3))
-    if model.jnt_type[joint] == _JOINT.mjJNT_HINGE:
-        axis = model.jnt_axis[joint]
-        inertia += child * model.dof_armature[model.jnt_dofadr[joint]] * np.outer(axis, axis)
-    if not whole:
-        carried = [(joint + 1, np.eye(3))]
-    else:
-        carried = [
-            (int(model.body_jntadr[other]), _pose_in(model, above, body)[1] @ _matrix(model.body_quat[other]))
-            for other in range(1, model.nbody)
-            if model.body_jntnum[other]
-            and (above := int(model.body_parentid[other]))
-            and model.body_weldid[above] == body
-        ]
-    for other, rotation in carried:
-        if model.jnt_type[other] == _JOINT.mjJNT_HINGE:
-            axis = rotation @ model.jnt_axis[other]
-            inertia += parent * model.dof_armature[model.jnt_dofadr[other]] * np.outer(axis, axis)
-    return inertia
-
-
-def _joint_inertia(robot: RobotModel, links: list[_Link], child_armature: float) -> np.ndarray:
-    """Inverse of the diagonal of the inverse joint-space inertia of the links, by MuJoCo.
-
-    In its model, which has no links between the joints of a body, the rotors of these remain armature.
-    """
-    model = copy.deepcopy(robot.model)
-    model.body_mass[1:] = model.body_inertia[1:] = 0.0
-    for link in links:
-        dof = model.jnt_dofadr[link.joint]
-        if not link.whole:
-            model.dof_armature[dof] *= child_armature
-            continue
-        model.dof_armature[dof] = 0.0
-        model.body_mass[link.body], model.body_inertia[link.body] = link.mass, link.moments
-        model.body_ipos[link.body], model.body_iquat[link.body] = link.com, _quaternion(link.axes)
-    mujoco.mj_setConst(model, mujoco.MjData(model))
-    dofs = [model.jnt_dofadr[model.joint(name).id] for name in robot.joint_names]
-    return 1.0 / model.dof_invweight0[dofs]
-
-
-def _add_link(root: ElementTree.Element, model: mujoco.MjModel, link: _Link) -> None:
+def _add_link(root: ElementTree.Element, model: mujoco.MjModel, link: Link) -> None:
     element = ElementTree.SubElement(root, "link", name=link.name)
     inertial = ElementTree.SubElement(element, "inertial")
     centre = link.axes.T @ (link.com - link.anchor)
@@ -341,9 +195,9 @@ def _add_link(root: ElementTree.Element, model: mujoco.MjModel, link: _Link) -> 
     }
     ElementTree.SubElement(inertial, "inertia", {key: repr(value) for key, value in moments.items()})
     for geom in link.geoms:
-        position, rotation = _pose_in(model, int(model.geom_bodyid[geom]), link.body)
+        position, rotation = pose_in(model, int(model.geom_bodyid[geom]), link.body)
         position = link.axes.T @ (position + rotation @ model.geom_pos[geom] - link.anchor)
-        rotation = link.axes.T @ rotation @ _matrix(model.geom_quat[geom])
+        rotation = link.axes.T @ rotation @ rotation_of(model.geom_quat[geom])
         if int(model.geom_type[geom]) in _ROUND and abs(rotation[2, 2]) > 1 - 1e-9:
             rotation = np.eye(3)
         if np.allclose(position, centre, rtol=0, atol=1e-9):
@@ -372,15 +226,15 @@ def _add_shape(geometry: ElementTree.Element, model: mujoco.MjModel, geom: int) 
         )
 
 
-def _add_joint(root: ElementTree.Element, model: mujoco.MjModel, link: _Link) -> None:
+def _add_joint(root: ElementTree.Element, model: mujoco.MjModel, link: Link) -> None:
     """Add the joint above a link; no parent means the world."""
     joint, parent = link.joint, link.parent
     position, rotation = np.zeros(3), np.eye(3)  # of the link's body in the parent's
     if parent is None or parent.body != link.body:
         above = int(model.body_parentid[link.body])
-        position, rotation = _pose_in(model, above, parent.body if parent else 0)
+        position, rotation = pose_in(model, above, parent.body if parent else 0)
         position = position + rotation @ model.body_pos[link.body]
-        rotation = rotation @ _matrix(model.body_quat[link.body])
+        rotation = rotation @ rotation_of(model.body_quat[link.body])
     anchor, axes = (parent.anchor, parent.axes) if parent else (np.zeros(3), np.eye(3))
 
     slide, limited = model.jnt_type[joint] == _JOINT.mjJNT_SLIDE, bool(model.jnt_limited[joint])
@@ -397,7 +251,7 @@ def _add_joint(root: ElementTree.Element, model: mujoco.MjModel, link: _Link) ->
         ElementTree.SubElement(element, "limit", {key: repr(float(value)) for key, value in values.items()})
 
 
-def _friction(model: mujoco.MjModel, link: _Link, planes: list[int]) -> float:
+def _friction(model: mujoco.MjModel, link: Link, planes: list[int]) -> float:
     """Sliding friction between a link's geoms and the ground, by MuJoCo's rules for a pair of geoms."""
     found = set()
     for geom in link.geoms:
@@ -427,30 +281,8 @@ def _plane(model: mujoco.MjModel, geom: int, feet: list[int]) -> Plane:
     return Plane((float(normal[0]), float(normal[1]), float(normal[2])), offset)
 
 
-def _is_free(model: mujoco.MjModel, link: _Link) -> bool:
+def _is_free(model: mujoco.MjModel, link: Link) -> bool:
     return bool(model.jnt_type[link.joint] == _JOINT.mjJNT_FREE)
-
-
-def _pose_in(model: mujoco.MjModel, body: int, ancestor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Position and rotation matrix of a body in the frame of the ancestor to which it is welded."""
-    position, rotation = np.zeros(3), np.eye(3)
-    while body != ancestor:
-        step = _matrix(model.body_quat[body])
-        position, rotation = model.body_pos[body] + step @ position, step @ rotation
-        body = int(model.body_parentid[body])
-    return position, rotation
-
-
-def _matrix(quat: np.ndarray) -> np.ndarray:
-    matrix = np.zeros(9)
-    mujoco.mju_quat2Mat(matrix, quat)
-    return matrix.reshape(3, 3)
-
-
-def _quaternion(matrix: np.ndarray) -> np.ndarray:
-    quat = np.zeros(4)
-    mujoco.mju_mat2Quat(quat, matrix.ravel())
-    return quat
 
 
 def _add_origin(parent: ElementTree.Element, position: np.ndarray, rotation: np.ndarray) -> None:
