@@ -1,4 +1,4 @@
-"""What measuring the policies' divergence and reallocating costs, beside a PPO update; and the other measurements.
+"""What measuring the policies' divergence and reallocating costs, beside a PPO update.
 
     python benchmarks/divergence.py
 
@@ -16,8 +16,6 @@ from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
 from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.algorithms.dual_ppo import DualPPO
 from dualfid_robot.algorithms.ppo_config import PPOConfig
-from dualfid_robot.algorithms.research.gradient_moments import policy_gradient_moments
-from dualfid_robot.algorithms.research.transfer_gap import transfer_gap
 from dualfid_robot.algorithms.signals import SignalFilter
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
@@ -43,8 +41,6 @@ def main() -> None:
                 "update": partial(algorithm.update, storage, 0.0),
                 "divergence, 4096 states, and allocation": measure_and_reallocate,
                 "divergence, all states": partial(policy_divergence, policy, states, max_states=10**9),
-                "transfer gap": partial(transfer_gap, policy, storage, storage.advantages, config.e_clip),
-                "gradient moments": partial(policy_gradient_moments, policy, storage, storage.advantages),
             },
             rounds,
         )

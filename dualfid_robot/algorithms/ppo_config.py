@@ -33,13 +33,10 @@ class PPOConfig:
         reward_scale: factor on rewards (rl_games: reward_shaper.scale_value).
         mixed_precision: hidden layers' products in bfloat16: "auto" where the device multiplies it fast, True, False.
         loss_weighting: of θ's gradient: "sum" is L_low + L_high, each a mean (as published); "share" weighs each by its
-            samples; "precision" is L_high + w / (1 − w) L_low with the w of least error (``precision_weight``).
-        precision_cap: τ, with which "precision" bounds w by τ ‖G_h‖ / b.
-        gradient_gate: "project" removes from θ's low gradient what goes against the high one, "cosine" also scales it
-            by their cosine (``GradientGate``).
-        base_learns_from: "low": θ gets no gradient of L_high; with ρ = 0 φ alone is tuned.
+            samples.
+        base_learns_from: "low": θ gets no gradient of L_high; with ρ = 0 φ alone is tuned (``AdapterTuning``).
         control_variate: the low rows correct the high rows' policy gradient instead of having a loss of their own
-            (``ControlVariate``).
+            (``MFPG``).
         adapter_weight_decay: decoupled weight decay of φ, which pulls the policies together.
     """
 
@@ -65,9 +62,7 @@ class PPOConfig:
     value_bootstrap: bool = True
     reward_scale: float = 1.0
     mixed_precision: bool | Literal["auto"] = "auto"
-    loss_weighting: Literal["sum", "share", "precision"] = "sum"
-    precision_cap: float = 0.5
-    gradient_gate: Literal["none", "project", "cosine"] = "none"
+    loss_weighting: Literal["sum", "share"] = "sum"
     base_learns_from: Literal["both", "low"] = "both"
     control_variate: bool = False
     adapter_weight_decay: float = 0.0
@@ -79,27 +74,12 @@ class PPOConfig:
             require_number(name, getattr(self, name), 0.0, 1.0)
         for name in ("learning_rate", "adapter_learning_rate", "kl_threshold", "e_clip", "grad_norm", "reward_scale"):
             require_number(name, getattr(self, name), 0.0, math.inf, open_low=True)
-        require_number("precision_cap", self.precision_cap, 0.0, math.inf, open_low=True)
         for name in ("critic_coef", "entropy_coef", "bounds_loss_coef", "adapter_weight_decay"):
             require_number(name, getattr(self, name), 0.0, math.inf)
-        self._check_combinations()
-
-    def _check_combinations(self) -> None:
-        """Raise ConfigError for settings of θ's gradient that exclude each other."""
-        for setting, value, name, allowed in (
-            ("base_learns_from", "low", "gradient_gate", ("none",)),
-            ("base_learns_from", "low", "loss_weighting", ("sum", "share")),
-            ("control_variate", True, "gradient_gate", ("none",)),
-            ("control_variate", True, "loss_weighting", ("sum",)),
-            ("control_variate", True, "base_learns_from", ("both",)),
-        ):
-            if getattr(self, setting) == value:
-                require(
-                    getattr(self, name) in allowed,
-                    name,
-                    getattr(self, name),
-                    f"{' or '.join(allowed)} with {setting}={value}",
-                )
+        if self.control_variate:
+            for name, allowed in (("loss_weighting", "sum"), ("base_learns_from", "both")):
+                value = getattr(self, name)
+                require(value == allowed, name, value, f"{allowed} with control_variate=True")
 
     def num_minibatches(self, num_envs: int) -> int:
         """K = N · T / minibatch_size; ConfigError unless that is whole."""

@@ -12,18 +12,9 @@ from typing import Any
 class Signals:
     """Measured quantities, smoothed over iterations; NaN where one is not measured, or not yet.
 
-    Differences of second moments (b², ‖G‖², Ĝ) are unbiased estimates and so may be negative; whoever uses one takes
-    its ratio or its positive part. The sample that a variance refers to is one environment's rollout of T steps, since
-    the steps within it are correlated: a mean over n environments has the variance σ² / n.
-
     Attributes:
         divergence: D of the two policies on states visited in E_low, per action dimension.
         divergence_high: the same on states visited in E_high.
-        divergence_placebo: the same between π_θ and π_{θ,φ0} with the placebo adapter φ0, on states of E_low.
-        transfer_gap: Ĝ / σ_A, what of the advantage in E_high is lost by acting there with π_θ.
-        bias_squared: b² = ‖E g_l − E g_h‖² of θ's policy gradients in the two fidelities.
-        variance_low, variance_high: σ_l², σ_h², trace of the covariance of one environment's gradient.
-        gradient_squared: ‖G_h‖² = ‖E g_h‖².
         cost_low, cost_high: measured seconds per environment step of each simulator.
         cost_learner: measured seconds per environment step of everything else.
         iteration: iterations done.
@@ -33,12 +24,6 @@ class Signals:
 
     divergence: float = math.nan
     divergence_high: float = math.nan
-    divergence_placebo: float = math.nan
-    transfer_gap: float = math.nan
-    bias_squared: float = math.nan
-    variance_low: float = math.nan
-    variance_high: float = math.nan
-    gradient_squared: float = math.nan
     cost_low: float = math.nan
     cost_high: float = math.nan
     cost_learner: float = math.nan
@@ -47,11 +32,9 @@ class Signals:
     num_envs: int = 0
 
 
-NOTHING_MEASURED = Signals()
 _UNSMOOTHED = ("iteration", "progress", "num_envs")
-MEASURED = frozenset(asdict(NOTHING_MEASURED)) - set(_UNSMOOTHED)
+MEASURED = frozenset(asdict(Signals())) - set(_UNSMOOTHED)
 """Names of the signals that are measurements."""
-GRADIENT_MOMENTS = frozenset({"bias_squared", "variance_low", "variance_high", "gradient_squared"})
 COSTS = frozenset({"cost_low", "cost_high", "cost_learner"})
 
 

@@ -17,8 +17,9 @@ import torch
 
 from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
-from dualfid_robot.algorithms.dual_ppo import DualPPO, read_back
+from dualfid_robot.algorithms.dual_ppo import read_back
 from dualfid_robot.algorithms.measurements import SIGNAL_OF_METRIC, measure
+from dualfid_robot.algorithms.research import make_algorithm
 from dualfid_robot.algorithms.signals import SignalFilter
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.envs.dual import DualEnvironment
@@ -60,8 +61,7 @@ class Trainer:
         check_control_variate(experiment, self.allocator)
         self.filter = SignalFilter(experiment.num_envs * ranks.size, allocation.smoothing)
         self.policy = ranks.share(experiment.make_policy)
-        placebo = "divergence_placebo" in self.allocator.rule.requires
-        self.algorithm = DualPPO(self.policy, experiment.ppo, device, shuffling_seed, ranks, placebo)
+        self.algorithm = make_algorithm(self.policy, experiment.ppo, device, shuffling_seed, ranks)
         self.env = self._make_environment(low_seed, high_seed)
         self.storage = self.algorithm.make_storage(experiment.num_envs)
         self._observations = torch.zeros(experiment.num_envs, self.env.task.num_observations, device=device)
@@ -147,11 +147,10 @@ class Trainer:
         reallocation_seconds = time.perf_counter() - started
         self._roll_out()
         measuring = time.perf_counter()
-        required = self.allocator.rule.requires | self.algorithm.requires
-        scalars = measure(self.policy, self.storage, required, experiment.ppo.e_clip, self.ranks)
+        scalars = measure(self.policy, self.storage, self.allocator.rule.requires, self.ranks)
         measuring_seconds = time.perf_counter() - measuring
         progress = self._progress(self.iteration, self.cost_seconds)
-        scalars |= self.algorithm.update(self.storage, progress, self.filter.signals)
+        scalars |= self.algorithm.update(self.storage, progress)
         metrics |= read_back(scalars)
         statistics = self.env.take_statistics()  # only now: it asks the device too
         hidden = self.env.hidden_seconds(statistics)

@@ -17,7 +17,7 @@ from dualfid_robot.algorithms.communicator import ALONE, Communicator, ProcessGr
 from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.algorithms.dual_ppo import read_back
 from dualfid_robot.algorithms.rollout import RolloutStorage
-from dualfid_robot.algorithms.signals import SignalFilter, Signals
+from dualfid_robot.algorithms.signals import SignalFilter
 
 SIZE = 2
 SAMPLES = NUM_ENVS * 8
@@ -29,11 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bit": {"minibatch_size": SAMPLES // 4, "adapter": "bit"},
     "one policy": {"minibatch_size": SAMPLES // 4, "adapter": "none"},
     "base learns from low": {"minibatch_size": SAMPLES // 4, "base_learns_from": "low"},
-    "precision": {"minibatch_size": SAMPLES // 4, "loss_weighting": "precision", "precision_cap": 10.0},
-    "gate": {"minibatch_size": SAMPLES // 4, "gradient_gate": "cosine", "n_low": 12},
 }
-"""Settings; with n_low the allocation is fixed."""
-MOMENTS = Signals(bias_squared=1.0, variance_low=20.0, variance_high=40.0, gradient_squared=9.0)
 Outcome = tuple[dict[str, Tensor], dict[str, float], list[int]]
 
 
@@ -46,8 +42,7 @@ def own_rows(n_low: int, rank: int, size: int) -> Tensor:
 def train(ranks: Communicator, changes: dict[str, Any]) -> Outcome:
     """Some iterations, allocation included, on this rank's rows of rollouts that every rank makes as a whole."""
     sizes = {"minibatch_size": changes["minibatch_size"] // ranks.size}
-    settings = {name: value for name, value in (changes | sizes).items() if name != "n_low"}
-    algorithm = make_algorithm(ranks=ranks, **settings)
+    algorithm = make_algorithm(ranks=ranks, **(changes | sizes))
     storage = algorithm.make_storage(NUM_ENVS // ranks.size)
     whole = RolloutStorage(storage.horizon, NUM_ENVS, algorithm.policy.num_obs, algorithm.policy.num_actions)
     rule = {"name": "exponential", "alpha": 300.0}
@@ -57,7 +52,7 @@ def train(ranks: Communicator, changes: dict[str, Any]) -> Outcome:
     known = SignalFilter(NUM_ENVS, smoothing=0.5)
     allocations, metrics = [], {}
     for iteration in range(ITERATIONS):
-        n_low = changes.get("n_low", allocator.n_low * ranks.size)
+        n_low = allocator.n_low * ranks.size
         allocations.append(n_low)
         roll_out(algorithm, whole, n_low, seed=iteration)
         storage.begin(n_low // ranks.size)
@@ -69,7 +64,7 @@ def train(ranks: Communicator, changes: dict[str, Any]) -> Outcome:
         divergence = policy_divergence(algorithm.policy, storage.low_observations)
         assert divergence is not None
         ranks.average_([divergence])
-        metrics = read_back(algorithm.update(storage, 0.0, MOMENTS))
+        metrics = read_back(algorithm.update(storage, 0.0))
         allocator.update(known.update({"divergence": divergence.item()}, iteration + 1, 0.0))
     return {name: value.clone() for name, value in algorithm.policy.state_dict().items()}, metrics, allocations
 

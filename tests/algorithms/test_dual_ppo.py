@@ -18,6 +18,7 @@ from dualfid_robot.algorithms.communicator import ALONE, Communicator
 from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.algorithms.dual_ppo import DualPPO, read_back
 from dualfid_robot.algorithms.ppo_config import PPOConfig
+from dualfid_robot.algorithms.research import make_algorithm as make_variant
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.algorithms.statistics import standardised
 from dualfid_robot.errors import ConfigError
@@ -33,14 +34,13 @@ def make_algorithm(
     ranks: Communicator = ALONE,
     device: str = "cpu",
     adapter: AdapterKind = "lora",
-    placebo: bool = False,
     **changes: Any,
 ) -> DualPPO:
     generator = torch.Generator().manual_seed(seed)
     policy = DualActorCritic(
         NUM_OBS, NUM_ACTIONS, actor_hidden=[32, 16], critic_hidden=[32], rank=4, adapter=adapter, generator=generator
     )
-    return DualPPO(policy, PPOConfig(**{**SMALL, **changes}), device, seed, ranks, placebo)
+    return make_variant(policy, PPOConfig(**{**SMALL, **changes}), device, seed, ranks)
 
 
 def roll_out(algorithm: DualPPO, storage: RolloutStorage, n_low: int, seed: int = 0) -> None:
@@ -121,7 +121,7 @@ def test_minibatches_do_not_depend_on_the_allocation(n_low: int, most: int) -> N
     storage.log_probs.copy_(torch.arange(8.0 * NUM_ENVS).view(8, NUM_ENVS))  # names the sample
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dualfid_robot.algorithms.minibatches.MAX_CHUNK_ROWS", most)
-        minibatches = algorithm._shuffled_minibatches(storage)
+        minibatches = algorithm.shuffled_minibatches(storage)
     assert len(minibatches) == 4
     seen: list[int] = []
     for chunks in minibatches:
@@ -281,14 +281,16 @@ def test_adaptive_learning_rates(kl: float) -> None:
     """Threshold 0.008: up below 0.004, down above 0.016; θ follows the greater KL, φ the high one."""
     algorithm = make_algorithm(learning_rate=1e-3, adapter_learning_rate=2e-3)
     factor = 1.5 if kl < 0.004 else 1 / 1.5 if kl > 0.016 else 1.0
+    storage = algorithm.make_storage(NUM_ENVS)
+    storage.begin(12)
     samples = 8.0 * 12
-    algorithm._adapt_learning_rates(torch.tensor([kl, 0.0]) * samples, 12, 12, threshold=0.008)
+    algorithm.adapt_learning_rates(torch.tensor([kl, 0.0]) * samples, storage, progress=0.0)
     assert rates(algorithm) == pytest.approx((1e-3 * factor, 2e-3 * 1.5))
     algorithm = make_algorithm(learning_rate=1e-3, adapter_learning_rate=2e-3)
-    algorithm._adapt_learning_rates(torch.tensor([0.0, kl]) * samples, 12, 12, threshold=0.008)
+    algorithm.adapt_learning_rates(torch.tensor([0.0, kl]) * samples, storage, progress=0.0)
     assert rates(algorithm) == pytest.approx((1e-3 * factor, 2e-3 * factor))
     for _ in range(100):
-        algorithm._adapt_learning_rates(torch.tensor([0.0, kl]) * samples, 12, 12, threshold=0.008)
+        algorithm.adapt_learning_rates(torch.tensor([0.0, kl]) * samples, storage, progress=0.0)
     if factor != 1.0:
         assert rates(algorithm)[0] == (1e-2 if factor > 1.0 else 1e-6)
 
@@ -421,10 +423,8 @@ class NoHostSynchronisation(TorchDispatchMode):
 
 WAYS: dict[str, dict[str, Any]] = {
     "default": {"adapter_weight_decay": 0.1},
-    "gate": {"gradient_gate": "project"},
-    "gate, precision, placebo": {"gradient_gate": "cosine", "loss_weighting": "precision", "placebo": True},
     "base learns from low": {"base_learns_from": "low"},
-    "bit": {"adapter": "bit", "placebo": True},
+    "bit": {"adapter": "bit"},
     "one policy": {"adapter": "none", "loss_weighting": "share"},
 }
 
@@ -513,25 +513,15 @@ def test_final_values_of_all_rows_are_those_of_the_truncated_ones(n_low: int) ->
         ({"mini_epochs": 0}, ("mini_epochs", "0", "at least 1")),
         ({"horizon_length": 16.0}, ("horizon_length", "16.0", "a whole number")),
         ({"lr_schedule": "linear"}, ("lr_schedule", "=linear:", "['adaptive', 'annealed', 'constant']")),
-        ({"loss_weighting": "mean"}, ("loss_weighting", "=mean:", "['sum', 'share', 'precision']")),
+        ({"loss_weighting": "mean"}, ("loss_weighting", "=mean:", "['sum', 'share']")),
         (
             {"mixed_precision": "yes"},
             ("mixed_precision", "=yes:", "True or False is expected; or allowed are ['auto']"),
         ),
-        ({"precision_cap": 0.0}, ("precision_cap", "0.0", "above 0")),
-        ({"gradient_gate": "pcgrad"}, ("gradient_gate", "=pcgrad:", "['none', 'project', 'cosine']")),
         ({"base_learns_from": "high"}, ("base_learns_from", "=high:", "['both', 'low']")),
         (
-            {"base_learns_from": "low", "gradient_gate": "cosine"},
-            ("gradient_gate", "=cosine:", "none with base_learns_from=low"),
-        ),
-        (
-            {"base_learns_from": "low", "loss_weighting": "precision"},
-            ("loss_weighting", "=precision:", "sum or share with base_learns_from=low"),
-        ),
-        (
-            {"control_variate": True, "gradient_gate": "project"},
-            ("gradient_gate", "=project:", "none with control_variate=True"),
+            {"control_variate": True, "loss_weighting": "share"},
+            ("loss_weighting", "=share:", "sum with control_variate=True"),
         ),
         ({"clip_value": 1}, ("clip_value", "1", "True or False")),
         ({"minibatch_size": 50}, ("minibatch_size", "50", "24 · 8 = 192")),

@@ -13,19 +13,23 @@ def test_smoothing_by_hand() -> None:
     filter_ = SignalFilter(64, 0.9)
     assert filter_.signals == filter_.signals and math.isnan(filter_.signals.divergence)
     assert filter_.update({"divergence": 0.3}, 1, 0.1).divergence == 0.3  # the first stands as it is
-    signals = filter_.update({"divergence": 0.5, "bias_squared": -2.0}, 2, 0.2)
+    signals = filter_.update({"divergence": 0.5, "cost_high": -2.0}, 2, 0.2)
     assert signals.divergence == pytest.approx(0.32)
-    assert signals.bias_squared == -2.0  # unbiased estimates are not clamped
+    assert signals.cost_high == -2.0
     assert math.isnan(signals.cost_low)
-    signals = filter_.update({"bias_squared": 8.0}, 3, 0.3)
+    signals = filter_.update({"cost_high": 8.0}, 3, 0.3)
     assert signals.divergence == pytest.approx(0.32)  # not measured: the last stands
-    assert signals.bias_squared == pytest.approx(-1.0)
+    assert signals.cost_high == pytest.approx(-1.0)
     assert (signals.iteration, signals.progress, signals.num_envs) == (3, 0.3, 64)
 
 
 def test_without_smoothing_the_last_measurement_stands() -> None:
     filter_ = SignalFilter(64, 0.0)
-    assert [filter_.update({"transfer_gap": x}, 0, 0.0).transfer_gap for x in (0.5, -1.0, 2.0)] == [0.5, -1.0, 2.0]
+    assert [filter_.update({"divergence_high": x}, 0, 0.0).divergence_high for x in (0.5, -1.0, 2.0)] == [
+        0.5,
+        -1.0,
+        2.0,
+    ]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -138,7 +138,6 @@ def test_a_resumed_run_goes_on_exactly(make_trainer: Callable[..., Trainer], tmp
         ("allocation.rule.rho=0.0", r"allocation\.rule\.rho=0\.0: .* 0 low and 60 high"),
         ("train.params.config.loss_weighting=share", r"loss_weighting=share: .*sum"),
         ("train.params.config.base_learns_from=low", r"base_learns_from=low: .*both"),
-        ("train.params.config.gradient_gate=project", r"gradient_gate=project: .*none"),
         ("train.params.config.control_variate=3", r"control_variate=3: True or False"),
     ],
 )

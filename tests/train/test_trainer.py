@@ -88,17 +88,10 @@ def test_a_cost_bound_ends_the_run(compose_config: Callable[..., DictConfig], tm
     assert trainer.iteration < 100
 
 
-MOMENTS = {f"gradient/{name}" for name in ("bias_squared", "variance_low", "variance_high", "norm_squared")}
-
-
 @pytest.mark.parametrize(
     ("overrides", "measured"),
     [
         (("allocation=exponential",), set()),
-        (("allocation=bias_variance_cost",), MOMENTS),
-        (("allocation=transfer_gap",), {"divergence/high", "transfer_gap"}),
-        (("allocation=placebo",), {"divergence/placebo"}),
-        (("allocation=fixed", "train.params.config.loss_weighting=precision"), MOMENTS | {"loss_weight/low"}),
     ],
 )
 def test_only_what_is_read_is_measured(
@@ -111,8 +104,7 @@ def test_only_what_is_read_is_measured(
     assert all(row.keys() - names == measured for row in metrics)
     signals = trainer.filter.signals
     assert signals.num_envs == 64 and signals.iteration == 2
-    required = trainer.allocator.rule.requires | trainer.algorithm.requires
-    assert all(math.isfinite(getattr(signals, name)) for name in required)
+    assert all(math.isfinite(getattr(signals, name)) for name in trainer.allocator.rule.requires)
     costs = [[row[f"seconds_per_env_step/{side}"] for row in metrics] for side in ("low", "high")]
     assert [signals.cost_low, signals.cost_high] == pytest.approx([0.9 * first + 0.1 * last for first, last in costs])
     assert 0.0 < signals.cost_learner < max(row["seconds_per_env_step/learner"] for row in metrics)

@@ -23,8 +23,6 @@ SMALL = (
 WAYS = {
     "bit": ("train.params.network.adapter.kind=bit", "train.params.config.loss_weighting=share"),
     "one policy": ("train.params.network.adapter.kind=none", "allocation=fixed"),
-    "gate, precision": ("train.params.config.gradient_gate=cosine", "train.params.config.loss_weighting=precision"),
-    "placebo": ("allocation=placebo",),
     "adapter alone": ("train.params.config.base_learns_from=low", "allocation=switch", "max_iterations=4"),
 }
 
@@ -43,11 +41,9 @@ def test_a_run_and_its_continuation(way: str, compose_config: Callable[..., Dict
     resumed.resume(tmp_path / "part.pth")
     for trainer, iterations in ((whole, 4), (resumed, 2)):
         for _ in range(iterations):
-            metrics = trainer.iterate()
+            trainer.iterate()
         trainer.save(tmp_path / f"{iterations}.pth")
         trainer.close()
-    assert ("gate/cosine" in metrics) == (way == "gate, precision")
-    assert ("divergence/placebo" in metrics) == (way == "placebo")
     ours, theirs = (load_checkpoint(tmp_path / f"{iterations}.pth")["policy"] for iterations in (4, 2))
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():

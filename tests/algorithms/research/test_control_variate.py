@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dualfid_robot.algorithms.communicator import Communicator
-from dualfid_robot.algorithms.dual_ppo import DualPPO
 from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.algorithms.research.control_variate import (
     ControlVariate,
@@ -24,6 +23,7 @@ from dualfid_robot.algorithms.research.control_variate import (
     paired_order,
     sample_weights,
 )
+from dualfid_robot.algorithms.research.mfpg import MFPG
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
@@ -353,7 +353,7 @@ def test_the_gradient_of_an_update_against_autograd() -> None:
         mixed_precision=False,
         control_variate=True,
     )
-    algorithm = DualPPO(policy, config)
+    algorithm = MFPG(policy, config)
     storage = algorithm.make_storage(n_low + n_high)
     algorithm.compute_returns(storage, rollout(policy, storage, n_low, generator))
     with torch.no_grad():  # the policy has moved since, as in later passes
@@ -442,7 +442,7 @@ def test_rows_that_share_only_their_state_are_not_correlated() -> None:
     generator = torch.Generator().manual_seed(13)
     policy = DualActorCritic(3, 2, actor_hidden=(8,), critic_hidden=(8,), adapter="none", generator=generator)
     config = PPOConfig(horizon_length=horizon, minibatch_size=(n_low + n_high) * horizon, control_variate=True)
-    algorithm = DualPPO(policy, config)
+    algorithm = MFPG(policy, config)
     storage = algorithm.make_storage(n_low + n_high)
     storage.begin(n_low)
     zeros = torch.zeros(n_low + n_high)

@@ -1,0 +1,57 @@
+"""Multi-fidelity policy gradient (arXiv 2503.05696): the low rows correct the high rows' gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dualfid_robot.algorithms.communicator import ALONE, Communicator
+from dualfid_robot.algorithms.dual_ppo import DualPPO, entropy
+from dualfid_robot.algorithms.ppo_config import PPOConfig
+from dualfid_robot.algorithms.ppo_loss import MiniBatch
+from dualfid_robot.algorithms.research.control_variate import ControlVariate, paired_order
+from dualfid_robot.algorithms.rollout import RolloutStorage
+from dualfid_robot.policies.actor_critic import DualActorCritic
+
+
+class MFPG(DualPPO):
+    """PPO on the high rows with the low rows as a control variate of the policy's gradient.
+
+    The rollout's low row i < n_high has the state and the noise of high row n_low + i, see ``ControlVariate``.
+    """
+
+    def __init__(
+        self,
+        policy: DualActorCritic,
+        config: PPOConfig,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        ranks: Communicator = ALONE,
+    ) -> None:
+        super().__init__(policy, config, device, seed, ranks)
+        self.control_variate = ControlVariate(ranks, self.device)
+
+    def rows_of_the_critic(self, storage: RolloutStorage) -> tuple[slice, slice]:
+        """The critic learns from high rows alone."""
+        return slice(0), super().rows_of_the_critic(storage)[1]
+
+    def sample_order(self, storage: RolloutStorage, pieces: int) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Partners stay in one piece."""
+        return paired_order(storage.horizon, storage.num_envs, storage.n_low, pieces, self._generator)
+
+    def samples(self, storage: RolloutStorage) -> MiniBatch:
+        """The samples with the control variate's weights."""
+        samples = super().samples(storage)
+        weights = self.control_variate.weights(storage, samples.advantages, entropy(self.policy))
+        return samples._replace(policy_weights=weights)
+
+    def metrics(self, sums: Tensor, norms: Tensor, storage: RolloutStorage) -> dict[str, Tensor]:
+        """As of ``DualPPO``, with the correlation and the coefficient."""
+        return super().metrics(sums, norms, storage) | self.control_variate.metrics()
+
+    def parts(self) -> dict[str, Any]:
+        """As of ``DualPPO``, with the moments."""
+        return super().parts() | {"control_variate": self.control_variate}
