@@ -9,6 +9,7 @@ import difflib
 import functools
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -61,17 +62,21 @@ _INERT: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-def run(main: Callable[[DictConfig], None], config_name: str, lists: Sequence[str] = ()) -> None:
+def run(
+    main: Callable[[DictConfig], None], config_name: str, lists: Sequence[str] = (), positional: Sequence[str] = ()
+) -> None:
     """Run an entry point under Hydra; whatever the user can mend is one line on stderr and exit status 2.
 
     Args:
         main: takes the composed configuration.
         config_name: name of the YAML file in cfg/.
         lists: settings of which `key=a,b` means both values, not one job for each.
+        positional: settings that arguments without a key are the values of, in this order.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions reach us instead of Hydra's own report and status 1
     try:
-        sys.argv[1:] = [_as_list(argument, lists) for argument in _refuse_inert(sys.argv[1:])]
+        arguments = _with_keys(_refuse_inert(sys.argv[1:]), positional)
+        sys.argv[1:] = [_as_list(argument, lists) for argument in arguments]
         register_simulators(sys.argv[1:])
         hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")(_reporting(main))()
     except _USER_ERRORS as error:
@@ -189,6 +194,23 @@ def _refuse_inert(arguments: Sequence[str]) -> list[str]:
         else:
             kept.append(argument)
     return kept
+
+
+def _with_keys(arguments: Sequence[str], positional: Sequence[str]) -> list[str]:
+    """The arguments, with their keys before those that have none; these are files and may hold any character."""
+    keys = iter(positional)
+    kept = []
+    for argument in arguments:
+        is_value = not argument.startswith("-") and ("=" not in argument or Path(argument).exists())
+        key = next(keys, None) if is_value else None
+        kept.append(argument if key is None else f"{key}={_quoted(argument)}")
+    return kept
+
+
+def _quoted(text: str) -> str:
+    """A text in Hydra's quotes, in which a backslash before a quote, or at the end, is doubled."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
+    return f"'{escaped}'"
 
 
 def _as_list(argument: str, lists: Sequence[str]) -> str:

@@ -51,6 +51,8 @@ class Builder:
         self._asset = ET.SubElement(self.root, "asset")
         self._worldbody = ET.SubElement(self.root, "worldbody")
         self._add_bodies()
+        if not len(self._asset):
+            self.root.remove(self._asset)
         self.drives = [_drive(joint) for joint in self._ordered() if joint.kind in _MOVING and joint.mimic is None]
         self._add_mimics()
 
@@ -71,13 +73,9 @@ class Builder:
             changed = {joint.child: replace(joint, kind=kind.get(joint.kind, joint.kind), keep=True) for joint in below}
             return replace(urdf, joints=urdf.joints | changed)
         self.free = mass > 0.0 if self._options.base == "auto" else self._options.base == "free"
-        if self._options.base != "auto":
-            reason = "as asked"
-        else:
-            reason = (
-                f"it has a mass ({mass:.4g} kg); base=fixed welds it to the world" if mass > 0 else "it has no mass"
-            )
-        self._decisions.add(f"base: {'free' if self.free else 'fixed'}, {reason}", f"link {urdf.root}")
+        weight = f"it has a mass ({mass:.4g} kg); base=fixed welds it to the world" if mass > 0 else "it has no mass"
+        reason = weight if self._options.base == "auto" else "as asked"
+        self._decisions.add(f"{'free' if self.free else 'fixed'} base: {reason}", f"link {urdf.root}")
         return urdf
 
     # --- bodies -------------------------------------------------------------------------------------------------------

@@ -122,7 +122,8 @@ def _converted(path: Path) -> tuple[bytes, str]:
     import trimesh
 
     try:
-        mesh = trimesh.load(path, force="mesh")
-        return mesh.export(file_type="obj", digits=9, include_texture=False, include_normals=False).encode(), ".obj"
+        mesh = trimesh.load_mesh(path)
+        text = trimesh.exchange.obj.export_obj(mesh, include_normals=False, include_texture=False, digits=9)
+        return text.encode(), ".obj"
     except Exception as error:  # its readers raise whatever their parsers do
         raise ConfigError(f"mesh {path.name}: cannot be read ({type(error).__name__}: {error})") from error

@@ -69,8 +69,9 @@ def _compile(robot: ImportedRobot, path: Path, decisions: Decisions) -> mujoco.M
     except ConfigError as error:
         first = error
     asset = robot.mjcf.find("asset")
-    assert asset is not None
-    for mesh in list(asset.iterfind("mesh")):
+    if asset is None:
+        raise ConfigError(f"{path.name}: {first}")
+    for mesh in asset.findall("mesh"):
         geoms = [geom for geom in robot.mjcf.iter("geom") if geom.get("mesh") == mesh.get("name")]
         reason = _refusal(mesh, robot)
         if reason and any(geom.get("class") == "collision" for geom in geoms):
