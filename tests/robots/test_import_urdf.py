@@ -65,8 +65,8 @@ def urdfs(draw: st.DrawFn) -> str:
         moments = draw(st.tuples(*[st.floats(0.5, 0.9)] * 3))
         inertial = (
             f"<inertial><origin xyz='{text(draw(TRIPLE))}' rpy='{text(draw(TRIPLE))}'/>"
-            f"<mass value='{draw(st.floats(0.1, 5.0))}'/><inertia ixx='{moments[0]}' iyy='{moments[1]}' izz='{moments[2]}'"
-            f" ixy='{draw(NUMBER) / 20}' ixz='0.01' iyz='0'/></inertial>"
+            f"<mass value='{draw(st.floats(0.1, 5.0))}'/><inertia ixx='{moments[0]}' iyy='{moments[1]}'"
+            f" izz='{moments[2]}' ixy='{draw(NUMBER) / 20}' ixz='0.01' iyz='0'/></inertial>"
         )
         size = draw(st.tuples(*[st.floats(0.01, 1.0)] * 3))
         shape = draw(
