@@ -6,6 +6,7 @@ This module imports neither torch nor an engine, so that `--help` answers at onc
 from __future__ import annotations
 
 import difflib
+import errno
 import functools
 import logging
 import os
@@ -36,9 +37,11 @@ from dualfid_robot.config.machine import (
     gpu_is_usable,
     pybullet_is_installed,
 )
+from dualfid_robot.config.output import make_output_safe
 from dualfid_robot.errors import ConfigError
 
-_USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError)
+_USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ENOLCK)
 
 # Settings of IsaacGymEnvs that would do nothing here: the values that ask for nothing, and what to use instead.
 _CURVES = "curves are written for TensorBoard under runs/"
@@ -73,6 +76,7 @@ def run(
         lists: settings of which `key=a,b` means both values, not one job for each.
         positional: settings that arguments without a key are the values of, in this order.
     """
+    make_output_safe()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions reach us instead of Hydra's own report and status 1
     try:
         arguments = _with_keys(_refuse_inert(sys.argv[1:]), positional)
@@ -81,6 +85,9 @@ def run(
         hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")(_reporting(main))()
     except _USER_ERRORS as error:
         _exit_with(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def _reporting(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -106,6 +113,8 @@ def _find_tasks_beside_config_dir() -> None:
 
 
 def _exit_with(error: Exception) -> NoReturn:
+    if isinstance(error, OSError) and error.filename is None and error.errno not in _DISK_ERRORS:
+        raise error  # it is about no file: a fault of the program
     if int(os.environ.get("RANK", 0)) > 0:
         time.sleep(5.0)  # what rank 0 finds too, it says for all: torchrun ends the others when it exits
     print(f"error: {describe(error)}", file=sys.stderr)
@@ -226,6 +235,10 @@ def describe(error: Exception) -> str:
         return f"{group}={option}: allowed are {sorted(error.options)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {error.message.splitlines()[0]}"
+    if isinstance(error, OSError):
+        return ": ".join(text for text in (error.filename, error.strerror) if text)
+    if isinstance(error, UnicodeDecodeError):
+        return f"a file that should be text in UTF-8 is none ({error})"
     cause = error.__cause__
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
         return f"{cause.full_key}: no such setting{_similar(cause)}"

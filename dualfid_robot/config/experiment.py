@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
-from dualfid_robot.config.values import find_device
+from dualfid_robot.config.values import check_name, check_seed, find_device
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.randomization import Randomization, RandomizationConfig
 from dualfid_robot.envs.task import Task, make_task
@@ -84,6 +84,7 @@ class RunConfig:
     save_best_after: int = 100
 
     def __post_init__(self) -> None:
+        check_name("name", self.name)
         for key in ("max_epochs", "save_frequency"):
             require_integer(key, getattr(self, key), 1)
 
@@ -203,7 +204,8 @@ class Experiment:
         settings["rl_device"] = settings["rl_device"] or _default_device(("cpu", "cuda"))
         self.num_envs = _override(settings, "num_envs", task["env"], "task.env.numEnvs")
         _override(settings, "max_iterations", config, "train.params.config.max_epochs")
-        self.seed = _whole("seed", settings["seed"], -1)
+        check_seed("seed", settings["seed"], least=-1)
+        self.seed: int = settings["seed"]
         if self.seed == -1:
             self.seed = settings["seed"] = random.SystemRandom().randrange(2**31)
         cost = settings["max_cost"]

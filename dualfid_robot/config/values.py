@@ -29,6 +29,18 @@ def check_count(key: str, value: Any) -> None:
         raise ConfigError(f"{key}={value}: a whole number of at least 1 is expected")
 
 
+def check_seed(key: str, value: Any, least: int = 0) -> None:
+    """Raise ConfigError unless a setting is a seed that every generator takes."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
+        raise ConfigError(f"{key}={value}: a whole number from {least} to 2**63 - 1 is expected")
+
+
+def check_name(key: str, name: str) -> None:
+    """Raise ConfigError where a name cannot be that of a file or folder."""
+    if name in (".", "..") or set(name) & set("/\\") or not name.isprintable():
+        raise ConfigError(f"{key}={name!r}: a name without slashes and control characters is expected")
+
+
 def require_package(program: str, package: str, extra: str) -> None:
     """Raise ConfigError unless a package of one of the extras of setup.py is installed."""
     if importlib.util.find_spec(package) is None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dualfid_robot.config.engines import simulator_names, simulator_settings
 from dualfid_robot.config.experiment import Experiment, complete_experiment
+from dualfid_robot.config.output import plain_console
 from dualfid_robot.config.values import check_count
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import State, Task, Term
@@ -43,7 +44,7 @@ def launch_check(cfg: DictConfig) -> None:
         ConfigError: the task, its files or one of its functions is wrong, its simulators do not take it, or a random
             agent meets values that are not finite.
     """
-    console = Console() if Console().is_terminal else Console(width=_WIDTH)
+    console = plain_console(width=_WIDTH)
     check(cfg, console)
 
 
@@ -76,11 +77,10 @@ def _describe(experiment: Experiment, task: Task, console: Console) -> None:
         f" {task.config.episodeLength} steps ({task.config.episodeLength * settings.sim.dt:.4g} s),"
         f" {experiment.num_envs} environments, {experiment.run.max_epochs} iterations of"
         f" {experiment.ppo.horizon_length} steps\n",
-        highlight=False,
     )
     console.print(joint_table(model))
     console.print(observation_table(task))
-    console.print(f"Action: {action_line(task)}\n", highlight=False)
+    console.print(f"Action: {action_line(task)}\n")
     console.print(actuator_table(model))
 
 
@@ -262,11 +262,10 @@ def steps_per_second(pool: EnvironmentPool, seed: int) -> float:
 def _report(trials: Mapping[str, Trial], task: Task, timed_envs: int, console: Console) -> None:
     console.print("\nA random agent, uniform within the action's bounds:")
     for side, trial in trials.items():
-        console.print(f"  {side}, {trial.engine}: {trial.evaluation.line()}", soft_wrap=True, highlight=False)
+        console.print(f"  {side}, {trial.engine}: {trial.evaluation.line()}", soft_wrap=True)
     for side, trial in trials.items():
         console.print(
             f"  {side}, {trial.engine}: {trial.steps_per_second:,.0f} env steps/s with {timed_envs} environments",
-            highlight=False,
         )
     console.print()
     console.print(_seen_table(trials, (*task.terms, *task.privileged_terms)))
@@ -279,7 +278,7 @@ def _report(trials: Mapping[str, Trial], task: Task, timed_envs: int, console: C
             (f"clipped to ±{seen.bound:g} in more than {CLIPPED_SHARE:.0%} of the steps", clipped),
         ):
             if names:
-                console.print(f"{side}: {what}: {_few(names)}", soft_wrap=True, highlight=False)
+                console.print(f"{side}: {what}: {_few(names)}", soft_wrap=True)
 
 
 def _seen_table(trials: Mapping[str, Trial], terms: tuple[Term, ...]) -> Table:

@@ -11,16 +11,17 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from dualfid_robot.config.experiment import Experiment, complete_experiment, plain
-from dualfid_robot.config.values import check_count
+from dualfid_robot.config.output import plain_console
+from dualfid_robot.config.values import check_count, check_seed
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import Agent, policy_agent, random_agent, zero_agent
 from dualfid_robot.evaluate.evaluation import evaluate, record_video
 from dualfid_robot.policies.actor_critic import PolicyName
 from dualfid_robot.robots.changes import parse_changes
+from dualfid_robot.runs.atomic import is_writable, write_text
 from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint
 from dualfid_robot.runs.run_log import RUNS
 from dualfid_robot.runs.saved_policy import load_policy
@@ -56,6 +57,7 @@ def evaluate_agent(cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any)
     if cfg.policy not in ("adapted", "base"):
         raise ConfigError(f"policy={cfg.policy}: allowed are ['adapted', 'base']")
     check_count("num_envs", episodes)
+    check_seed("seed", cfg.seed)
     subject = _policy_of(cfg, simulator) if cfg.agent == "policy" else _agent_without_policy(cfg, simulator)
     experiment = subject.experiment
     pool = experiment.make_pool(simulator, episodes, cfg.seed)
@@ -64,13 +66,14 @@ def evaluate_agent(cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any)
     finally:
         pool.simulator.close()
     name = f"{experiment.task.name}, {subject.title} in {simulator['engine']}"
-    Console().print(f"{name}: {evaluation.line()}", soft_wrap=True, highlight=False)
+    plain_console().print(f"{name}: {evaluation.line()}", soft_wrap=True)
     stem = subject.stem.with_name(f"{subject.stem.name}_{simulator['engine']}")
-    stem.parent.mkdir(exist_ok=True)
+    if not cfg.checkpoint:
+        stem.parent.mkdir(exist_ok=True)
     report = subject.source | {"simulator": dict(simulator)} | evaluation.summary()
-    stem.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+    write_text(stem.with_name(f"{stem.name}.json"), json.dumps(report, indent=2) + "\n")
     if cfg.capture_video:
-        _record(experiment.make_pool(simulator, 1, cfg.seed), subject.agent, stem.with_suffix(".mp4"))
+        _record(experiment.make_pool(simulator, 1, cfg.seed), subject.agent, stem.with_name(f"{stem.name}.mp4"))
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,9 @@ def _policy_of(cfg: DictConfig, simulator: Mapping[str, Any]) -> _Subject:
     name: PolicyName = cfg.policy
     source = {"checkpoint": str(path), "policy": name}
     stem = path.with_name(f"{path.stem}_{name}")
+    if not is_writable(path.parent):
+        stem = Path(f"{path.absolute().parent.parent.name}_{stem.name}")
+        logger.warning("%s cannot be written: the report goes to %s", path.parent, Path.cwd())
     return _Subject(experiment, policy_agent(policy, name), f"{name} policy", source, stem)
 
 

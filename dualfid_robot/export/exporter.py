@@ -57,6 +57,7 @@ from dualfid_robot.onboard.runtime import (
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.policies.dual_linear import DualLinear
 from dualfid_robot.runs.checkpoint import load_checkpoint
+from dualfid_robot.runs.metrics import METRICS, read_metrics
 from dualfid_robot.runs.run_log import versions
 from dualfid_robot.runs.saved_policy import load_policy
 from dualfid_robot.settings import parse_settings
@@ -402,21 +403,20 @@ def _training(
             "training": json.loads(versions_file.read_text()) if versions_file.is_file() else {},
             "export": versions(),
         },
-        share_history=_share_history(run / "metrics.jsonl", int(state["iteration"])),
+        share_history=_share_history(run / METRICS, int(state["iteration"])),
         calibration=settings["task"].get("simulators", {}),
     )
 
 
 def _share_history(path: Path, iteration: int) -> tuple[float, ...]:
     """Share of low environments per iteration up to a checkpoint's, thinned; empty where the run's log is not there."""
-    if not path.is_file():
-        return ()
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
     shares = [
         row["allocation/n_low"] / (row["allocation/n_low"] + row["allocation/n_high"])
-        for row in rows
+        for row in read_metrics(path)
         if row["iteration"] <= iteration
     ]
+    if not shares:
+        return ()
     chosen = np.unique(np.linspace(0, len(shares) - 1, min(len(shares), _SHARES)).round().astype(int))
     return tuple(shares[i] for i in chosen)
 

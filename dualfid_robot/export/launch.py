@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import logging
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
-from rich.console import Console
 
-from dualfid_robot.config.values import require_package
+from dualfid_robot.config.output import plain_console
+from dualfid_robot.config.values import check_seed, require_package
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.request import ExportRequest
-from dualfid_robot.runs.checkpoint import resolve_checkpoint
+from dualfid_robot.runs.checkpoint import output_folder, resolve_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +40,13 @@ def launch_export(cfg: DictConfig) -> None:
         raise ConfigError(f"policy={cfg.policy}: allowed are {list(POLICIES)}")
     if not isinstance(cfg.num_envs, int) or isinstance(cfg.num_envs, bool) or cfg.num_envs < 2:
         raise ConfigError(f"num_envs={cfg.num_envs}: a whole number of at least 2 is expected")
-    if not isinstance(cfg.seed, int) or isinstance(cfg.seed, bool) or cfg.seed < 0:
-        raise ConfigError(f"seed={cfg.seed}: a whole number of at least 0 is expected")
+    check_seed("seed", cfg.seed)
     formats, simulators = choose_formats(_names(cfg.format)), _names(cfg.simulators)
     request = ExportRequest(formats, cfg.policy, cfg.num_envs, cfg.seed, cfg.simulator, simulators, cfg.sim_device)
     checkpoint = resolve_checkpoint(Path(cfg.checkpoint))
-    folder = Path(cfg.out) if cfg.out else default_folder(checkpoint)
+    folder = Path(cfg.out) if cfg.out else output_folder(checkpoint, FOLDER)
     for line in [*export(checkpoint, request, folder), f"exported to {folder}"]:
-        Console().print(line, soft_wrap=True, highlight=False)
+        plain_console().print(line, soft_wrap=True)
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -79,12 +81,6 @@ def choose_formats(asked: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(
         name for name in FORMATS if name == "onnx" or name in asked or (not asked and (name != "cpp" or compiler))
     )
-
-
-def default_folder(checkpoint: Path) -> Path:
-    """`export` in the run's folder, or beside a checkpoint that lies elsewhere."""
-    folder = checkpoint.parent
-    return (folder.parent if folder.name == "nn" else folder) / FOLDER
 
 
 def export(checkpoint: Path, request: ExportRequest, folder: Path) -> list[str]:
@@ -130,7 +126,7 @@ class BestExport:
         started, saved = time.monotonic(), self._checkpoint.stat().st_mtime
         if saved == self._exported or (not last and started - self._finished < 10.0 * self._seconds):
             return
-        folder = default_folder(self._checkpoint)
+        folder = output_folder(self._checkpoint, FOLDER)
         try:
             export(self._checkpoint, self._request, folder)
             self._request = dataclasses.replace(self._request, graphs=folder)
@@ -150,7 +146,14 @@ def _in_place_of(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
         new, old = Path(name) / "new", Path(name) / "old"
         new.mkdir()
+        old.mkdir()
         yield new
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
+        while True:  # another process may put an export there at the same moment
+            with contextlib.suppress(FileNotFoundError):
+                folder.rename(old / str(uuid.uuid4()))
+            try:
+                new.rename(folder)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise

@@ -13,10 +13,10 @@ from typing import Any, cast
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.config.machine import CONFIG_DIR
+from dualfid_robot.config.output import plain_console
 from dualfid_robot.config.values import check_count, find_device
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.video import Video
@@ -267,4 +267,4 @@ def _serve(cfg: DictConfig, policy: ExportedPolicy, robot: SimulatedRobot) -> No
 
 
 def _say(line: str) -> None:
-    Console().print(line, soft_wrap=True, highlight=False, markup=False)
+    plain_console().print(line, soft_wrap=True)

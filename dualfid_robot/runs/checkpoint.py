@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,9 @@ import numpy as np
 import torch
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runs.atomic import replaced
+from dualfid_robot.runs.atomic import is_writable, replaced
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "0.1"
 _SUFFIX = ".pth"
@@ -22,9 +26,14 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` (nested dicts and lists of tensors, arrays, numbers and strings) to `path`.
 
     The file is complete or absent at any moment.
+
+    Raises:
+        OSError: it cannot be written.
     """
-    with replaced(path) as temporary, temporary.open("wb") as file:
-        torch.save({"format": FORMAT} | _with_tensors(state), file)
+    content = io.BytesIO()  # torch would turn an error of the disk into one of its own
+    torch.save({"format": FORMAT} | _with_tensors(state), content)
+    with replaced(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -36,6 +45,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     path = resolve_checkpoint(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ConfigError(f"checkpoint={path}: cannot be read ({error.strerror})") from error
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"checkpoint={path}: damaged, or no checkpoint ({reason[:120]})") from error
@@ -79,6 +90,16 @@ def resolve_checkpoint(path: Path) -> Path:
         if candidate.is_file():
             return candidate
     raise ConfigError(f"checkpoint={path}: no such file")
+
+
+def output_folder(checkpoint: Path, name: str) -> Path:
+    """Where what is made of a checkpoint goes: `name` in the run's folder, or beside a checkpoint that lies elsewhere;
+    where these cannot be written, `<run>_<name>` in the present folder, which is announced."""
+    run = checkpoint.parent.parent if checkpoint.absolute().parent.name == "nn" else checkpoint.parent
+    if is_writable(run):
+        return run / name
+    logger.warning("%s cannot be written: results go to %s", run, Path.cwd())
+    return Path(f"{run.absolute().name}_{name}")
 
 
 def _with_tensors(value: Any) -> Any:

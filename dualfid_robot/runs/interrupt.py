@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run after its current iteration, so that it can be saved."""
+"""Ctrl-C and SIGTERM end a run after its current iteration, so that it can be saved. A closed terminal ends none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """While active, the first signal sets `requested`; a second Ctrl-C interrupts at once.
+    """While active, the first signal sets `requested`; a second Ctrl-C interrupts at once. SIGHUP does nothing.
 
     Attributes:
         requested: a signal has come.
@@ -25,6 +25,7 @@ class Interrupt:
     def __enter__(self) -> Interrupt:
         for number in _SIGNALS:
             self._previous[number] = signal.signal(number, self._handle)
+        self._previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return self
 
     def __exit__(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import importlib.metadata
+import itertools
 import json
 import platform
 import subprocess
@@ -14,8 +17,10 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 import dualfid_robot
+from dualfid_robot.config.values import check_name
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runs.atomic import replaced
+from dualfid_robot.runs.atomic import remove_partial, write_text
+from dualfid_robot.runs.metrics import METRICS, read_metrics
 
 RUNS = Path("runs")
 _PACKAGES = (
@@ -26,15 +31,16 @@ _PACKAGES = (
 
 def new_run_folder(name: str) -> Path:
     """Make `runs/<name>_<date>_<time>`, with a number behind it where that exists already."""
+    check_name("experiment", name)
     stem = f"{name}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    for attempt in range(1000):
+    RUNS.mkdir(exist_ok=True)
+    for attempt in itertools.count():
         folder = RUNS / (stem if attempt == 0 else f"{stem}_{attempt}")
-        try:
-            (folder / "nn").mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise ConfigError(f"experiment={name}: too many runs began in this second under {RUNS}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            break
+    (folder / "nn").mkdir()
+    return folder
 
 
 def newest_run_folder(name: str) -> Path:
@@ -43,7 +49,7 @@ def newest_run_folder(name: str) -> Path:
     Raises:
         ConfigError: there is none.
     """
-    pattern = f"{name}_[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]_*"
+    pattern = f"{glob.escape(name)}_[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]_*"
     folders = [folder for folder in RUNS.glob(pattern) if (folder / "nn" / "last.pth").is_file()]
     if not folders:
         raise ConfigError(f"resume=True: no run of '{name}' with a checkpoint under {RUNS}/")
@@ -89,18 +95,21 @@ class RunLog:
         """Open a run's log.
 
         Args:
+            folder: the run's folder, which this process has locked.
             config: the resolved configuration.
             resumed_at: the metrics of the iteration that a checkpoint was taken at; later lines are dropped, because
                 those iterations will be done again.
         """
         self.folder = folder
         suffix = "" if resumed_at is None else f"_from_{int(resumed_at['iteration'])}"
-        (folder / f"config{suffix}.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        (folder / f"versions{suffix}.json").write_text(json.dumps(versions(), indent=2) + "\n")
-        path = folder / "metrics.jsonl"
+        for place, pattern in ((folder, "*"), (folder / "nn", "*.pth")):
+            remove_partial(place, pattern)
+        write_text(folder / f"config{suffix}.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        write_text(folder / f"versions{suffix}.json", json.dumps(versions(), indent=2) + "\n")
+        path = folder / METRICS
         if resumed_at is not None and path.is_file():
             _drop_after(path, int(resumed_at["iteration"]))
-        self._metrics = path.open("a")
+        self._metrics = path.open("a", encoding="utf-8")
         samples = None if resumed_at is None else int(resumed_at["samples"]) + 1
         cost = None if resumed_at is None else int(resumed_at["cost_seconds"]) + 1
         self._by_samples = SummaryWriter(str(folder / "tensorboard" / "against_samples"), purge_step=samples)
@@ -123,14 +132,5 @@ class RunLog:
 
 def _drop_after(path: Path, iteration: int) -> None:
     """Keep the complete lines of iterations up to `iteration`; a killed run may have left half a line."""
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if row["iteration"] > iteration:
-            break
-        kept.append(line)
-    with replaced(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in kept))
+    kept = [row for row in read_metrics(path) if row["iteration"] <= iteration]
+    write_text(path, "".join(f"{json.dumps(row)}\n" for row in kept))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.runs.metrics import read_metrics
 from dualfid_robot.studies.run_folder import ANY_GAP, RunFolder, RunIdentity
 
 PLAN = "plan.json"
@@ -203,16 +204,8 @@ class StudyRecord:
 
 def rho_over_cost(study: StudyRecord, run: RunRecord) -> tuple[np.ndarray, np.ndarray]:
     """Measured seconds and the low simulator's share of environments in a run's iterations; empty without a log."""
-    cost, rho = [], []
-    path = RunFolder(study.folder / "runs" / run.id).metrics
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # a killed run may leave half a line
-            break
-        if "allocation/rho" in row:
-            cost.append(row["cost_seconds"])
-            rho.append(row["allocation/rho"])
+    rows = [row for row in read_metrics(RunFolder(study.folder / "runs" / run.id).metrics) if "allocation/rho" in row]
+    cost, rho = ([row[name] for row in rows] for name in ("cost_seconds", "allocation/rho"))
     return np.array(cost, dtype=float), np.array(rho, dtype=float)
 
 

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
+from dualfid_robot.config.output import plain_console
 from dualfid_robot.studies.run_folder import RunFolder, Status
 
 _TERMINAL_INTERVAL, _LINE_INTERVAL = 2.0, 30.0  # s between looks at the folders
@@ -90,7 +92,7 @@ class StudyDisplay:
         Args:
             folders: by id, a run's folder and budget, s.
         """
-        self.console = Console()
+        self.console = plain_console()
         self._title = title
         self._reader = ProgressReader(folders)
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
@@ -122,13 +124,13 @@ class StudyDisplay:
         progress = self._reader.read()
         line = self._line(progress)
         if self._live is None:
-            self.console.print(line, soft_wrap=True, highlight=False)
+            self.console.print(line, soft_wrap=True)
             return
         table = Table.grid(padding=(0, 2))
         for run in progress.running:
             value = "-" if run.last_return is None else f"{run.last_return:.4g}"
             table.add_row(run.id, f"{run.cost:.0f} / {run.budget:.0f} s", f"return {value}")
-        self._live.update(Panel(Group(line, table), title=f"study {self._title}", expand=False), refresh=True)
+        self._live.update(Panel(Group(line, table), title=Text(f"study {self._title}"), expand=False), refresh=True)
 
     def _line(self, progress: Progress) -> str:
         counts = progress.counts

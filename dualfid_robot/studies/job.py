@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import copy
 import faulthandler
-import json
 import os
 import platform
 import signal
@@ -19,6 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualfid_robot.runs.metrics import read_metrics
 from dualfid_robot.studies.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ class Job:
             log = RunLog(self.folder.path, trainer.experiment.settings, self._resumed_at)
             try:
                 if self._resumed_at is not None:
-                    for line in self.folder.metrics.read_text().splitlines():
-                        self.totals.add(json.loads(line))
+                    for row in read_metrics(self.folder.metrics):
+                        self.totals.add(row)
                 if not self.curve:
                     self._take_point()
                 while trainer.cost_seconds < budget and not interrupt.requested:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import importlib.util
 import json
 import logging
@@ -13,8 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
@@ -29,7 +27,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from dualfid_robot.config.machine import ROOT
+from dualfid_robot.config.output import plain_console
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.runs.atomic import locked, write_text
 from dualfid_robot.runs.interrupt import Interrupt
 from dualfid_robot.studies.configuration import config_dirs, options, quoted
 from dualfid_robot.studies.display import StudyDisplay
@@ -81,7 +81,7 @@ def launch_study(cfg: DictConfig) -> None:
     from dualfid_robot.studies.plan import PlannedStudy, parse_plan
     from dualfid_robot.studies.report import build_report
 
-    console = Console()
+    console = plain_console()
     choice = str(HydraConfig.get().runtime.choices["study"])
     if "study" not in cfg:
         raise ConfigError(f"study: name a plan, such as study=ant_small; allowed are {options('study')}")
@@ -91,7 +91,8 @@ def launch_study(cfg: DictConfig) -> None:
         plan = parse_plan(cast(dict[str, Any], OmegaConf.to_container(cfg.study, resolve=True)))
         _say(console, f"study {name}: composing and checking every run")
         study = PlannedStudy(name, plan, folder)
-        with _locked(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder, f"name={name}"):
             pending = _prepare(study, bool(cfg.retry_failed), console)
             if pending and not _launch(study, choice, pending):
                 _say(console, "stopped, and saved what there is; the same command goes on")
@@ -100,18 +101,6 @@ def launch_study(cfg: DictConfig) -> None:
     elif not (folder / "plan.json").is_file():
         raise ConfigError(f"report_only=True: there is no study in {folder}")
     _say(console, f"report: {build_report(folder)}")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Only one process runs a study."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"name={folder.name}: another process is running the study in {folder}") from error
-        yield
 
 
 def _prepare(study: PlannedStudy, retry_failed: bool, console: Console) -> list[PlannedRun]:
@@ -137,7 +126,7 @@ def _prepare(study: PlannedStudy, retry_failed: bool, console: Console) -> list[
         }
         folder.describe(run.description() | common | {"timeout": timeout})
         pending.append(run)
-    (study.folder / "plan.json").write_text(json.dumps(study.description(), indent=1) + "\n")
+    write_text(study.folder / "plan.json", json.dumps(study.description(), indent=1) + "\n")
     ids = {run.id for run in study.runs}
     text = f"study {study.name}: {len(ids)} runs: {counts['finished']} finished, {counts['failed']} failed"
     text += f", {len(pending)} to run"
@@ -305,4 +294,4 @@ def _fail(folder: RunFolder, error: str) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False)
+    console.print(text, soft_wrap=True)

@@ -16,12 +16,12 @@ from typing import Any, cast
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 from rich.progress import track
 
 from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
 from dualfid_robot.config.command_line import describe
 from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.output import plain_console
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import parse_settings, require, require_integer, require_number
 from dualfid_robot.studies.configuration import compose_run, options, settle
@@ -252,7 +252,7 @@ class PlannedStudy:
         }
 
     def _compose_all(self, methods: Sequence[str]) -> dict[tuple[str, str, str], PlannedCell]:
-        console, plan = Console(stderr=True), self.plan
+        console, plan = plain_console(stderr=True), self.plan
         triples = [(task, method, gap) for task in plan.tasks for gap in plan.gaps_of(task) for method in methods]
         cells: dict[tuple[str, str, str], PlannedCell] = {}
         without_gap: dict[tuple[str, str], PlannedCell] = {}

@@ -13,6 +13,7 @@ from typing import Any
 
 import jinja2
 
+from dualfid_robot.runs.atomic import replaced, write_text
 from dualfid_robot.studies import figures, statistics
 from dualfid_robot.studies.curves import RunRecord, StudyRecord
 from dualfid_robot.studies.run_folder import RunFolder
@@ -47,9 +48,9 @@ def build_report(folder: Path, repetitions: int = statistics.REPETITIONS) -> Pat
     _write_csv(data / "curves.csv", curve_rows(summary.study))
     flat = [flat_row(scope, row) for scope, rows in tables for row in rows]
     _write_csv(data / "summary.csv", flat)
-    (data / "summary.json").write_text(json.dumps(_finite(_as_json(summary, flat, contrasts)), indent=1) + "\n")
+    write_text(data / "summary.json", json.dumps(_finite(_as_json(summary, flat, contrasts)), indent=1) + "\n")
     page = _template().render(_page(summary, tables, contrasts, data))
-    (folder / REPORT).write_text(page)
+    write_text(folder / REPORT, page)
     return folder / REPORT
 
 
@@ -266,7 +267,7 @@ def _template() -> jinja2.Template:
 
 def _write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     rows = list(rows)
-    with path.open("w", newline="") as file:
+    with replaced(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)

@@ -5,15 +5,15 @@ This module imports no torch: a worker that only waits for a run needs none.
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dualfid_robot.runs.atomic import replaced
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.runs.atomic import locked, write_text
+from dualfid_robot.runs.metrics import METRICS
 
 Status = Literal["finished", "failed", "running", "pending"]
 ANY_GAP = "-"  # gap of a run that uses no low simulator: it stands in every gap that changes the low side only
@@ -52,7 +52,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.metrics, self.log = path / "metrics.jsonl", path / "log.txt"
+        self.metrics, self.log = path / METRICS, path / "log.txt"
         self.checkpoint = path / "nn" / "last.pth"
         self._description, self._result, self._partial = (
             path / name for name in ("run.json", "result.json", "partial.json")
@@ -118,19 +118,23 @@ class RunFolder:
     def unmark_running(self) -> None:
         self._running.unlink(missing_ok=True)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Held by the one process that runs this run; another waits until that one has ended."""
-        with (self.path / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return locked(self.path, f"run {self.path.name}", wait=True)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    with replaced(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text())
+    """A file of `_write`.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: damaged ({error}); remove it, and the run is done again") from error
     return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.launch import check_agent, evaluate_agent
 from dualfid_robot.export.launch import BestExport, require_packages
+from dualfid_robot.runs.atomic import locked
 from dualfid_robot.runs.checkpoint import resolve_checkpoint
 from dualfid_robot.runs.run_log import new_run_folder, newest_run_folder
 from dualfid_robot.train.distributed import communicator, prepare, use_own_gpu
@@ -53,21 +55,35 @@ def _train(cfg: DictConfig) -> None:
     experiment = Experiment(cfg)
     if cfg.multi_gpu:
         use_own_gpu(experiment)
-    with communicator(cfg.multi_gpu, experiment.rl_device) as ranks:
+    with communicator(cfg.multi_gpu, experiment.rl_device) as ranks, ExitStack() as held:
         experiment.seed = experiment.settings["seed"] = ranks.share(lambda: experiment.seed)  # -1 drew one per rank
         checkpoint = ranks.share(lambda: _checkpoint_to_resume(cfg, experiment))
+        own_folder = None if checkpoint is None else _folder_of(checkpoint)
+        if own_folder is not None:
+            ranks.share(lambda: held.enter_context(locked(own_folder, f"checkpoint={checkpoint}")))
         trainer = Trainer(experiment, ranks)
         try:
-            if checkpoint is None:
-                folder = ranks.share(lambda: new_run_folder(experiment.run_name))
-            else:
+            if checkpoint is not None:
                 trainer.resume(checkpoint, bool(cfg.accept_changes))
-                folder = checkpoint.parent.parent
+            folder = own_folder or ranks.share(lambda: _new_folder(experiment.run_name, held))
             logger.info("E_low: %s; E_high: %s; learner on %s", *map(_where, trainer.env.pools), experiment.rl_device)
             trainer.train(folder, BestExport(experiment.save_path(folder)) if cfg.export else None)
         finally:
             trainer.close()
     logger.info("checkpoints, metrics.jsonl and TensorBoard curves: %s", folder)
+
+
+def _folder_of(checkpoint: Path) -> Path | None:
+    """The run's folder that a checkpoint lies in; None where it lies elsewhere, so that a new run goes on from it."""
+    folder = checkpoint.absolute().parent
+    return checkpoint.parent.parent if folder.name == "nn" else None
+
+
+def _new_folder(name: str, held: ExitStack) -> Path:
+    """A new run's folder, locked."""
+    folder = new_run_folder(name)
+    held.enter_context(locked(folder, f"experiment={name}"))
+    return folder
 
 
 def _where(pool: EnvironmentPool | None) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
+
+from dualfid_robot.config.output import plain_console
 
 _LINE_INTERVAL = 10.0  # s between lines where the output is no terminal
 
@@ -17,7 +19,7 @@ class ProgressDisplay:
     """A panel that is redrawn in a terminal; elsewhere one line every few seconds."""
 
     def __init__(self, title: str, max_iterations: int, max_cost: float | None) -> None:
-        self.console = Console()
+        self.console = plain_console()
         self._title = title
         self._max_iterations = max_iterations
         self._max_cost = max_cost
@@ -43,10 +45,10 @@ class ProgressDisplay:
             self._first = (metrics["iteration"] - 1, metrics["cost_seconds"] - metrics["seconds/iteration"])
         eta = self._remaining(metrics)
         if self._live is not None:
-            self._live.update(Panel(self._table(metrics, eta), title=self._title, expand=False), refresh=True)
+            self._live.update(Panel(self._table(metrics, eta), title=Text(self._title), expand=False), refresh=True)
         elif time.monotonic() - self._last_line >= _LINE_INTERVAL or metrics["iteration"] >= self._max_iterations:
             self._last_line = time.monotonic()
-            self.console.print(self._line(metrics, eta), soft_wrap=True, highlight=False)
+            self.console.print(self._line(metrics, eta), soft_wrap=True)
 
     def _remaining(self, metrics: dict[str, float]) -> float:
         """Seconds left until the iterations or the cost run out, at the pace since this display began."""

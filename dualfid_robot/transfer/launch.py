@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
-from rich.console import Console
 from rich.progress import track
 
-from dualfid_robot.config.values import check_count
+from dualfid_robot.config.output import plain_console
+from dualfid_robot.config.values import check_count, check_seed
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.networks import DIAL_HIGH, DIAL_LOW
-from dualfid_robot.runs.checkpoint import resolve_checkpoint
+from dualfid_robot.runs.checkpoint import output_folder, resolve_checkpoint
 from dualfid_robot.transfer.matrix import ADAPTED, BASE, Matrix, TransferRequest, silence_pools
 from dualfid_robot.transfer.perturbations import parse_perturbations
 from dualfid_robot.transfer.report import table, unsupported_lines, write_report
@@ -29,24 +29,23 @@ def launch_transfer(cfg: DictConfig) -> None:
     Raises:
         ConfigError: names what is wrong, before anything runs.
     """
-    console = Console() if Console().is_terminal else Console(width=_WIDTH)
+    console = plain_console(width=_WIDTH)
     request = parse_request(cfg)
     folder = _folder(str(cfg.out), request)
     silence_pools()
     matrix = Matrix(request)
     for line in [*matrix.subject_lines(), *(contract.line() for contract in matrix.contracts)]:
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True)
     if matrix.differing:
         console.print(
             f"the checkpoints' tasks differ in {', '.join(matrix.differing)}: each is evaluated in its own",
             soft_wrap=True,
-            highlight=False,
         )
-    errors = Console(stderr=True)
+    errors = plain_console(stderr=True)
     cells = list(track(matrix.cells(), "cells", len(matrix), console=errors, disable=not errors.is_terminal))
     console.print(table(matrix, cells))
     for line in [*unsupported_lines(cells), *(f"written: {path}" for path in write_report(matrix, cells, folder))]:
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True)
 
 
 def parse_request(cfg: DictConfig) -> TransferRequest:
@@ -62,8 +61,7 @@ def parse_request(cfg: DictConfig) -> TransferRequest:
     if not simulators:
         raise ConfigError("simulators: name files of cfg/simulator, such as simulators=[mujoco,pybullet]")
     check_count("num_envs", cfg.num_envs)
-    if not isinstance(cfg.seed, int) or isinstance(cfg.seed, bool) or cfg.seed < 0:
-        raise ConfigError(f"seed={cfg.seed}: a whole number of at least 0 is expected")
+    check_seed("seed", cfg.seed)
     return TransferRequest(
         checkpoints=tuple(dict.fromkeys(resolve_checkpoint(Path(text)) for text in checkpoints)),
         simulators=tuple(dict.fromkeys(simulators)),
@@ -92,11 +90,7 @@ def _dials(policies: Sequence[str], dials: Sequence[object]) -> tuple[float, ...
 
 def _folder(out: str, request: TransferRequest) -> Path:
     """Where the results go: by default the folder of the first checkpoint's run."""
-    if out:
-        folder = Path(out)
-    else:
-        parent = request.checkpoints[0].parent
-        folder = (parent.parent if parent.name == "nn" else parent) / FOLDER
+    folder = Path(out) if out else output_folder(request.checkpoints[0], FOLDER)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"out={folder}: is no folder")
     return folder

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table
 
+from dualfid_robot.runs.atomic import replaced, write_text
 from dualfid_robot.runs.run_log import versions
 from dualfid_robot.transfer.matrix import BASE, Matrix, MatrixCell, dial_name
 from dualfid_robot.transfer.perturbations import Perturbation
@@ -30,10 +31,10 @@ def write_report(matrix: Matrix, cells: Sequence[MatrixCell], folder: Path) -> l
         the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / JSON).write_text(json.dumps(as_json(matrix, cells), indent=1) + "\n")
+    write_text(folder / JSON, json.dumps(as_json(matrix, cells), indent=1) + "\n")
     rows = summaries(cells)
     columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("returns", "unsupported")))
-    with (folder / CSV).open("w", newline="") as file:
+    with replaced(folder / CSV) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*columns, "unsupported"], restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
@@ -244,4 +245,5 @@ def _save(figure: Figure, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=130)
+    with replaced(path) as temporary:
+        figure.savefig(temporary, dpi=130)

@@ -210,7 +210,7 @@ def test_values_that_a_perturbation_cannot_have_are_refused_before_anything_runs
         ({"perturb": ["wind=3"]}, "perturb=wind=3: allowed are ['friction'"),
         ({"num_envs": 0}, "num_envs=0: a whole number of at least 1 is expected"),
         ({"num_envs": "many"}, "num_envs=many: a whole number of at least 1 is expected"),
-        ({"seed": -1}, "seed=-1: a whole number of at least 0 is expected"),
+        ({"seed": -1}, "seed=-1: a whole number from 0 to "),
     ],
 )
 def test_wrong_settings_are_refused(changes: dict[str, object], message: str, make_checkpoint: Make) -> None:

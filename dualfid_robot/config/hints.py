@@ -1,0 +1,40 @@
+"""Commands that the program prints for its user to paste, quoted for Hydra and for the shell."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+_PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")  # what Hydra reads as a text as it stands
+_WORDS = ("true", "false", "null", "none", "nan", "inf")  # likewise, but not as a text
+
+
+def hydra_quoted(text: str) -> str:
+    """A text in Hydra's notation, whatever stands in it."""
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    # Hydra reads backslashes as they are, but for those before a quote and those at the end.
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text)
+    return f"'{escaped}'"
+
+
+def setting(key: str, value: str | Path) -> str:
+    """`key=value` as one word of a shell."""
+    return shlex.quote(f"{key}={hydra_quoted(str(value))}")
+
+
+def command(name: str, *settings: str) -> str:
+    """The command line of an entry point, called as the running one was.
+
+    Args:
+        name: such as "train".
+        settings: of `setting`.
+    """
+    called = Path(sys.argv[0])
+    if called.suffix == ".py":
+        start = ["python", shlex.quote(str(called.with_name(f"{name}.py")))]
+    else:
+        start = [called.name.split()[0], name]
+    return " ".join([*start, *settings])
