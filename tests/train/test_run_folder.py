@@ -58,14 +58,13 @@ def test_any_name_trains_goes_on_and_is_evaluated_where_nothing_can_be_written(r
         assert result.returncode == 0, result.stderr
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name.startswith(f"{NAME}_") and iterations_of(run) == [1, 2]
+    relative = run.relative_to(tmp_path)
     with read_only(run / "nn"), read_only(run):
-        result = run_script("evaluate.py", unquoted("checkpoint", run.relative_to(tmp_path)), "num_envs=2")
-        refused = run_script("train.py", *SMALL, unquoted("checkpoint", run.relative_to(tmp_path)))
+        result = run_script("evaluate.py", unquoted("checkpoint", relative), "num_envs=2")
+        refused = run_script("train.py", *SMALL, unquoted("checkpoint", relative))
     assert result.returncode == 0 and "cannot be written: the report goes to" in result.stderr, result.stderr
     assert (tmp_path / f"{run.name}_last_adapted_mujoco.json").is_file()
-    assert refused.returncode == 2 and refused.stderr.splitlines()[-1].startswith(
-        f"error: {run.relative_to(tmp_path)}/"
-    ), refused.stderr
+    assert refused.returncode == 2 and refused.stderr.splitlines()[-1].startswith(f"error: {relative}/"), refused.stderr
     assert refused.stderr.count("error: ") == 1 and "Traceback" not in refused.stderr
 
 
