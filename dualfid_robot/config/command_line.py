@@ -14,7 +14,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 import hydra
@@ -27,7 +26,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from dualfid_robot import tasks
 from dualfid_robot.config.machine import (
     CONFIG_DIR,
     DEFAULT_HIGH,
@@ -38,6 +36,7 @@ from dualfid_robot.config.machine import (
     pybullet_is_installed,
 )
 from dualfid_robot.config.output import make_output_safe
+from dualfid_robot.config.user_folder import UserFolder, command_line_config_dir, remember_config_dir
 from dualfid_robot.errors import ConfigError
 
 _USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError)
@@ -84,7 +83,7 @@ def run(
         register_simulators(sys.argv[1:])
         hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")(_reporting(main))()
     except _USER_ERRORS as error:
-        _exit_with(error)
+        exit_with(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -95,24 +94,17 @@ def _reporting(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], Non
 
     @functools.wraps(main)
     def job(cfg: DictConfig) -> None:
-        _find_tasks_beside_config_dir()
         try:
+            remember_config_dir(cfg, command_line_config_dir())
             main(settle_low(cfg))
         except _USER_ERRORS as error:
-            _exit_with(error)
+            exit_with(error)
 
     return job
 
 
-def _find_tasks_beside_config_dir() -> None:
-    """A folder `tasks` beside that of Hydra's `--config-dir` belongs to the package `tasks`: so a user can keep tasks
-    outside the repository."""
-    for source in HydraConfig.get().runtime.config_sources:
-        if source.provider == "command-line":
-            tasks.__path__.append(str(Path(source.path).resolve().parent / "tasks"))
-
-
-def _exit_with(error: Exception) -> NoReturn:
+def exit_with(error: Exception) -> NoReturn:
+    """Say what the user can mend in one line, and end with status 2."""
     if isinstance(error, OSError) and error.filename is None and error.errno not in _DISK_ERRORS:
         raise error  # it is about no file: a fault of the program
     if int(os.environ.get("RANK", 0)) > 0:
@@ -172,7 +164,7 @@ def settle_low(cfg: DictConfig) -> DictConfig:
         return cfg
     from dualfid_robot.config.default_low import default_low  # imports torch, as the job will
 
-    name, notice = default_low(cfg.task)
+    name, notice = default_low(cfg.task, UserFolder(cfg.get("config_dir", "")))
     if notice and int(os.environ.get("RANK", 0)) == 0:
         logging.getLogger(__name__).warning(notice)
     if name == _default_low(list(job.overrides.task)):
@@ -184,6 +176,7 @@ def settle_low(cfg: DictConfig) -> DictConfig:
     )
     with open_dict(composed):
         del composed["hydra"]
+    remember_config_dir(composed, command_line_config_dir())
     return composed
 
 

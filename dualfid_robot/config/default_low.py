@@ -7,20 +7,20 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.config.experiment import TaskSettings
-from dualfid_robot.config.machine import ASSETS, CONFIG_DIR, DEFAULT_LOW, FALLBACK_LOW, pybullet_is_installed
-from dualfid_robot.envs.task import make_task
+from dualfid_robot.config.machine import CONFIG_DIR, DEFAULT_LOW, FALLBACK_LOW, pybullet_is_installed
+from dualfid_robot.config.user_folder import UserFolder
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import parse_settings
 from dualfid_robot.simulators.registry import engine_class
 
 
-def default_low(task: DictConfig) -> tuple[str, str]:
+def default_low(task: DictConfig, user: UserFolder) -> tuple[str, str]:
     """The file of cfg/simulator that a task's own setting `low` names; else PyBullet where it is installed and takes
     the task's robot; else reduced MuJoCo.
 
     Args:
         task: the task's part of a composed configuration.
+        user: the user's folder, where the task may be.
 
     Returns:
         Its name, and one line that says why it is not PyBullet, where the task does not want it so; else empty.
@@ -40,8 +40,8 @@ def default_low(task: DictConfig) -> tuple[str, str]:
     if not pybullet_is_installed():
         why = f"{DEFAULT_LOW} is not installed (PyPI has no wheel of it for Python >= 3.12)"
         return FALLBACK_LOW, f"{why}: {instead}"
-    robot = RobotModel(ASSETS / settings.asset.assetFileName, settings.asset.feet)
-    bodies = make_task(settings.name, settings.env, robot, settings.sim.dt).contact_bodies
+    robot = settings.load_robot(user)
+    bodies = settings.make_task(robot, user).contact_bodies
     try:
         engine_class(DEFAULT_LOW).check_robot(robot, bodies)
     except ConfigError as error:

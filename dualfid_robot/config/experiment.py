@@ -13,11 +13,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.algorithms.ppo_config import PPOConfig
-from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
+from dualfid_robot.config.machine import CONFIG_DIR
+from dualfid_robot.config.user_folder import UserFolder
 from dualfid_robot.config.values import check_name, check_seed, find_device
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.randomization import Randomization, RandomizationConfig
-from dualfid_robot.envs.task import Task, make_task
+from dualfid_robot.envs.registry import make_task
+from dualfid_robot.envs.task import Task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import AdapterKind, DualActorCritic
 from dualfid_robot.robots.changes import parse_changes
@@ -34,6 +36,7 @@ _TOP_LEVEL = {str(key) for key in OmegaConf.load(CONFIG_DIR / "config.yaml")} - 
     "train",
     "simulator",
     "allocation",
+    "config_dir",  # set by the command line
 }
 
 
@@ -143,6 +146,18 @@ class TaskSettings:
     randomize: bool = False
     randomization: RandomizationConfig = field(default_factory=RandomizationConfig)
 
+    def load_robot(self, user: UserFolder) -> RobotModel:
+        """The task's robot.
+
+        Args:
+            user: the folder where files of the user's own are.
+        """
+        return RobotModel(user.asset(self.asset.assetFileName), self.asset.feet)
+
+    def make_task(self, robot: RobotModel, user: UserFolder, device: torch.device | str = "cpu") -> Task:
+        """The task, with its constants on a device."""
+        return make_task(self.name, self.env, robot, self.sim.dt, device, user.task_folders)
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -160,6 +175,7 @@ class Experiment:
         num_envs: N, environments of both simulators together.
         seed: seed of the run (a random one where -1 was asked for).
         task, network, ppo, run: typed settings.
+        user: the user's folder of settings and tasks.
         robot: the task's robot.
         max_cost: bound on the measured cost, s, or None.
         low_reward_factor: factor on the reward of E_low.
@@ -191,7 +207,8 @@ class Experiment:
         of_ppo = {key: value for key, value in train.config.items() if key not in run_keys}
         self.run: RunConfig = parse_settings(RunConfig, of_run, where)
         self.ppo: PPOConfig = parse_settings(PPOConfig, of_ppo, where)
-        self.robot = RobotModel(ASSETS / self.task.asset.assetFileName, self.task.asset.feet)
+        self.user = UserFolder(self.settings.get("config_dir", ""))
+        self.robot = self.task.load_robot(self.user)
         self._check_changes()
 
     def _fill_defaults(self) -> None:
@@ -235,7 +252,7 @@ class Experiment:
 
     def make_task(self, device: torch.device | str = "cpu") -> Task:
         """The task, with its constants on a device."""
-        return make_task(self.task.name, self.task.env, self.robot, self.task.sim.dt, device)
+        return self.task.make_task(self.robot, self.user, device)
 
     def make_pool(
         self, simulator: Mapping[str, Any], num_envs: int, seed: int, reward_factor: float = 1.0
@@ -321,6 +338,7 @@ def complete_experiment(
     settings = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "config.yaml")))
     del settings["defaults"]
     settings |= {key: cfg[key] for key in ("task", "train", "seed", "sim_device")}
+    settings["config_dir"] = cfg.get("config_dir", "")
     return Experiment(OmegaConf.create(settings | {"num_envs": num_envs, "simulator": simulators}))
 
 

@@ -1,4 +1,4 @@
-"""Where the project's files are, and which simulators this machine has. Imports neither torch nor an engine."""
+"""Where files are, and which simulators this machine has. Imports neither torch nor an engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 CONFIG_DIR, ASSETS = PACKAGE / "cfg", PACKAGE / "assets"
-ROOT = PACKAGE.parent
+RUNS = Path("runs")  # in the present working directory
 DEFAULT_LOW, FALLBACK_LOW = "pybullet", "mujoco_reduced"
 DEFAULT_HIGH, DEFAULT_HIGH_ON_GPU = "mujoco", "mujoco_warp"
 

@@ -6,24 +6,19 @@ a declared mapping to control units, so that one declaration serves every engine
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dualfid_robot import tasks as task_package
 from dualfid_robot.command import Command
-from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.settings import parse_settings, require
+from dualfid_robot.settings import require
 
 
 @dataclass(frozen=True)
@@ -339,33 +334,3 @@ class _Layout:
 def uniform(n: int, size: int, half_width: float, generator: torch.Generator) -> Tensor:
     """(n, size) uniform in [-half_width, half_width)."""
     return (torch.rand(n, size, generator=generator, device=generator.device) * 2 - 1) * half_width
-
-
-def task_names() -> list[str]:
-    """Names of the tasks: each module of `tasks/`, in camel case."""
-    modules = (module.name for module in pkgutil.iter_modules(task_package.__path__))
-    return sorted("".join(part.capitalize() for part in name.split("_")) for name in modules)
-
-
-def make_task(
-    name: str, settings: Mapping[str, Any], robot: RobotModel, control_dt: float, device: torch.device | str = "cpu"
-) -> Task:
-    """Build the task `name` (class `Ant` in `tasks/ant.py`, say) with the settings of its YAML's `env`.
-
-    Raises:
-        ConfigError: an unknown task or setting, or an asset that lacks what the task names.
-    """
-    if name not in task_names():
-        raise ConfigError(f"task={name}: allowed are {task_names()}")
-    module = importlib.import_module("dualfid_robot.tasks." + re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower())
-    if not hasattr(module, name):
-        raise ConfigError(f"task={name}: {module.__file__} has no class {name}")
-    cls = getattr(module, name)
-    config = parse_settings(cls.Config, settings, "task.env")
-    task: Task = cls(config, robot, control_dt, device)
-    for command in task.commands:
-        columns = task.memory.get(command.memory, 0)
-        if not 0 <= command.column < columns:
-            place = f"column {command.column} of memory {command.memory!r}"
-            raise ConfigError(f"task={name}: command {command.name!r} is {place}, but memory is {dict(task.memory)}")
-    return task

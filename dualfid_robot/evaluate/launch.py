@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.config.experiment import Experiment, complete_experiment, plain
+from dualfid_robot.config.machine import RUNS
 from dualfid_robot.config.output import plain_console
 from dualfid_robot.config.values import check_count, check_seed
 from dualfid_robot.envs.pool import EnvironmentPool
@@ -23,7 +24,6 @@ from dualfid_robot.policies.actor_critic import PolicyName
 from dualfid_robot.robots.changes import parse_changes
 from dualfid_robot.runs.atomic import is_writable, write_text
 from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint
-from dualfid_robot.runs.run_log import RUNS
 from dualfid_robot.runs.saved_policy import load_policy
 
 logger = logging.getLogger(__name__)

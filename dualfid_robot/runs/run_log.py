@@ -17,12 +17,12 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 import dualfid_robot
+from dualfid_robot.config.machine import RUNS
 from dualfid_robot.config.values import check_name
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runs.atomic import remove_partial, write_text
 from dualfid_robot.runs.metrics import METRICS, read_metrics
 
-RUNS = Path("runs")
 _PACKAGES = (
     *("torch", "numpy", "mujoco", "pybullet", "mujoco-warp", "warp-lang", "sapien", "hydra-core"),
     *("onnx", "onnxscript", "onnxruntime"),

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.user_folder import command_line_config_dir
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.runs.checkpoint import fitting, load_checkpoint
@@ -44,6 +45,8 @@ def load_policy(
         if expected_task is not None and state["task"] != expected_task:
             raise ConfigError(f"checkpoint={path}: was trained on task={state['task']}, not on task={expected_task}")
         settings = json.loads(state["settings"]) | {"sim_device": sim_device, "rl_device": ""}
+        if config_dir := command_line_config_dir():  # the run's own may have moved
+            settings["config_dir"] = config_dir
         if randomize != "":
             settings["task"]["randomize"] = randomize
         if simulator is not None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dualfid_robot import tasks
 from dualfid_robot.config.command_line import register_simulators
 from dualfid_robot.config.machine import CONFIG_DIR
+from dualfid_robot.config.user_folder import UserFolder, command_line_config_dir, remember_config_dir
 
 THREAD_SETTINGS = ("threads", "workers")  # what the engines call the number of their threads or processes
 
@@ -42,23 +40,18 @@ def _register(arguments: tuple[str, ...]) -> None:
     register_simulators(arguments)
 
 
-def compose_run(overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> DictConfig:
+def compose_run(overrides: Sequence[str], config_dir: str = "") -> DictConfig:
     """What `python train.py OVERRIDES` would train with, where the overrides name both simulators.
 
     Args:
-        config_dirs: further folders of settings, each with the user's tasks beside it, as `--config-dir` names them.
+        config_dir: the user's folder of settings; empty for what `--config-dir` names, where an entry point runs.
     """
     _register(tuple(text for text in overrides if text.startswith(("task=", "sim_device="))))
-    tasks.__path__.extend(str(Path(folder).parent / "tasks") for folder in config_dirs)
-    search = [f"hydra.searchpath=[{','.join(quoted(f'file://{folder}') for folder in config_dirs)}]"]
+    search = [f"hydra.searchpath=[{quoted(f'file://{config_dir}')}]"] if config_dir else []
     with hydra_initialized():
-        return compose("config", [*(search if config_dirs else []), *overrides])
-
-
-def config_dirs() -> list[str]:
-    """What the running entry point's `--config-dir` names."""
-    sources = HydraConfig.get().runtime.config_sources
-    return [str(Path(source.path).resolve()) for source in sources if source.provider == "command-line"]
+        cfg = compose("config", [*search, *overrides])
+    remember_config_dir(cfg, config_dir or command_line_config_dir())
+    return cfg
 
 
 def quoted(text: str) -> str:
@@ -82,7 +75,7 @@ def settle(overrides: Sequence[str], threads: int) -> tuple[DictConfig, list[str
         if choices["simulator/low"] == "default":
             from dualfid_robot.config.default_low import default_low  # imports torch
 
-            settled.append(f"simulator/low={default_low(cfg.task)[0]}")
+            settled.append(f"simulator/low={default_low(cfg.task, UserFolder(command_line_config_dir()))[0]}")
         if choices["simulator/high"] == "default":
             settled.append(f"simulator/high={cfg.simulator.high.engine}")  # the files of both defaults have their names
         cfg = compose("config", settled) if len(settled) > len(overrides) else cfg
@@ -93,7 +86,7 @@ def settle(overrides: Sequence[str], threads: int) -> tuple[DictConfig, list[str
             if name in cfg.simulator[side]:
                 settled.append(f"simulator.{side}.{name}={threads}")
                 cfg.simulator[side][name] = threads
-    if "hydra" in cfg:
-        with open_dict(cfg):
-            del cfg["hydra"]
+    with open_dict(cfg):
+        cfg.pop("hydra", None)
+    remember_config_dir(cfg, command_line_config_dir())
     return cfg, settled

@@ -77,7 +77,7 @@ class Job:
         self.folder = folder
         self._run = folder.description()
         self._evaluation = self._run["evaluation"]
-        self.trainer: Trainer = Trainer(Experiment(compose_run(self._run["overrides"], self._run["config_dirs"])))
+        self.trainer: Trainer = Trainer(Experiment(compose_run(self._run["overrides"], self._run["config_dir"])))
         self.totals = Totals()
         self.curve: list[dict[str, Any]] = []
         self._resumed_at: dict[str, float] | None = None

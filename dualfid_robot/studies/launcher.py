@@ -26,12 +26,12 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from dualfid_robot.config.machine import ROOT
 from dualfid_robot.config.output import plain_console
+from dualfid_robot.config.user_folder import command_line_config_dir
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runs.atomic import locked, write_text
 from dualfid_robot.runs.interrupt import Interrupt
-from dualfid_robot.studies.configuration import config_dirs, options, quoted
+from dualfid_robot.studies.configuration import options, quoted
 from dualfid_robot.studies.display import StudyDisplay
 from dualfid_robot.studies.job import STOPPED
 from dualfid_robot.studies.run_folder import RunFolder
@@ -122,7 +122,7 @@ def _prepare(study: PlannedStudy, retry_failed: bool, console: Console) -> list[
         common = {
             "evaluation": dataclasses.asdict(plan.evaluation),
             "threads": plan.threads,
-            "config_dirs": config_dirs(),
+            "config_dir": command_line_config_dir(),
         }
         folder.describe(run.description() | common | {"timeout": timeout})
         pending.append(run)
@@ -251,8 +251,7 @@ def _run_one(folder: RunFolder, alive: _Alive) -> str:
 def _execute(folder: RunFolder, timeout: float, alive: _Alive) -> str | None:
     """Run a run's process to its end; why it has failed, or None where it has finished or stopped."""
     command = [sys.executable, "-m", "dualfid_robot.studies.job", str(folder.path), "--parent", str(os.getpid())]
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # it finds the modules that this one finds
     started = time.monotonic()
     with folder.log.open("a") as log:
         # A session of its own: a terminal's Ctrl-C reaches the study's process alone, which tells this one.

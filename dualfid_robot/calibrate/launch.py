@@ -1,0 +1,70 @@
+"""calibrate.py: fit a task's low simulator to its high one, and write down what was found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dualfid_robot.config.experiment import TaskSettings, plain
+from dualfid_robot.config.user_folder import UserFolder
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.settings import parse_settings
+from dualfid_robot.simulators.calibration import calibrate, collect, relative_cost, residual
+
+_HEADER = "# Settings of low simulators, fitted to this task's high one; written by calibrate.py.\n"
+
+
+def launch_calibration(cfg: DictConfig) -> None:
+    """Fit, print the settings and what they are worth, and write the file; with `search=False` only measure.
+
+    Raises:
+        ConfigError: the task's settings are wrong, or there is nothing to fit in the low simulator.
+    """
+    settings, user = plain(cfg), UserFolder(cfg.get("config_dir", ""))
+    task: TaskSettings = parse_settings(TaskSettings, settings["task"], "task")
+    low, high = settings["simulator"]["low"], settings["simulator"]["high"]
+    engine = low["engine"]
+    robot = task.load_robot(user)
+
+    # What the high simulator does, and how near the low one is as it stands.
+    windows = collect(robot, high, task.sim.dt, max_windows=settings["windows"], seed=settings["seed"])
+    print(f"{len(windows)} windows of {task.name}'s motion in {high['engine']}", flush=True)
+    if not settings["search"]:
+        cost = relative_cost(windows, robot, high, low, task.sim.dt)
+        print(_table({"as configured": residual(windows, robot, low, task.sim.dt)}, cost))
+        return
+
+    # The fit.
+    if engine not in settings["fit"]:
+        raise ConfigError(f"simulator.low.engine={engine}: nothing to fit; fit has {sorted(settings['fit'])}")
+    fit = calibrate(
+        windows,
+        robot,
+        high,
+        low,
+        task.sim.dt,
+        {key: (float(least), float(most)) for key, (least, most) in settings["fit"][engine].items()},
+        settings["choose"].get(engine, {}),
+        settings["cost_bound"],
+        report=lambda line: print(line, flush=True),
+    )
+
+    # Its result: beside what was fitted for the task's other engines, and as tables.
+    path = user.calibration(task.name)
+    known: Any = OmegaConf.load(path) if path.is_file() else OmegaConf.create()
+    known[engine] = fit.values
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_HEADER + OmegaConf.to_yaml(known))
+    print("\n| setting | value |\n|---|---|")
+    print("\n".join(f"| {key} | {value:g} |" for key, value in fit.values.items()))
+    print(f"\n{_table({'defaults': fit.before, 'fitted': fit.after}, fit.cost)}\n\nwritten to {path}")
+
+
+def _table(residuals: dict[str, dict[str, float]], cost: float) -> str:
+    """Residuals as Markdown: a row per quantity and horizon."""
+    lines = [f"Cost of a step: {cost:.2f} of the high simulator's.", ""]
+    lines += [f"| relative error after periods | {' | '.join(residuals)} |", "|---|" + "---|" * len(residuals)]
+    for row in next(iter(residuals.values())):
+        lines.append(f"| {row} | {' | '.join(f'{column[row]:.3f}' for column in residuals.values())} |")
+    return "\n".join(lines)

@@ -1,0 +1,142 @@
+"""The commands: `dualfid train task=Ant` and the scripts at the repository's top call the same functions.
+
+This module imports neither torch nor an engine, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from dualfid_robot.config.command_line import exit_with, run
+from dualfid_robot.config.user_folder import add_remembered_config_dir
+from dualfid_robot.errors import ConfigError
+
+
+def set_environment() -> None:
+    """Set what torch and MuJoCo read when they are imported; what the user has set stays."""
+    # Between operations torch's threads spin for some ten microseconds and then sleep. The simulators need the same
+    # cores: a learner that spins for long is ten times slower beside another process, one that sleeps at once takes
+    # half as long again on a free machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    # Without a display only EGL can draw, and videos are all that is drawn.
+    if sys.platform == "linux" and "DISPLAY" not in os.environ:
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def train() -> None:
+    """Train a policy with two simulators, or test one."""
+    try:
+        sys.argv[1:] = add_remembered_config_dir(sys.argv[1:])
+    except ConfigError as error:
+        exit_with(error)
+    _launch("train", "train.launch", "launch", config="config")
+
+
+def evaluate() -> None:
+    """Evaluate a checkpoint in any simulator."""
+    _launch("evaluate", "evaluate.launch", "launch_evaluation")
+
+
+def export() -> None:
+    """Export a checkpoint for robots and players."""
+    _launch("export", "export.launch", "launch_export", lists=("format", "simulators"))
+
+
+def play() -> None:
+    """Play an exported policy in any simulator, by its files alone."""
+    _launch("play", "play.launch", "launch_play", needs=("onnxruntime", "export"))
+
+
+def transfer() -> None:
+    """Compare policies in several simulators and changed worlds."""
+    sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
+    lists = ("checkpoint", "simulators", "policies", "dial", "perturb")
+    _launch("transfer", "transfer.launch", "launch_transfer", lists=lists)
+
+
+def study() -> None:
+    """Run an experiment plan on all cores and report on it."""
+    from dualfid_robot.studies.launcher import require_launcher
+
+    try:
+        require_launcher(sys.argv[1:])
+    except ConfigError as error:
+        exit_with(error)
+    _launch("study", "studies.launcher", "launch_study")
+
+
+def check() -> None:
+    """Look at a task before training it."""
+    _launch("check", "evaluate.check_task", "launch_check", config="check_task")
+
+
+def calibrate() -> None:
+    """Fit a task's low simulator to its high one."""
+    _launch("calibrate", "calibrate.launch", "launch_calibration")
+
+
+COMMANDS = {
+    function.__name__: function for function in (train, evaluate, export, play, transfer, study, check, calibrate)
+}
+
+
+def main() -> None:
+    """`dualfid <command> <settings>`: the command of that name with the settings behind it."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("--help", "-h"):
+        print(_usage())
+    elif name in COMMANDS:
+        sys.argv[:2] = [f"dualfid {name}"]
+        COMMANDS[name]()
+    else:
+        exit_with(ConfigError(f"{name}: no such command; allowed are {list(COMMANDS)}"))
+
+
+def _usage() -> str:
+    lines = ["Robot policies trained in two simulators at once.", "", "dualfid <command> [settings]", ""]
+    lines += [f"  {name:<10} {function.__doc__}" for name, function in COMMANDS.items()]
+    return "\n".join([*lines, "", "dualfid <command> --help lists the settings of a command."])
+
+
+def _launch(
+    name: str,
+    module: str,
+    function: str,
+    config: str = "",
+    lists: Sequence[str] = (),
+    needs: tuple[str, str] | None = None,
+) -> None:
+    """Run a command.
+
+    Args:
+        name: of the command, and of its file in cfg/ where `config` names no other.
+        module, function: what takes its configuration; imported when that is composed.
+        lists: see `command_line.run`.
+        needs: a package that the module imports, and the extra of setup.py that brings it.
+    """
+    set_environment()
+
+    def job(cfg: DictConfig) -> None:
+        from dualfid_robot.config.values import require_package  # imports torch
+
+        if needs is not None:
+            require_package(name, *needs)
+        getattr(importlib.import_module(f"dualfid_robot.{module}"), function)(cfg)
+
+    job.__module__ = name  # by which Hydra calls the program
+    run(job, config or name, lists)
+
+
+def quoted(argument: str) -> str:
+    """`perturb=[friction=0.5]` with its elements in quotes, as Hydra wants texts that hold an equals sign."""
+    key, separator, value = argument.partition("=")
+    if key != "perturb" or "=" not in value or "'" in value or '"' in value:
+        return argument
+    return key + separator + re.sub(r"[^,\[\]]+", lambda element: f"'{element[0].strip()}'", value)
