@@ -27,11 +27,13 @@ import warp
 from timing import measure_in_turn
 from torch import Tensor
 
-from dualfid_robot.config.machine import ROOT
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.envs.pool import EnvironmentPool
-from dualfid_robot.envs.task import make_task
+from dualfid_robot.envs.registry import make_task
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.mujoco_warp.simulator import MujocoWarpSimulator
+
+ROOT = Path(__file__).parents[1]
 
 PERIODS = 8  # control periods in a timed round
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
@@ -57,7 +59,7 @@ class Subject:
 
 
 def ant() -> Subject:
-    robot = RobotModel(ROOT / "assets" / "ant.xml", ("foot_1", "foot_2", "foot_3", "foot_4"))
+    robot = RobotModel(ASSETS / "ant.xml", ("foot_1", "foot_2", "foot_3", "foot_4"))
     return Subject("Ant", robot, 1 / 60, MujocoWarpSimulator.Config(), "Ant")
 
 

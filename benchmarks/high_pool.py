@@ -19,9 +19,10 @@ import torch
 from timing import measure_in_turn, rounds_argument
 from torch import Tensor
 
-from dualfid_robot.config.machine import ROOT
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.envs.pool import EnvironmentPool
-from dualfid_robot.envs.task import ActionMapping, State, Task, TaskConfig, Term, make_task, uniform
+from dualfid_robot.envs.registry import make_task
+from dualfid_robot.envs.task import ActionMapping, State, Task, TaskConfig, Term, uniform
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.mujoco.simulator import MujocoSimulator
 from dualfid_robot.simulators.registry import make_simulator
@@ -61,7 +62,7 @@ def random_actions() -> list[Tensor]:
 
 
 def pool_against_bare_engine(rounds: int) -> None:
-    robot = RobotModel(ROOT / "assets" / "ant.xml", ("foot_1", "foot_2", "foot_3", "foot_4"))
+    robot = RobotModel(ASSETS / "ant.xml", ("foot_1", "foot_2", "foot_3", "foot_4"))
     task = make_task("Ant", {"numEnvs": WORLDS, "episodeLength": 1000}, robot, DT)
     simulator = make_simulator({"engine": "mujoco"}, robot, WORLDS, DT, task.contact_bodies)
     assert isinstance(simulator, MujocoSimulator)

@@ -31,12 +31,13 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from dualfid_robot.config.machine import ROOT
 from dualfid_robot.evaluate.agents import policy_agent
 from dualfid_robot.evaluate.evaluation import Evaluation, evaluate
 from dualfid_robot.policies.actor_critic import PolicyName
 from dualfid_robot.runs.checkpoint import load_checkpoint
 from dualfid_robot.runs.saved_policy import load_policy
+
+ROOT = Path(__file__).parents[1]
 
 METHODS: dict[str, tuple[list[str], PolicyName]] = {
     "dual": ([], "adapted"),

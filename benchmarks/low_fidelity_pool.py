@@ -29,7 +29,7 @@ from timing import measure_in_turn, rounds_argument
 from torch import Tensor
 
 from dualfid_robot.config.command_line import register_simulators
-from dualfid_robot.config.machine import CONFIG_DIR, ROOT
+from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.base import Simulator
 from dualfid_robot.simulators.pybullet.protocol import Spec
@@ -183,7 +183,7 @@ def memory(simulator: PybulletSimulator) -> float:
 def main(rounds: int) -> None:
     """Print the three comparisons."""
     low, high = configurations()
-    robot = RobotModel(ROOT / "assets" / "ant.xml", ("foot_1", "foot_2", "foot_3", "foot_4"))
+    robot = RobotModel(ASSETS / "ant.xml", ("foot_1", "foot_2", "foot_3", "foot_4"))
     generator = torch.Generator().manual_seed(0)
     controls = [torch.rand(WORLDS, 8, generator=generator) * 2 - 1 for _ in range(PERIODS)]
     ours = make_simulator(low, robot, WORLDS, 1 / 60, robot.feet)

@@ -18,7 +18,7 @@ from dualfid_robot.config.command_line import register_simulators
 from dualfid_robot.config.default_low import default_low
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.machine import CONFIG_DIR
-from dualfid_robot.envs.task import task_names
+from dualfid_robot.envs.registry import task_names
 from dualfid_robot.train.trainer import Trainer
 
 WARMUP = 2

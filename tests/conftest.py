@@ -7,14 +7,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from dualfid_robot.cli import set_environment
+
+set_environment()  # before the first import of torch and MuJoCo
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from dualfid_robot.config.command_line import register_simulators
-from dualfid_robot.config.machine import CONFIG_DIR, ROOT
+from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
 from dualfid_robot.robots.model import RobotModel
+
+ROOT = Path(__file__).parents[1]
 
 
 def pytest_report_header() -> str:
@@ -29,12 +35,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def ant() -> RobotModel:
-    return RobotModel(ROOT / "assets" / "ant.xml", ("foot_1", "foot_2", "foot_3", "foot_4"))
+    return RobotModel(ASSETS / "ant.xml", ("foot_1", "foot_2", "foot_3", "foot_4"))
 
 
 @pytest.fixture(scope="session")
 def cartpole() -> RobotModel:
-    return RobotModel(ROOT / "assets" / "cartpole.xml")
+    return RobotModel(ASSETS / "cartpole.xml")
 
 
 @pytest.fixture

@@ -8,25 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from dualfid_robot.config.machine import ROOT
+ROOT = Path(__file__).parents[1]
 
 _ENGINES = {"simulators", "robots"}
 _WORLDS = {"envs", *_ENGINES}
 _LEARNING = {"algorithms", "policies"}
-_RUNS = {"runs", "config", "tasks", *_LEARNING, *_WORLDS}
+_RUNS = {"runs", "config", *_LEARNING, *_WORLDS}
 _EXPORT = {"export", "onboard", "evaluate", *_RUNS}
 ALLOWED = {
     "robots": {"robots"},
     "simulators": _ENGINES,
-    "envs": _WORLDS | {"tasks"},
+    "envs": _WORLDS,
     "policies": {"policies"},
     "algorithms": _LEARNING,
-    "config": {"config", "tasks", *_LEARNING, *_WORLDS},
+    "config": {"config", *_LEARNING, *_WORLDS},
     "runs": _RUNS,
     "evaluate": {"evaluate", *_RUNS},
     "onboard": {"onboard"},
     "export": _EXPORT,
     "train": {"train", *_EXPORT},
+    "calibrate": {"calibrate", "config", *_ENGINES},
     "play": {"play", *_EXPORT},
     "adapters": {"adapters", "config", *_WORLDS},
     "transfer": {"transfer", *_EXPORT},

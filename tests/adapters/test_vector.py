@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -26,8 +27,10 @@ from single_environment import SingleEnvironment
 
 import dualfid_robot
 from dualfid_robot.adapters.gymnasium import PoolVectorEnv
-from dualfid_robot.config.machine import CONFIG_DIR, ROOT
+from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
 
 Make = Callable[..., PoolVectorEnv]
 DT = 1 / 60

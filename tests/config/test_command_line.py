@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import ASSETS, CONFIG_DIR, ROOT
+from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
 from dualfid_robot.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

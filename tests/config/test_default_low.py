@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.config import default_low as module
 from dualfid_robot.config.default_low import default_low
+from dualfid_robot.config.user_folder import UserFolder
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.simulators.pybullet.simulator import PybulletSimulator
 
@@ -26,11 +27,11 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pybullet_where_it_takes_the_robot(installed: None, compose_config: Compose) -> None:
-    assert default_low(compose_config("task=Ant").task) == ("pybullet", "")
+    assert default_low(compose_config("task=Ant").task, UserFolder()) == ("pybullet", "")
 
 
 def test_reduced_mujoco_where_pybullet_refuses_an_element(installed: None, compose_config: Compose) -> None:
-    name, notice = default_low(compose_config(*UNCHOSEN).task)
+    name, notice = default_low(compose_config(*UNCHOSEN).task, UserFolder())
     assert name == "mujoco_reduced"
     assert "actuator thrust_0: a transmission to a site" in notice
     assert notice.endswith("simulator/low=mujoco_reduced is used instead")
@@ -40,14 +41,14 @@ def test_reduced_mujoco_where_pybullet_is_not_installed(
     monkeypatch: pytest.MonkeyPatch, compose_config: Compose
 ) -> None:
     monkeypatch.setattr(module, "pybullet_is_installed", lambda: False)
-    name, notice = default_low(compose_config("task=Ant").task)
+    name, notice = default_low(compose_config("task=Ant").task, UserFolder())
     assert name == "mujoco_reduced"
     assert notice.startswith("pybullet is not installed")
 
 
 def test_contacts_of_bodies_that_are_no_feet_are_refused(installed: None, compose_config: Compose) -> None:
     task = compose_config("task=Ant", "task.asset.feet=[foot_1,foot_2]").task
-    name, notice = default_low(task)
+    name, notice = default_low(task, UserFolder())
     assert name == "mujoco_reduced"
     assert "contact_bodies=['foot_3', 'foot_4']" in notice
 
@@ -55,10 +56,10 @@ def test_contacts_of_bodies_that_are_no_feet_are_refused(installed: None, compos
 def test_a_task_names_its_own(installed: None, compose_config: Compose) -> None:
     task = compose_config("task=Ant").task
     OmegaConf.update(task, "low", "mujoco", force_add=True)
-    assert default_low(task) == ("mujoco", "")
+    assert default_low(task, UserFolder()) == ("mujoco", "")
     task.low = "bullet"
     with pytest.raises(ConfigError, match=r"^task\.low=bullet: allowed are \['mujoco', .*'pybullet'"):
-        default_low(task)
+        default_low(task, UserFolder())
 
 
 def test_what_pybullet_refuses_is_named_without_a_simulator(ant: object) -> None:

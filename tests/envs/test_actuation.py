@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dualfid_robot.config.machine import ROOT
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.envs.actuation import JointTorques
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.actuators import Actuators
@@ -133,7 +133,7 @@ def test_what_has_no_such_law_is_refused_by_name(
 
 
 def test_the_asset_of_the_ant_has_only_motors() -> None:
-    actuators = Actuators.from_robot(RobotModel(ROOT / "assets" / "ant.xml"))
+    actuators = Actuators.from_robot(RobotModel(ASSETS / "ant.xml"))
     assert set(actuators.kinds) == {"motor"}
     assert not actuators.bias.any()
     assert not actuators.delay.any()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dualfid_robot.config.machine import ROOT
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.envs.kinematics import ForwardKinematics
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
@@ -103,7 +103,7 @@ def test_a_frame_fixed_in_the_world() -> None:
 
 @pytest.mark.parametrize("asset", ["ant.xml", "cartpole.xml", "franka_cabinet.xml"])
 def test_our_assets(asset: str) -> None:
-    robot = RobotModel(ROOT / "assets" / asset)
+    robot = RobotModel(ASSETS / asset)
     sites = [robot.model.site(i).name for i in range(robot.model.nsite)]
     assert_equals_mujoco(robot.model, list(robot.body_names), sites)
 
@@ -120,7 +120,7 @@ def test_only_the_joints_that_carry_a_named_frame_matter() -> None:
 
 def test_position_is_differentiable_and_its_gradient_is_mujocos_jacobian() -> None:
     """For a chain of hinges and slides; mj_jac is the oracle."""
-    model = RobotModel(ROOT / "assets" / "franka_cabinet.xml").model
+    model = RobotModel(ASSETS / "franka_cabinet.xml").model
     state = random_states(model, 1, 3)
     kinematics = ForwardKinematics(model, sites=["grasp"])
     jacobian = torch.autograd.functional.jacobian(

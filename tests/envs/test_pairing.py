@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dualfid_robot.envs.dual import DualEnvironment
 from dualfid_robot.envs.pool import EnvironmentPool
-from dualfid_robot.envs.task import make_task
+from dualfid_robot.envs.registry import make_task
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.registry import make_simulator
 

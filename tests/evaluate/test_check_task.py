@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import io
 import re
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +18,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from dualfid_robot import tasks
 from dualfid_robot.config.command_line import register_simulators
 from dualfid_robot.config.experiment import complete_experiment
 from dualfid_robot.config.machine import CONFIG_DIR
-from dualfid_robot.envs.task import ActionMapping, Term, task_names
+from dualfid_robot.envs.registry import task_names
+from dualfid_robot.envs.task import ActionMapping, Term
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.check_task import Watched, check, check_functions, verdict
 from dualfid_robot.evaluate.task_tables import action_line, actuator_table
@@ -183,21 +184,22 @@ def robots() -> dict[str, tuple[Path, tuple[str, ...]]]:
 
 
 @pytest.fixture
-def users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path, tuple[str, ...]], str]]:
-    """Set up a user's own task for an asset; gives the override of the search path that finds it."""
-    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(Path(__file__).parent / "users_tasks")])
+def users_folder(tmp_path: Path) -> Callable[[Path, tuple[str, ...]], list[str]]:
+    """Set up a user's own task for an asset; gives the overrides that find it."""
+    config_dir = tmp_path / "cfg"
+    shutil.copytree(Path(__file__).parent / "users_tasks", tmp_path / "tasks")
 
-    def set_up(asset: Path, feet: tuple[str, ...]) -> str:
+    def set_up(asset: Path, feet: tuple[str, ...]) -> list[str]:
         for group in ("task", "train"):
-            (tmp_path / group).mkdir()
+            (config_dir / group).mkdir(parents=True)
         text = YAML.replace("nothing.xml", str(asset)).replace("feet: []", f"feet: [{', '.join(feet)}]")
-        (tmp_path / "task" / "AnyRobot.yaml").write_text(text)
-        (tmp_path / "train" / "AnyRobotPPO.yaml").write_text(
+        (config_dir / "task" / "AnyRobot.yaml").write_text(text)
+        (config_dir / "train" / "AnyRobotPPO.yaml").write_text(
             "defaults: [CartpolePPO, _self_]\nparams: {config: {name: AnyRobot, minibatch_size: 32}}\n"
         )
-        return f"hydra.searchpath=[file://{tmp_path}]"
+        return [f"hydra.searchpath=[file://{config_dir}]", f"+config_dir={config_dir}"]
 
-    yield set_up
+    return set_up
 
 
 ELEMENT = r"\b(actuator|body|bodies|joint|tendon|geoms?|equality|option) [\w, ]+:"
@@ -206,20 +208,20 @@ ELEMENT = r"\b(actuator|body|bodies|joint|tendon|geoms?|equality|option) [\w, ]+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:compiler attribute 'settotalmass'")
 @pytest.mark.parametrize("name", robots() or [pytest.param("", marks=pytest.mark.skip(reason="neither is installed"))])
-def test_robots_of_other_authors(name: str, users_folder: Callable[[Path, tuple[str, ...]], str]) -> None:
+def test_robots_of_other_authors(name: str, users_folder: Callable[[Path, tuple[str, ...]], list[str]]) -> None:
     """MuJoCo takes them all, at both fidelities; another engine takes them or names the element that it cannot have."""
     asset, feet = robots()[name]
     search = users_folder(asset, feet)
     model = mujoco.MjModel.from_xml_path(str(asset))
     low = "mujoco_reduced"
     if importlib.util.find_spec("pybullet") is not None:
-        cfg = compose_check(search, "task=AnyRobot", "simulator/low=pybullet")
+        cfg = compose_check(*search, "task=AnyRobot", "simulator/low=pybullet")
         simulators: Any = OmegaConf.to_container(cfg.simulator, resolve=True)
         found = verdict(complete_experiment(cfg, simulators), simulators["low"])
         assert found == "yes" or re.match(rf"no: {asset.name}: .*{ELEMENT}", found), found
         low = "pybullet" if found == "yes" else low
     # At the default steps of 10 ms, dm_control's humanoid flies apart in Bullet; at 5 ms it does not.
-    text = output_of(search, "task=AnyRobot", f"simulator/low={low}", "simulator.low.substeps=4")
+    text = output_of(*search, "task=AnyRobot", f"simulator/low={low}", "simulator.low.substeps=4")
     assert (
         len(re.findall(r"(?:low|high), \w+: return 50 .*episode length 50\.0, terminated 0%, 4 episodes\n", text)) == 2
     )
@@ -234,11 +236,11 @@ def test_robots_of_other_authors(name: str, users_folder: Callable[[Path, tuple[
 
 @pytest.mark.skipif(importlib.util.find_spec("pybullet") is None, reason="PyBullet is not installed")
 def test_a_simulator_that_was_asked_for_and_refuses_is_an_error(
-    users_folder: Callable[[Path, tuple[str, ...]], str], tmp_path: Path
+    users_folder: Callable[[Path, tuple[str, ...]], list[str]], tmp_path: Path
 ) -> None:
     (tmp_path / "ball.xml").write_text(
         '<mujoco><worldbody><body><joint name="wrist" type="ball"/><geom size="0.1"/></body></worldbody></mujoco>'
     )
     search = users_folder(tmp_path / "ball.xml", ())
     with pytest.raises(ConfigError, match=r"ball\.xml: joint wrist"):
-        output_of(search, "task=AnyRobot", "simulator/low=pybullet")
+        output_of(*search, "task=AnyRobot", "simulator/low=pybullet")

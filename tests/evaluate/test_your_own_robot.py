@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from dualfid_robot.config.machine import ROOT
+ROOT = Path(__file__).parents[2]
+
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 PAGE = ROOT / "docs" / "your_own_robot.md"

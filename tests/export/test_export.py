@@ -22,8 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dualfid_robot.config.command_line import _as_list
-from dualfid_robot.config.machine import ROOT
-from dualfid_robot.envs.task import Task, task_names
+from dualfid_robot.config.machine import CONFIG_DIR
+from dualfid_robot.envs.registry import task_names
+from dualfid_robot.envs.task import Task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export import exporter, networks
 from dualfid_robot.export import launch as export_module
@@ -37,6 +38,8 @@ from dualfid_robot.onboard.runtime import Controller, ExportedPolicy, RobotState
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.runs.saved_policy import load_policy
 from dualfid_robot.train import launch as launch_module
+
+ROOT = Path(__file__).parents[2]
 
 ExportOf = Callable[..., Path]
 Weights = list[tuple[np.ndarray, np.ndarray]]
@@ -246,7 +249,7 @@ def test_the_measured_returns_are_those_of_the_stored_starts(export_of: ExportOf
 
 
 def config(**values: Any) -> DictConfig:
-    return OmegaConf.merge(OmegaConf.load(ROOT / "cfg" / "export.yaml"), values)  # type: ignore[return-value]
+    return OmegaConf.merge(OmegaConf.load(CONFIG_DIR / "export.yaml"), values)  # type: ignore[return-value]
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import torch
 import yaml
 from torch import Tensor
 
-from dualfid_robot import tasks
 from dualfid_robot.command import Command
-from dualfid_robot.config.machine import CONFIG_DIR, ROOT
+from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
 from dualfid_robot.envs.pool import EnvironmentPool
-from dualfid_robot.envs.task import ActionMapping, Start, State, Task, TaskConfig, Term, make_task, task_names
+from dualfid_robot.envs.registry import make_task, task_names
+from dualfid_robot.envs.task import ActionMapping, Start, State, Task, TaskConfig, Term
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.graphs import write_graphs
 from dualfid_robot.export.networks import OPSET
@@ -41,6 +41,8 @@ from dualfid_robot.onboard.runtime import (
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.mujoco.simulator import MujocoSimulator
 from dualfid_robot.tasks.cartpole import Cartpole, CartpoleConfig
+
+ROOT = Path(__file__).parents[2]
 
 TOLERANCE = 1e-5  # of numbers up to 1, and of larger ones' size
 DT = 1 / 60
@@ -118,10 +120,10 @@ class Follow(Task):
 def build_task(name: str, **settings: Any) -> Task:
     """A task as its YAML describes it, or the one above."""
     if name == "Follow":
-        return Follow(TaskConfig(WORLDS, 25), RobotModel(ROOT / "assets" / "cartpole.xml"), DT, "cpu")
+        return Follow(TaskConfig(WORLDS, 25), RobotModel(ASSETS / "cartpole.xml"), DT, "cpu")
     described = yaml.safe_load((CONFIG_DIR / "task" / f"{name}.yaml").read_text())
     asset = described["asset"]
-    robot = RobotModel(ROOT / "assets" / asset["assetFileName"], tuple(asset["feet"]))
+    robot = RobotModel(ASSETS / asset["assetFileName"], tuple(asset["feet"]))
     return make_task(name, described["env"] | settings, robot, described["sim"]["dt"])
 
 
@@ -408,20 +410,16 @@ def test_tracing_leaves_task_and_random_numbers_as_they_were(cartpole: RobotMode
 
 
 @pytest.mark.parametrize(("memory", "column"), [("target", 0), ("command", 2), ("command", -1)])
-def test_commands_must_name_memory(
-    memory: str, column: int, cartpole: RobotModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_commands_must_name_memory(memory: str, column: int, cartpole: RobotModel, tmp_path: Path) -> None:
     (tmp_path / "lost.py").write_text(
         "from dualfid_robot.command import Command\n"
-        "from tasks.cartpole import Cartpole\n\n\n"
+        "from dualfid_robot.tasks.cartpole import Cartpole\n\n\n"
         "class Lost(Cartpole):\n"
         '    memory = {"command": 2}\n'
         f'    commands = (Command("way", "m", "{memory}", {column}, 0.0, 1.0),)\n'
     )
-    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path)])
-    monkeypatch.delitem(__import__("sys").modules, "dualfid_robot.tasks.lost", raising=False)
     with pytest.raises(ConfigError) as caught:
-        make_task("Lost", {"numEnvs": 4, "episodeLength": 10}, cartpole, DT)
+        make_task("Lost", {"numEnvs": 4, "episodeLength": 10}, cartpole, DT, folders=[tmp_path])
     assert str(caught.value) == (
         f"task=Lost: command 'way' is column {column} of memory {memory!r}, but memory is {{'command': 2}}"
     )

@@ -6,16 +6,18 @@ import dataclasses
 import json
 import types
 import typing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dualfid_robot.config.machine import ROOT
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.onboard.metadata import SCHEMA_VERSION, Metadata
 from dualfid_robot.onboard.schema import json_schema
+
+ROOT = Path(__file__).parents[2]
 
 _FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 _JSON = st.recursive(

@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from robot_files import permuted
 
 from dualfid_robot.config.engines import simulator_settings
-from dualfid_robot.config.machine import CONFIG_DIR, ROOT
+from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import policy_agent
 from dualfid_robot.evaluate.evaluation import Evaluation, paired_difference
@@ -39,6 +39,8 @@ from dualfid_robot.play.simulated_robot import SimulatedRobot
 from dualfid_robot.play.viewer import BrowserViewer, NativeViewer
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.runs.saved_policy import load_policy
+
+ROOT = Path(__file__).parents[2]
 
 PACKAGES = {"pybullet": "pybullet", "physx": "sapien"}
 MakePlayer = Callable[..., Player]
@@ -492,7 +494,7 @@ def test_a_damaged_export_is_refused_in_one_line(
     [
         ((), "policy: name the policy to play, such as policy="),
         (("policy=nowhere",), "policy=nowhere: no policy.onnx there; name the folder"),
-        (("policy={cartpole}", "robot=" + str(ROOT / "assets" / "ant.xml")), "robot=ant.xml: has no joint slider,"),
+        (("policy={cartpole}", "robot=" + str(ASSETS / "ant.xml")), "robot=ant.xml: has no joint slider,"),
         (("policy={cartpole}", "num_envs=5"), "num_envs=5: this export has 4 initial states; ask for at most 4"),
         (("policy={cartpole}", "num_envs=many"), "num_envs=many: a whole number of at least 1 is expected"),
         (("policy={cartpole}", "dial=0.5"), "dial=0.5: this policy has no dial; export it with policy=dial"),

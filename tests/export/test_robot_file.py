@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from dualfid_robot.config.machine import ROOT
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.robot_file import write_robot
 from dualfid_robot.robots.model import RobotModel
@@ -97,11 +97,11 @@ def test_parts_that_mujoco_makes_itself_stay_unnamed_and_the_model_the_same(tmp_
     assert written.body_names == RobotModel(tmp_path / "row.xml").body_names
 
 
-@pytest.mark.parametrize("asset", sorted(path.name for path in (ROOT / "assets").glob("*.xml")))
+@pytest.mark.parametrize("asset", sorted(path.name for path in (ASSETS).glob("*.xml")))
 def test_every_asset(asset: str, tmp_path: Path) -> None:
     if asset == "anymal_robot.xml":
         pytest.skip("a part of others")
-    robot = RobotModel(ROOT / "assets" / asset)
+    robot = RobotModel(ASSETS / asset)
     write_robot(robot, tmp_path)
     written = mujoco.MjModel.from_xml_path(str(tmp_path / "robot.xml"))
     assert [written.geom(i).name for i in range(written.ngeom)] == [

@@ -19,7 +19,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualfid_robot.config.machine import ROOT
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.cpp.header import write_header
 from dualfid_robot.onboard.limits import Limits, stop_control
@@ -30,6 +29,8 @@ from dualfid_robot.play.player import read_starts, rows_of
 from dualfid_robot.play.server import Episode, Faults, RobotServer
 from dualfid_robot.play.simulated_robot import SimulatedRobot
 from dualfid_robot.robots.model import RobotModel
+
+ROOT = Path(__file__).parents[2]
 
 LOOPS = ("cpp", "python")
 LONG = 3000  # steps, where a test ends the run itself

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from robot_files import metadata_of, permuted
 
-from dualfid_robot.config.machine import ROOT
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.onboard.metadata import Metadata
 from dualfid_robot.play.simulated_robot import SimulatedRobot
@@ -21,7 +21,7 @@ from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.registry import make_simulator
 
 MUJOCO = {"engine": "mujoco", "threads": 1}
-ASSETS = ROOT / "assets"
+ASSETS = ASSETS
 
 ARM = """<mujoco><compiler angle="radian" autolimits="true"/><worldbody>
   <body name="base"><joint name="slide" type="slide" axis="1 0 0" damping="2"/><geom size=".1" mass="1"/>

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualfid_robot.config.machine import ROOT
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.conformance.robots import OWN
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.changes import Changes, parse_changes, position_bounds
@@ -26,7 +26,7 @@ from dualfid_robot.simulators.registry import make_simulator
 
 DT = 1 / 60
 GRAVITY = 9.81
-ASSETS = sorted(path for path in (ROOT / "assets").glob("*.xml") if path.stem != "anymal_robot")  # a part of others
+ASSETS = sorted(path for path in (ASSETS).glob("*.xml") if path.stem != "anymal_robot")  # a part of others
 
 # Values wherever MJCF can have them: in classes, an explicit inertia, degrees, a contact pair.
 TEXT = """
@@ -141,7 +141,7 @@ def test_no_change_is_no_change_to_the_bit(path: Path) -> None:
 @settings(max_examples=30, deadline=None)
 @given(factor=st.floats(0.05, 20.0))
 def test_the_middle_of_a_range_stays(factor: float) -> None:
-    humanoid = RobotModel(ROOT / "assets" / "humanoid.xml")
+    humanoid = RobotModel(ASSETS / "humanoid.xml")
     before, after = humanoid.joint_limits, humanoid.changed(Changes(joint_range=factor)).joint_limits
     assert np.allclose(after.mean(1), before.mean(1), atol=1e-12)
     assert np.allclose(np.diff(after), factor * np.diff(before))
@@ -166,7 +166,7 @@ def test_bounds_of_positions(tmp_path: Path) -> None:
 )
 def test_what_a_robot_lacks_cannot_be_changed(asset: str, changes: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        RobotModel(ROOT / "assets" / f"{asset}.xml", (), Changes(**changes))
+        RobotModel(ASSETS / f"{asset}.xml", (), Changes(**changes))
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_a_joint_comes_to_rest_at_its_changed_limit(engine: Any, factor: float, 
 
 def test_the_urdf_is_the_changed_robots(tmp_path: Path) -> None:
     """Masses, friction and limits in what PyBullet reads, from the Ant."""
-    ant = RobotModel(ROOT / "assets" / "ant.xml", ("foot_1", "foot_2", "foot_3", "foot_4"))
+    ant = RobotModel(ASSETS / "ant.xml", ("foot_1", "foot_2", "foot_3", "foot_4"))
     one, other = make_urdf(ant), make_urdf(ant.changed(Changes(friction=0.5, mass=2.0, joint_range=0.5)))
     assert sum(other.mass.values()) == pytest.approx(2 * sum(one.mass.values()))
     assert sum(other.mass.values()) == pytest.approx(2 * ant.model.body_mass.sum())

@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import Make, skip_missing
 
-from dualfid_robot.config.machine import ROOT
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.conformance.parameters import change_parameters
 from dualfid_robot.conformance.robots import CROOKED
 from dualfid_robot.conformance.worlds import everyone, random_states, standing
@@ -26,6 +26,8 @@ from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.pybullet.protocol import Spec
 from dualfid_robot.simulators.pybullet.simulator import PybulletSimulator
 from dualfid_robot.simulators.pybullet.urdf import make_urdf
+
+ROOT = Path(__file__).parents[2]
 
 RobotOf = Callable[..., RobotModel]
 
@@ -198,7 +200,7 @@ def test_several_joints_in_one_body(pybullet: None, make: Make, robot_of: RobotO
 
 def test_flight_of_a_humanoid_follows_mujoco(pybullet: None, make: Make) -> None:
     """Several joints in one body, springs and stiff dampers, with torques at a fifth of their range, at 240 Hz."""
-    robot = RobotModel(ROOT / "assets" / "humanoid.xml", ("right_foot", "left_foot"))
+    robot = RobotModel(ASSETS / "humanoid.xml", ("right_foot", "left_foot"))
     n, generator = 32, torch.Generator().manual_seed(0)
     qpos = torch.from_numpy(robot.model.qpos0).float().repeat(n, 1)
     qpos[:, 2] = 10.0
@@ -217,7 +219,7 @@ def test_flight_of_a_humanoid_follows_mujoco(pybullet: None, make: Make) -> None
 
 def test_a_humanoid_survives_full_torques(pybullet: None, make: Make) -> None:
     """In flight, where joints of one body come near alignment at their limits, and hit these at full speed."""
-    robot = RobotModel(ROOT / "assets" / "humanoid.xml", ("right_foot", "left_foot"))
+    robot = RobotModel(ASSETS / "humanoid.xml", ("right_foot", "left_foot"))
     n, generator = 32, torch.Generator().manual_seed(0)
     qpos = torch.from_numpy(robot.model.qpos0).float().repeat(n, 1)
     qpos[:, 2] = 50.0

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import ROOT
 from dualfid_robot.evaluate.agents import policy_agent
 from dualfid_robot.evaluate.evaluation import evaluate
 from dualfid_robot.studies.configuration import compose_run
 from dualfid_robot.studies.job import STOPPED, Totals
 from dualfid_robot.studies.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
 
 OVERRIDES = [
     *("task=Cartpole", "num_envs=20", "train.params.config.minibatch_size=160", "simulator/low=mujoco_reduced"),
@@ -34,7 +35,7 @@ def folder(tmp_path: Path) -> Callable[..., RunFolder]:
     def make(budget: float) -> RunFolder:
         folder = RunFolder(tmp_path / "run")
         description: dict[str, Any] = {"budget": budget, "overrides": [*OVERRIDES, f"max_cost={budget}"]}
-        folder.describe(description | {"evaluation": EVALUATION, "threads": 1, "config_dirs": []})
+        folder.describe(description | {"evaluation": EVALUATION, "threads": 1, "config_dir": ""})
         return folder
 
     return make

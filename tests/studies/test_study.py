@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dualfid_robot.config.machine import CONFIG_DIR, ROOT
+from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.studies.display import ProgressReader, StudyDisplay
 from dualfid_robot.studies.launcher import require_launcher
 from dualfid_robot.studies.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
 
 FRAGILE_TASK = """
 import os, signal, time

@@ -11,7 +11,8 @@ import torch
 from scipy.spatial.transform import Rotation
 from states import hand_made_state
 
-from dualfid_robot.envs.task import State, Task, make_task
+from dualfid_robot.envs.registry import make_task
+from dualfid_robot.envs.task import State, Task
 from dualfid_robot.robots.model import RobotModel
 
 DT = 1 / 60

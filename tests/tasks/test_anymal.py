@@ -15,9 +15,10 @@ from states import hand_made_state
 from trajectories import random_trajectory
 
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import ROOT
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.envs.pool import EnvironmentPool
-from dualfid_robot.envs.task import State, Task, make_task
+from dualfid_robot.envs.registry import make_task
+from dualfid_robot.envs.task import State, Task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.train.trainer import Trainer
@@ -37,7 +38,7 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def robot() -> RobotModel:
-    return RobotModel(ROOT / "assets" / "anymal.xml")
+    return RobotModel(ASSETS / "anymal.xml")
 
 
 @pytest.fixture

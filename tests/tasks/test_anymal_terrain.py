@@ -16,10 +16,11 @@ from states import hand_made_state
 from trajectories import random_trajectory
 
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import ROOT
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.envs.height_field import HeightField
 from dualfid_robot.envs.pool import EnvironmentPool
-from dualfid_robot.envs.task import State, Task, make_task
+from dualfid_robot.envs.registry import make_task
+from dualfid_robot.envs.task import State, Task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.train.trainer import Trainer
@@ -39,7 +40,7 @@ EVERYWHERE = ("task.env.terrain.maxInitMapLevel=9", "task.env.terrain.terrainPro
 
 @pytest.fixture(scope="module")
 def robot() -> RobotModel:
-    return RobotModel(ROOT / "assets" / "anymal_terrain.xml")
+    return RobotModel(ASSETS / "anymal_terrain.xml")
 
 
 @pytest.fixture
@@ -80,8 +81,8 @@ def state_at(
 
 
 def test_the_image_is_what_its_script_writes() -> None:
-    script = runpy.run_path(str(ROOT / "assets" / "anymal_terrain.py"))
-    np.testing.assert_array_equal(imageio.imread(ROOT / "assets" / "anymal_terrain.png"), script["image"]())
+    script = runpy.run_path(str(ASSETS / "anymal_terrain.py"))
+    np.testing.assert_array_equal(imageio.imread(ASSETS / "anymal_terrain.png"), script["image"]())
 
 
 def test_heights_are_those_that_rays_hit(robot: RobotModel) -> None:

@@ -13,9 +13,10 @@ from scipy.spatial.transform import Rotation
 from states import hand_made_state
 
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import ROOT
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.envs.pool import EnvironmentPool
-from dualfid_robot.envs.task import State, Task, make_task
+from dualfid_robot.envs.registry import make_task
+from dualfid_robot.envs.task import State, Task
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.registry import make_simulator
 from dualfid_robot.train.trainer import Trainer
@@ -34,7 +35,7 @@ AWAY = [3.0, 0.0, 0.1]
 
 @pytest.fixture(scope="module")
 def robot() -> RobotModel:
-    return RobotModel(ROOT / "assets" / "ball_balance.xml", ("tray", "ball"))
+    return RobotModel(ASSETS / "ball_balance.xml", ("tray", "ball"))
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 import torch
 from states import hand_made_state
 
-from dualfid_robot.envs.task import Task, make_task
+from dualfid_robot.envs.registry import make_task
+from dualfid_robot.envs.task import Task
 from dualfid_robot.robots.model import RobotModel
 
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from trajectories import random_trajectory
 
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import ROOT
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.envs.kinematics import ForwardKinematics
 from dualfid_robot.envs.pool import EnvironmentPool
-from dualfid_robot.envs.task import Task, make_task
+from dualfid_robot.envs.registry import make_task
+from dualfid_robot.envs.task import Task
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.train.trainer import Trainer
 
@@ -30,7 +31,7 @@ HANDLE = (0.0515 + 0.305, 0.0, 0.4 + 0.3172 + 0.01)  # m, drawer closed
 
 @pytest.fixture(scope="module")
 def robot() -> RobotModel:
-    return RobotModel(ROOT / "assets" / "franka_cabinet.xml", ("left_finger", "right_finger", "drawer"))
+    return RobotModel(ASSETS / "franka_cabinet.xml", ("left_finger", "right_finger", "drawer"))
 
 
 @pytest.fixture

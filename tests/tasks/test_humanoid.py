@@ -14,9 +14,10 @@ from scipy.spatial.transform import Rotation
 from states import hand_made_state
 
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import ROOT
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.envs.pool import EnvironmentPool
-from dualfid_robot.envs.task import State, Task, make_task
+from dualfid_robot.envs.registry import make_task
+from dualfid_robot.envs.task import State, Task
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.train.trainer import Trainer
 
@@ -41,7 +42,7 @@ GEARS = {
 
 @pytest.fixture(scope="module")
 def humanoid() -> RobotModel:
-    return RobotModel(ROOT / "assets" / "humanoid.xml", FEET)
+    return RobotModel(ASSETS / "humanoid.xml", FEET)
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from scipy.spatial.transform import Rotation
 from states import hand_made_state
 
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import ROOT
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.envs.pool import EnvironmentPool
-from dualfid_robot.envs.task import Task, make_task
+from dualfid_robot.envs.registry import make_task
+from dualfid_robot.envs.task import Task
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.registry import make_simulator
 from dualfid_robot.train.trainer import Trainer
@@ -32,7 +33,7 @@ FIDELITIES = (
 
 @pytest.fixture(scope="module")
 def robot() -> RobotModel:
-    return RobotModel(ROOT / "assets" / "quadcopter.xml")
+    return RobotModel(ASSETS / "quadcopter.xml")
 
 
 @pytest.fixture

@@ -21,9 +21,11 @@ from omegaconf import DictConfig
 from dualfid_robot.algorithms.communicator import ALONE, Communicator, ProcessGroup
 from dualfid_robot.config.command_line import register_simulators
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import CONFIG_DIR, ROOT
+from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.runs.checkpoint import load_checkpoint
 from dualfid_robot.train.trainer import Trainer, _seeds
+
+ROOT = Path(__file__).parents[2]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SMALL = ("task=Cartpole", "simulator/low=mujoco_reduced", "num_envs=32", "train.params.config.minibatch_size=256")

@@ -17,9 +17,10 @@ import torch
 from omegaconf import DictConfig
 
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import ROOT
 from dualfid_robot.runs.checkpoint import load_checkpoint
 from dualfid_robot.train.trainer import Trainer
+
+ROOT = Path(__file__).parents[2]
 
 SMALL_ANT = (
     "task=Ant",

@@ -12,8 +12,9 @@ import pytest
 from omegaconf import DictConfig
 
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import ROOT
 from dualfid_robot.train.trainer import Trainer
+
+ROOT = Path(__file__).parents[2]
 
 SMALL = ("task=Cartpole", "num_envs=64", "train.params.config.minibatch_size=256", "simulator/low=mujoco_reduced")
 

@@ -19,8 +19,9 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from scipy import stats
 
+from dualfid_robot.cli import quoted
 from dualfid_robot.config.engines import simulator_settings
-from dualfid_robot.config.machine import CONFIG_DIR, ROOT
+from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import policy_agent
 from dualfid_robot.evaluate.evaluation import Evaluation, evaluate
@@ -29,6 +30,8 @@ from dualfid_robot.transfer.launch import parse_request
 from dualfid_robot.transfer.matrix import Matrix, MatrixCell, TransferRequest
 from dualfid_robot.transfer.perturbations import Perturbation, parse_perturbations
 from dualfid_robot.transfer.report import dial_curves, heat_map, mean_returns, table, unsupported_lines, write_report
+
+ROOT = Path(__file__).parents[2]
 
 Make = Callable[..., Path]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -230,14 +233,10 @@ def test_the_defaults(make_checkpoint: Make) -> None:
 
 
 def test_perturbations_are_quoted_for_hydra() -> None:
-    spec = importlib.util.spec_from_file_location("transfer_script", ROOT / "transfer.py")
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    assert script.quoted("perturb=[friction=0.5,slope=-5]") == "perturb=['friction=0.5','slope=-5']"
-    assert script.quoted("perturb=mass=1.2,latency=1") == "perturb='mass=1.2','latency=1'"
+    assert quoted("perturb=[friction=0.5,slope=-5]") == "perturb=['friction=0.5','slope=-5']"
+    assert quoted("perturb=mass=1.2,latency=1") == "perturb='mass=1.2','latency=1'"
     for other in ("perturb=[]", "perturb=['mass=1']", "out=a=b", "perturb=[mass]"):
-        assert script.quoted(other) == other
+        assert quoted(other) == other
 
 
 @pytest.mark.parametrize(
