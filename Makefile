@@ -2,19 +2,28 @@
 PYTHON ?= python3
 TASK ?= Ant
 ARGS ?=
+PIP := .venv/bin/pip install --quiet -c constraints.txt
 
-.PHONY: train test install
+.PHONY: train test install install-test
 
+# Only what training needs.
 install: .venv/installed
+
+# The rest: every engine, every library that there is an adapter for, and the tools.
+install-test: .venv/installed-test
 
 .venv/installed: setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet torch -c constraints.txt
-	.venv/bin/pip install --quiet -e ".[test]" -c constraints.txt
+	$(PIP) torch
+	$(PIP) -e .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(PIP) -e ".[test]"
 	touch $@
 
 train: install
-	.venv/bin/python train.py task=$(TASK) $(ARGS)
+	.venv/bin/dualfid train task=$(TASK) $(ARGS)
 
-test: install
+test: install-test
 	.venv/bin/python -m pytest $(ARGS)

@@ -1,58 +1,88 @@
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
-GPU = ["warp-lang>=1.15", "mujoco-warp>=4.0"]
-PHYSX = ["sapien>=3.0.3"]
-GYMNASIUM = ["gymnasium>=1.1"]
-EXPORT = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
+HERE = Path(__file__).parent
+INIT = (HERE / "dualfid_robot" / "__init__.py").read_text()
+GPU = ["warp-lang>=1.15", "mujoco-warp>=4.0,<5"]
+PHYSX = ["sapien>=3.0.3,<4"]
+GYMNASIUM = ["gymnasium>=1.1,<2"]
+EXPORT = ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "onnxruntime>=1.20,<2"]
 VIEWER = ["mjviser>=0.0.14"]
-STUDY = ["hydra-joblib-launcher>=1.2"]
+VIDEO = ["imageio>=2.34,<3", "imageio-ffmpeg>=0.5"]
+PLOTS = ["matplotlib>=3.8,<4"]
+STUDY = ["hydra-joblib-launcher>=1.2,<2", "jinja2>=3.1,<4", *PLOTS]
 
 setup(
     name="dualfid_robot",
-    version="0.1.0",
+    version=re.findall(r'^__version__ = "(.*)"$', (HERE / "dualfid_robot" / "__init__.py").read_text(), re.MULTILINE)[
+        0
+    ],
     description="Robot policies trained in two simulators at once",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    author="dualfid_robot contributors",
+    license="MIT",
+    license_files=["LICENSE"],
+    keywords=["reinforcement learning", "robotics", "multi-fidelity", "PPO", "LoRA", "MuJoCo", "PyBullet", "PhysX"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    # tasks, cfg and assets are links to the folders at the top; a wheel holds their files.
     packages=find_packages(include=["dualfid_robot*"]),
     package_data={
-        "dualfid_robot.conformance": ["assets/*.xml"],
+        "dualfid_robot": ["py.typed", "cfg/**/*.yaml", "assets/*.xml", "assets/*.png", "assets/LICENSE.md"],
         "dualfid_robot.export.cpp": ["policy.hpp.in"],
         "dualfid_robot.studies": ["*.jinja"],
     },
+    entry_points={"console_scripts": ["dualfid = dualfid_robot.cli:main"]},
     python_requires=">=3.11",  # MuJoCo 4 is released for no older one
+    # What training needs, and evaluation of what was trained (SciPy, for its intervals).
     install_requires=[
-        "torch>=2.9",
-        "numpy>=1.26",
-        "scipy>=1.11",
-        "pyyaml>=6.0",
-        "mujoco>=4.0",
-        "hydra-core>=1.3.2",
-        "omegaconf>=2.3",
-        "tensorboard>=2.16",
-        "rich>=13.7",
-        "jinja2>=3.1",
-        "imageio>=2.34",
-        "imageio-ffmpeg>=0.5",
-        "matplotlib>=3.8",
+        "torch>=2.9,<3",
+        "numpy>=1.26,<3",
+        "scipy>=1.11,<2",
+        "pyyaml>=6.0,<7",
+        "mujoco>=4.0,<5",
+        "hydra-core>=1.3.2,<1.4",
+        "omegaconf>=2.3,<2.4",
+        "tensorboard>=2.16,<3",
+        "rich>=13.7,<15",
         # PyPI has no wheel for newer Pythons; there it is the extra below, built from source.
-        "pybullet>=3.2.6; python_version < '3.12'",
+        "pybullet>=3.2.6,<4; python_version < '3.12'",
     ],
     extras_require={
-        "pybullet": ["pybullet>=3.2.6"],
+        "pybullet": ["pybullet>=3.2.6,<4"],
         "gpu": GPU,
         "physx": PHYSX,
         "gymnasium": GYMNASIUM,
         "export": EXPORT,  # what play.py and a robot need of it is onnxruntime alone
         "viewer": VIEWER,
+        "video": VIDEO,  # capture_video=True, and play.py's video=…
+        "plots": PLOTS,  # transfer.py's curves
         "study": STUDY,
-        # Hydra's launchers for other machines: python study.py … hydra/launcher=submitit_slurm, or ray
+        # Hydra's launchers for other machines: dualfid study … hydra/launcher=submitit_slurm, or ray
         "slurm": ["hydra-submitit-launcher>=1.2"],
         "ray": ["hydra-ray-launcher>=1.2"],
         # Every engine and every library that an adapter is for: what is not installed is not tested.
         "test": [
             *("pytest>=8", "hypothesis>=6.100", "mypy>=1.10", "ruff>=0.6", "types-PyYAML", "peft>=0.13"),
-            *(*GPU, *PHYSX, *GYMNASIUM, *EXPORT, *VIEWER, *STUDY, "stable-baselines3>=2.4", "rsl-rl-lib>=5.5"),
+            *(*GPU, *PHYSX, *GYMNASIUM, *EXPORT, *VIEWER, *VIDEO, *STUDY, "stable-baselines3>=2.4", "rsl-rl-lib>=5.5"),
             *("rliable>=1.2", "pandas<3"),  # what a study's statistics are compared with; newer pandas breaks its arch
             "dm_control>=1.0.30; python_version < '3.13'",  # other authors' robots; labmaze has no wheel for newer ones
+            "setuptools>=70.1",  # a test builds the wheel
         ],
-        "benchmark": ["rsl-rl-lib==5.5.1", "envpool==1.2.5", "gymnasium[mujoco]>=1.1"],
+        "benchmark": ["rsl-rl-lib==5.5.1", "envpool==1.2.5", "gymnasium[mujoco]>=1.1", *PLOTS],
     },
 )

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from dualfid_robot.config.experiment import Experiment, complete_experiment, plain
 from dualfid_robot.config.machine import RUNS
 from dualfid_robot.config.output import plain_console
-from dualfid_robot.config.values import check_count, check_seed
+from dualfid_robot.config.values import check_count, check_seed, require_package
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import Agent, policy_agent, random_agent, zero_agent
@@ -58,6 +58,8 @@ def evaluate_agent(cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any)
         raise ConfigError(f"policy={cfg.policy}: allowed are ['adapted', 'base']")
     check_count("num_envs", episodes)
     check_seed("seed", cfg.seed)
+    if cfg.capture_video:
+        require_package("capture_video=True", "imageio", "video")
     subject = _policy_of(cfg, simulator) if cfg.agent == "policy" else _agent_without_policy(cfg, simulator)
     experiment = subject.experiment
     pool = experiment.make_pool(simulator, episodes, cfg.seed)

@@ -6,10 +6,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import imageio.v2 as imageio
 import mujoco
 import numpy as np
 
+from dualfid_robot.config.values import require_package
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 
@@ -30,8 +30,11 @@ class Video:
             setting: what asked for the video, in errors.
 
         Raises:
-            ConfigError: there is no OpenGL to draw with, or the file cannot be written.
+            ConfigError: a package is missing, there is no OpenGL to draw with, or the file cannot be written.
         """
+        require_package(setting, "imageio", "video")
+        import imageio.v2 as imageio  # of an extra
+
         if not path.parent.is_dir():
             raise ConfigError(f"{setting}: the folder {path.parent} does not exist")
         self._model, self._data = robot.model, mujoco.MjData(robot.model)

@@ -78,9 +78,11 @@ def launch_study(cfg: DictConfig) -> None:
     Raises:
         ConfigError: names what is wrong, before anything runs.
     """
+    from dualfid_robot.config.values import require_package  # imports torch
     from dualfid_robot.studies.plan import PlannedStudy, parse_plan
     from dualfid_robot.studies.report import build_report
 
+    require_package("study", "matplotlib", "study")
     console = plain_console()
     choice = str(HydraConfig.get().runtime.choices["study"])
     if "study" not in cfg:

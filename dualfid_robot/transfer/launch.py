@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig
 from rich.progress import track
 
 from dualfid_robot.config.output import plain_console
-from dualfid_robot.config.values import check_count, check_seed
+from dualfid_robot.config.values import check_count, check_seed, require_package
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.networks import DIAL_HIGH, DIAL_LOW
 from dualfid_robot.runs.checkpoint import output_folder, resolve_checkpoint
@@ -29,6 +29,7 @@ def launch_transfer(cfg: DictConfig) -> None:
     Raises:
         ConfigError: names what is wrong, before anything runs.
     """
+    require_package("transfer", "matplotlib", "plots")
     console = plain_console(width=_WIDTH)
     request = parse_request(cfg)
     folder = _folder(str(cfg.out), request)
