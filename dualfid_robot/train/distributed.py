@@ -33,7 +33,7 @@ def prepare(cfg: DictConfig) -> None:
     if cfg.multi_gpu and not launched:
         raise ConfigError(
             "multi_gpu=True: start one process per GPU with "
-            f"torchrun --standalone --nproc_per_node=<GPUs> train.py task={cfg.task.name} multi_gpu=True"
+            f"torchrun --standalone --nproc_per_node=<GPUs> -m dualfid_robot train task={cfg.task.name} multi_gpu=True"
         )
     if launched and not cfg.multi_gpu:
         raise ConfigError(

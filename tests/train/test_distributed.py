@@ -36,7 +36,9 @@ def test_multi_gpu_without_torchrun_names_the_command(run_script: Run, tmp_path:
     lines = result.stderr.strip().splitlines()
     assert result.returncode == 2 and len(lines) == 1, result.stderr
     assert lines[0].startswith("error: multi_gpu=True: ")
-    assert "torchrun --standalone --nproc_per_node=<GPUs> train.py task=Cartpole multi_gpu=True" in lines[0]
+    assert (
+        "torchrun --standalone --nproc_per_node=<GPUs> -m dualfid_robot train task=Cartpole multi_gpu=True" in lines[0]
+    )
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,103 @@
+"""A user's folder: what is found in it, what is refused, and which run remembers it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dualfid_robot.config.machine import ASSETS
+from dualfid_robot.config.user_folder import UserFolder, add_remembered_config_dir
+from dualfid_robot.envs.registry import make_task, task_names
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.model import RobotModel
+
+SETTINGS = {"numEnvs": 4, "episodeLength": 10}
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    for folder in ("cfg/task", "tasks", "assets"):
+        (tmp_path / "mine" / folder).mkdir(parents=True)
+    return tmp_path / "mine"
+
+
+def test_an_asset_is_the_packages_the_users_or_absolute(mine: Path) -> None:
+    (mine / "assets" / "arm.xml").write_text("")
+    user = UserFolder(mine / "cfg")
+    assert user.asset("arm.xml") == mine / "assets" / "arm.xml"
+    assert user.asset("ant.xml") == UserFolder().asset("ant.xml") == ASSETS / "ant.xml"
+    assert user.asset("/elsewhere/arm.xml") == Path("/elsewhere/arm.xml")
+    (mine / "assets" / "ant.xml").write_text("")
+    with pytest.raises(ConfigError, match=r"^task.asset.assetFileName=ant.xml: is both .* and .*; give the absolute"):
+        user.asset("ant.xml")
+
+
+def test_tasks_of_two_folders_do_not_mix(mine: Path, tmp_path: Path, cartpole: RobotModel) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for folder, number in ((mine / "tasks", 1), (other, 2)):
+        (folder / "base.py").write_text(f"NUMBER = {number}\n")
+        (folder / "my_pole.py").write_text(
+            "from dualfid_robot.tasks.cartpole import Cartpole\n\nfrom .base import NUMBER\n\n\n"
+            "class MyPole(Cartpole):\n    number = NUMBER\n"
+        )
+    assert "MyPole" in task_names([other]) and "MyPole" not in task_names()
+    made = [make_task("MyPole", SETTINGS, cartpole, 0.02, folders=[folder]) for folder in (mine / "tasks", other)]
+    assert [task.number for task in made] == [1, 2]  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"^task=MyPole: allowed are \['Ant'"):
+        make_task("MyPole", SETTINGS, cartpole, 0.02)
+
+
+def test_a_task_of_the_packages_name_is_refused(mine: Path, cartpole: RobotModel) -> None:
+    (mine / "tasks" / "cartpole.py").write_text("")
+    with pytest.raises(ConfigError, match=r"^task=Cartpole: is in both .*; give yours another name$"):
+        make_task("Cartpole", SETTINGS, cartpole, 0.02, folders=[mine / "tasks"])
+
+
+def make_run(name: str, config_dir: Path, task: str, experiment: str = "") -> None:
+    folder = Path("runs") / name
+    (folder / "nn").mkdir(parents=True)
+    (folder / "nn" / "last.pth").write_text("")
+    settings = {"config_dir": str(config_dir), "task": {"name": task}, "experiment": experiment}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+
+
+class TestWhatARunRemembers:
+    @pytest.fixture(autouse=True)
+    def runs(self, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        make_run("Mine_1", mine / "cfg", "Mine")
+        make_run("Mine_2", Path("/gone/cfg"), "Mine", "named")
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["checkpoint=runs/Mine_1"],
+            ["checkpoint=runs/Mine_1/nn/last"],
+            ["checkpoint=runs/Mine_1/nn/last.pth", "task=Mine"],
+            ["task=Mine", "resume=True"],
+        ],
+    )
+    def test_it_is_added(self, arguments: list[str], mine: Path) -> None:
+        assert add_remembered_config_dir(arguments) == [f"--config-dir={mine}/cfg", *arguments]
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["task=Mine"],
+            ["resume=True"],  # of Ant
+            ["task=Mine", "resume=True", "experiment=another"],
+            ["--config-dir=cfg", "checkpoint=runs/Mine_1"],
+            ["checkpoint=runs/nowhere"],
+        ],
+    )
+    def test_it_is_not(self, arguments: list[str]) -> None:
+        assert add_remembered_config_dir(arguments) == arguments
+
+    def test_a_folder_that_is_gone(self) -> None:
+        with pytest.raises(
+            ConfigError, match=r"^config_dir=/gone/cfg: .* is gone; name its new place with --config-dir"
+        ):
+            add_remembered_config_dir(["task=Mine", "resume=True", "experiment=named"])
