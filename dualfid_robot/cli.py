@@ -77,13 +77,20 @@ def check() -> None:
     _launch("check", "evaluate.check_task", "launch_check", config="check_task")
 
 
+def import_robot() -> None:
+    """Make an MJCF to train with from a URDF, or from another MJCF."""
+    lists, positional = ("package_path",), ("source", "out")
+    _launch("import_robot", "robots.importer.launch", "launch_import", lists=lists, positional=positional)
+
+
 def calibrate() -> None:
     """Fit a task's low simulator to its high one."""
     _launch("calibrate", "calibrate.launch", "launch_calibration")
 
 
 COMMANDS = {
-    function.__name__: function for function in (train, evaluate, export, play, transfer, study, check, calibrate)
+    function.__name__: function
+    for function in (train, evaluate, export, play, transfer, study, check, import_robot, calibrate)
 }
 
 
@@ -101,7 +108,7 @@ def main() -> None:
 
 def _usage() -> str:
     lines = ["Robot policies trained in two simulators at once.", "", "dualfid <command> [settings]", ""]
-    lines += [f"  {name:<10} {function.__doc__}" for name, function in COMMANDS.items()]
+    lines += [f"  {name:<13} {function.__doc__}" for name, function in COMMANDS.items()]
     return "\n".join([*lines, "", "dualfid <command> --help lists the settings of a command."])
 
 
@@ -111,6 +118,7 @@ def _launch(
     function: str,
     config: str = "",
     lists: Sequence[str] = (),
+    positional: Sequence[str] = (),
     needs: tuple[str, str] | None = None,
 ) -> None:
     """Run a command.
@@ -118,7 +126,7 @@ def _launch(
     Args:
         name: of the command, and of its file in cfg/ where `config` names no other.
         module, function: what takes its configuration; imported when that is composed.
-        lists: see `command_line.run`.
+        lists, positional: see `command_line.run`.
         needs: a package that the module imports, and the extra of setup.py that brings it.
     """
     set_environment()
@@ -131,7 +139,7 @@ def _launch(
         getattr(importlib.import_module(f"dualfid_robot.{module}"), function)(cfg)
 
     job.__module__ = name  # by which Hydra calls the program
-    run(job, config or name, lists)
+    run(job, config or name, lists, positional)
 
 
 def quoted(argument: str) -> str:

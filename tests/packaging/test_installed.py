@@ -134,7 +134,17 @@ def test_nothing_of_the_checkout_is_seen(shell: Shell) -> None:
 def test_the_commands_are_listed(shell: Shell) -> None:
     for arguments in ((), ("--help",)):
         listed = re.findall(r"^  (\w+) +[A-Z].*\.$", shell("dualfid", *arguments), re.MULTILINE)
-        assert listed == ["train", "evaluate", "export", "play", "transfer", "study", "check", "calibrate"]
+        assert listed == [
+            "train",
+            "evaluate",
+            "export",
+            "play",
+            "transfer",
+            "study",
+            "check",
+            "import_robot",
+            "calibrate",
+        ]
     wrong = shell.run("dualfid", "trian")
     assert (wrong.returncode, wrong.stderr.splitlines()) == (
         2,
