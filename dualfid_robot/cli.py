@@ -6,7 +6,6 @@ This module imports neither torch nor an engine, so that `--help` answers at onc
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -14,20 +13,9 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from dualfid_robot.config.command_line import exit_with, run
+from dualfid_robot.config.machine import set_environment
 from dualfid_robot.config.user_folder import add_remembered_config_dir
 from dualfid_robot.errors import ConfigError
-
-
-def set_environment() -> None:
-    """Set what torch and MuJoCo read when they are imported; what the user has set stays."""
-    # Between operations torch's threads spin for some ten microseconds and then sleep. The simulators need the same
-    # cores: a learner that spins for long is ten times slower beside another process, one that sleeps at once takes
-    # half as long again on a free machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
-    # Without a display only EGL can draw, and videos are all that is drawn.
-    if sys.platform == "linux" and "DISPLAY" not in os.environ:
-        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 def train() -> None:

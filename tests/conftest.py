@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from dualfid_robot.cli import set_environment
+from dualfid_robot.config.machine import set_environment
 
 set_environment()  # before the first import of torch and MuJoCo
 

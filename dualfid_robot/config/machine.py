@@ -1,10 +1,15 @@
-"""Where files are, and which simulators this machine has. Imports neither torch nor an engine."""
+"""Where files are, what torch and MuJoCo read from the environment, and which simulators this machine has.
+
+Imports neither torch nor an engine.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.metadata
 import importlib.util
+import os
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
@@ -12,6 +17,18 @@ CONFIG_DIR, ASSETS = PACKAGE / "cfg", PACKAGE / "assets"
 RUNS = Path("runs")  # in the present working directory
 DEFAULT_LOW, FALLBACK_LOW = "pybullet", "mujoco_reduced"
 DEFAULT_HIGH, DEFAULT_HIGH_ON_GPU = "mujoco", "mujoco_warp"
+
+
+def set_environment() -> None:
+    """Set what torch and MuJoCo read when they are imported; what the user has set stays."""
+    # Between operations torch's threads spin for some ten microseconds and then sleep. The simulators need the same
+    # cores: a learner that spins for long is ten times slower beside another process, one that sleeps at once takes
+    # half as long again on a free machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    # Without a display only EGL can draw, and videos are all that is drawn.
+    if sys.platform == "linux" and "DISPLAY" not in os.environ:
+        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 def pybullet_is_installed() -> bool:

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualfid_robot.config.machine import set_environment
 from dualfid_robot.runs.metrics import read_metrics
 from dualfid_robot.studies.run_folder import RunFolder
 
@@ -209,6 +210,7 @@ def main() -> int:
     parser.add_argument("--parent", type=int, help="process without which this one shall stop")
     arguments = parser.parse_args()
     folder = RunFolder(arguments.folder)
+    set_environment()
     os.environ["OMP_NUM_THREADS"] = str(folder.description()["threads"])  # before torch is imported
     faulthandler.enable()
     if arguments.parent is not None:
