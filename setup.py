@@ -1,4 +1,5 @@
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -13,6 +14,8 @@ VIEWER = ["mjviser>=0.0.14"]
 VIDEO = ["imageio>=2.34,<3", "imageio-ffmpeg>=0.5"]
 PLOTS = ["matplotlib>=3.8,<4"]
 STUDY = ["hydra-joblib-launcher>=1.2,<2", "jinja2>=3.1,<4", *PLOTS]
+
+shutil.rmtree(HERE / "build", ignore_errors=True)  # a file that has gone since an earlier build would come along
 
 setup(
     name="dualfid_robot",

@@ -183,7 +183,7 @@ def test_a_study(shell: Shell) -> None:
     plan = {
         "tasks": {"Cartpole": {}},
         "methods": ["high_only"],
-        "gaps": ["none"],
+        "gaps": ["default"],
         "budgets": [0.2],
         "seeds": [1],
         "evaluation": {"episodes": 2, "points": 1},
@@ -192,15 +192,19 @@ def test_a_study(shell: Shell) -> None:
     (shell.folder / "cfg" / "study").mkdir(parents=True)
     (shell.folder / "cfg" / "study" / "one.yaml").write_text(yaml.safe_dump(plan))
     shell("dualfid", "study", "--config-dir=cfg", "study=one")
-    (result,) = shell.folder.glob("studies/one/runs/*/result.json")
-    assert json.loads(result.read_text())["status"] == "finished"
+    results = list(shell.folder.glob("studies/one/runs/*/result.json"))
+    assert len(results) == 2  # one is the reference
+    assert {json.loads(result.read_text())["status"] for result in results} == {"finished"}
+    assert (shell.folder / "studies" / "one" / "report.html").is_file()
 
 
 def test_a_fit_goes_beside_the_users_files(shell: Shell) -> None:
     """The package itself is read-only here."""
     pytest.importorskip("pybullet")
-    narrow = ("++fit={pybullet:{friction:[0.9,1.1]}}", "choose.pybullet={substeps:[1]}", "windows=4", "cost_bound=100")
-    said = shell("dualfid", "calibrate", "task=Ant", "simulator/low=pybullet", *narrow)
+    others = ("contact_stiffness", "contact_damping", "joint_damping", "child_armature", "parent_armature")
+    quick = [f"~fit.pybullet.{name}" for name in (*others, "limit_inertia")]
+    quick += ["choose.pybullet={substeps:[1],solver_iterations:[5]}", "windows=2", "cost_bound=100"]
+    said = shell("dualfid", "calibrate", "task=Ant", "simulator/low=pybullet", *quick)
     assert said.splitlines()[-1] == "written to cfg/calibration/Ant.yaml"
     assert "friction" in yaml.safe_load((shell.folder / "cfg" / "calibration" / "Ant.yaml").read_text())["pybullet"]
 
