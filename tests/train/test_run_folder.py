@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from dualfid_robot.config.hints import setting
-from dualfid_robot.config.machine import ROOT
+
+ROOT = Path(__file__).parents[2]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SMALL = ("task=Cartpole", "simulator/low=mujoco_reduced", "num_envs=32", "train.params.config.minibatch_size=256")
