@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dualfid_robot.config.machine import ROOT
+ROOT = Path(__file__).parents[1]
+
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
