@@ -1,1 +1,1 @@
-"""Other libraries' interfaces over `PoolVectorEnv`; each module imports its library, and nothing else does."""
+"""Other libraries' interfaces over `PoolVectorEnv`. Each module alone imports its library."""

@@ -19,28 +19,29 @@ try:
 except ImportError as error:
     raise ConfigError("gymnasium is not installed: pip install 'dualfid_robot[gymnasium]'") from error
 
-# A pool keeps every finished episode until it is asked for its statistics. Nobody asks for them here, but asking makes
-# the host wait for the device.
+# A pool keeps every finished episode until its statistics are taken. They are thrown away here now and then. Taking
+# them makes the host wait for the device.
 _STEPS_BETWEEN_DISCARDS = 256
 
 
 class PoolVectorEnv(VectorEnv[Any, Any, Any]):
-    """The environments of a pool under Gymnasium's contract; one whose episode ends is reset within the same step.
+    """The environments of a pool under Gymnasium's contract. One whose episode ends is reset within the same step.
 
-    Observations are the policy's terms; what only a critic may see (`Task.privileged_terms`) is in `pool.observations`.
+    Observations are the policy's terms. `pool.observations` also has those for a critic alone
+    (`Task.privileged_terms`).
 
-    As NumPy arrays, everything that `reset` and `step` return is the caller's own, and `info` looks as Gymnasium's
-    `SyncVectorEnv` makes it with `AutoresetMode.SAME_STEP`: empty while no episode ends, else with an object array
-    `final_obs` (None where the episode goes on), its mask `_final_obs`, and `final_info` and `_final_info`.
+    With NumPy arrays, the caller owns everything that `reset` and `step` return. `info` looks as that of Gymnasium's
+    `SyncVectorEnv` with `AutoresetMode.SAME_STEP`. It is empty while no episode ends. Otherwise it has an object array
+    `final_obs` (None where the episode goes on), its mask `_final_obs`, `final_info` and `_final_info`.
 
-    As tensors, everything but masks is a view of the pool's memory, on the pool's device, which the next step
-    overwrites. `info` then always has these keys, so that the host need not wait to learn whether an episode ended, and
-    `final_obs` has all N rows, of which only the rows in `_final_obs` mean anything.
+    With tensors, everything but masks is a view of the pool's memory, which the next step overwrites. `info` then
+    always has these keys, so that the host need not wait to learn whether an episode ended. `final_obs` has all N rows.
+    Only those in `_final_obs` hold values.
 
     Attributes:
         pool: the environments.
         tensors: whether `reset` and `step` return tensors.
-        policy_columns: columns of an observation; those of `pool.observations` begin with them.
+        policy_columns: columns of an observation, the first ones of `pool.observations`.
     """
 
     def __init__(self, pool: EnvironmentPool, tensors: bool = False) -> None:
@@ -60,7 +61,7 @@ class PoolVectorEnv(VectorEnv[Any, Any, Any]):
         """Begin a new episode everywhere.
 
         Args:
-            seed: of all initial states from now on; None goes on with the random numbers.
+            seed: of all initial states from now on. None goes on with the random numbers.
             options: there are none.
 
         Returns:
@@ -84,7 +85,7 @@ class PoolVectorEnv(VectorEnv[Any, Any, Any]):
         """Advance every environment by one control period.
 
         Args:
-            actions: (N, num_actions), an array or a tensor; clipped to the action space.
+            actions: (N, num_actions), an array or a tensor, clipped to the action space.
 
         Returns:
             Observations (N, columns), those of the next episode where one ended; rewards (N,), terminations

@@ -28,16 +28,16 @@ def make_vec(
 ) -> PoolVectorEnv:
     """A `gymnasium.vector.VectorEnv` of a task in one simulator.
 
-    What is None is as for train.py: see cfg/config.yaml and the task's YAML.
+    None stands for train.py's default: see cfg/config.yaml and the task's YAML.
 
     Args:
         task: a file of cfg/task.
         num_envs: number of environments.
-        simulator: a file of cfg/simulator; None for train.py's simulator/high.
-        seed: of the initial states; `reset(seed=…)` sets another one.
+        simulator: a file of cfg/simulator. None takes train.py's simulator/high.
+        seed: of the initial states. `reset(seed=…)` sets another one.
         device: of the simulator, such as "cpu" or "cuda:0".
-        overrides: further settings as on train.py's command line, such as "task.env.episodeLength=200". The
-            simulator's own stand under `simulator.high`.
+        overrides: further settings as on train.py's command line, such as "task.env.episodeLength=200". The simulator's
+            own settings stand under `simulator.high`.
         tensors: return views of the simulator's device instead of NumPy copies (see `PoolVectorEnv`).
 
     Raises:

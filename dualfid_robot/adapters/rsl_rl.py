@@ -20,8 +20,7 @@ except ImportError as error:
 class RslRlVecEnv(VecEnv):
     """A pool's environments for rsl_rl's runners.
 
-    The observations are two groups: `policy`, and `critic`, which has the task's privileged terms behind the same
-    columns.
+    The observations are two groups. `critic` adds the task's privileged terms behind the columns of `policy`.
     """
 
     def __init__(self, env: PoolVectorEnv) -> None:
@@ -46,7 +45,7 @@ class RslRlVecEnv(VecEnv):
 
     @property
     def episode_length_buf(self) -> Tensor:
-        """(N,) steps since each episode began; the runner sets it to spread the time limits."""
+        """(N,) steps since each episode began. The runner sets it to spread the time limits."""
         return self.env.pool.episode_step
 
     @episode_length_buf.setter
@@ -55,13 +54,13 @@ class RslRlVecEnv(VecEnv):
 
     def get_observations(self) -> TensorDict:
         """The current observations."""
-        # Copies: PPO stores what it acted on only after the next step has overwritten the pool's tensor.
+        # Copies, because the next step overwrites the pool's tensor before PPO stores what it acted on.
         critic = self.env.pool.observations.clone()
         policy = critic[:, : self.env.policy_columns]
         return TensorDict({"policy": policy, "critic": critic}, batch_size=[self.num_envs])
 
     def step(self, actions: Tensor) -> tuple[TensorDict, Tensor, Tensor, dict[str, Any]]:
-        """Advance every environment; observations, rewards (N,), ends of episodes (N,) bool, and `time_outs` (N,)."""
+        """Advance every environment. Returns observations, rewards (N,), ends (N,) bool, and `time_outs` (N,)."""
         _, rewards, terminated, truncated, _ = self.env.step(actions)
         time_outs = {"time_outs": truncated.clone()}
         return self.get_observations(), rewards.clone(), terminated | truncated, time_outs

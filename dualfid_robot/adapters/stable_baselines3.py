@@ -18,7 +18,7 @@ except ImportError as error:
 
 
 class StableBaselinesVecEnv(VecEnv):
-    """A pool's environments for Stable-Baselines3; wrap them in its `VecMonitor` to log returns and lengths."""
+    """A pool's environments for Stable-Baselines3. Wrap them in its `VecMonitor` to log returns and lengths."""
 
     def __init__(self, env: PoolVectorEnv) -> None:
         """Wrap an environment.
@@ -32,8 +32,8 @@ class StableBaselinesVecEnv(VecEnv):
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> np.ndarray:
-        """Begin a new episode everywhere, with the seed that `seed` has left; observations (N, columns)."""
-        # The library counts a seed per environment up from the given one; ours draw from one source of random numbers.
+        """Begin a new episode everywhere, with the seed that `seed` has left. Returns observations (N, columns)."""
+        # The library gives each environment a seed of its own. Ours draw from one source of random numbers.
         observations, _ = self.env.reset(seed=self._seeds[0], options=self._options[0])
         self._reset_seeds()
         self._reset_options()
@@ -63,13 +63,13 @@ class StableBaselinesVecEnv(VecEnv):
         return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Refused: rows of one batch have no attributes of their own."""
+        """Refused, because rows of one batch have no attributes of their own."""
         raise NotImplementedError(f"set_attr({attr_name!r}): the environments are rows of one batch")
 
     def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
-        """Refused: rows of one batch have no methods of their own."""
+        """Refused, because rows of one batch have no methods of their own."""
         raise NotImplementedError(f"env_method({method_name!r}): the environments are rows of one batch")
 
     def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> Sequence[bool]:
-        """No environment is."""
+        """No environment is wrapped."""
         return [False for _ in self._get_indices(indices)]

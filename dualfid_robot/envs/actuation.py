@@ -12,7 +12,7 @@ from dualfid_robot.robots.model import RobotModel
 class JointTorques:
     """The force of each actuator on its joint, by the law of `robots.actuators`, without delay.
 
-    It is the asset's nominal law: parameters that a simulator varies between worlds are not in it.
+    The law is the asset's own. It leaves out what a simulator varies between worlds.
     """
 
     def __init__(self, robot: RobotModel, device: torch.device | str) -> None:

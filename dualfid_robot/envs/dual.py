@@ -13,16 +13,16 @@ from dualfid_robot.envs.pool import EnvironmentPool, PoolStatistics
 class DualEnvironment:
     """Rows [0, n_low) are the low pool's environments, rows [n_low, N) the high pool's.
 
-    Either pool may be absent where the allocation never uses it. Pools that live on different devices step at the same
-    time; two on the same device step in turn, which costs nothing there and keeps their costs apart.
+    A pool is absent if the allocation never uses it. Pools on different devices step at the same time. Pools on one
+    device step in turn, so that each has a cost of its own.
 
     Attributes:
         num_envs: N.
         n_low: rows of the low pool; `reallocate` moves the boundary.
         overlap: whether the pools step at the same time.
         reward: (N,); terminated: (N,) bool; truncated: (N,) bool: results of the last step, on `device`.
-        final_observations: (N, num_observations): in the rows whose episode ended in the last step, what they saw last;
-            the other rows mean nothing.
+        final_observations: (N, num_observations): the last observations of the episodes that ended in the last step.
+            Other rows hold no values.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class DualEnvironment:
         self.n_low = n_low
 
     def pair(self, generator: torch.Generator) -> None:
-        """Put the low rows into the present states of high rows: low row i < n_high into that of the i-th high row,
-        whose partner it is, and the others so that every high row's state is taken equally often, up to one time; which
-        are taken once more is drawn.
+        """Put the low rows into the present states of high rows. Low row i < n_high takes the state of the i-th high
+        row, its partner. Further low rows take high rows' states equally often. If that does not come out even, the
+        generator draws the rows that serve once more.
 
         Args:
             generator: on any device.
@@ -107,8 +107,8 @@ class DualEnvironment:
             self._fetch(pool.final_observations[:n], self.final_observations[rows])
 
     def _step_at_once(self, parts: list[tuple[EnvironmentPool, slice]], actions: Tensor) -> None:
-        # All copies of actions are under way before the first step is: a copy from the learner's GPU to a pool of the
-        # CPU then waits for the policy only, and not for the GPU's physics, which the CPU's pool steps beside.
+        # Start all copies of actions before the first step. A copy from the learner's GPU to the CPU then waits for the
+        # policy alone. It does not wait for the GPU's physics.
         for pool, rows in parts:
             self._carriers[id(pool)].send(actions[rows])
         parts = sorted(parts, key=lambda part: part[0].device.type == "cpu")
@@ -123,8 +123,8 @@ class DualEnvironment:
         return {side: pool.take_statistics() if pool else PoolStatistics() for side, pool in sides}
 
     def hidden_seconds(self, statistics: dict[str, PoolStatistics]) -> float:
-        """Part of the pools' time in which both were stepping: what overlap saved. Pools begin a step together, so it
-        is the shorter one's time of every step."""
+        """Time in which both pools were stepping, which is what overlap saved. Pools begin a step together, so each
+        step counts with the shorter of their times."""
         if not self.overlap:
             return 0.0
         steps = zip(statistics["low"].step_seconds, statistics["high"].step_seconds, strict=False)
@@ -149,8 +149,8 @@ class DualEnvironment:
                 pool.simulator.close()
 
     def _fetch(self, source: Tensor, target: Tensor) -> None:
-        # To a GPU the host need not wait: a pool that is copied from has pinned memory, and it writes there next after
-        # it has received actions that were computed after this copy.
+        # A copy to a GPU need not make the host wait. Its source is pinned memory. The pool writes there again only
+        # after it has received actions that were computed after this copy.
         target.copy_(source, non_blocking=self.device.type == "cuda")
 
     def _parts(self) -> list[tuple[EnvironmentPool, slice]]:

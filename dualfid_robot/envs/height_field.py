@@ -31,10 +31,10 @@ class HeightField:
         self._per_x, self._per_y = (columns - 1) / (2 * half_x), (rows - 1) / (2 * half_y)
 
     def height(self, x: Tensor, y: Tensor) -> Tensor:
-        """Height of the sample nearest to each point, m; beyond the edge, of the edge.
+        """Height of the sample nearest to each point, m. Points beyond the edge take the edge's height.
 
         Args:
-            x, y: coordinates of the points, world frame, m; of any one shape, which the result has too.
+            x, y: coordinates of the points, world frame, m, both of the result's shape.
         """
         column = ((x - self._x) * self._per_x).round_().clamp_(0, self._columns - 1)
         row = ((y - self._y) * self._per_y).round_().clamp_(0, self._rows - 1)

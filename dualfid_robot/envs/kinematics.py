@@ -32,12 +32,12 @@ class Poses(NamedTuple):
 class ForwardKinematics:
     """World poses of named bodies and sites as a function of qpos.
 
-    A joint's motion behind its fixed offset is a transform that is affine in the sine and cosine of a hinge's angle
-    (Rodrigues' formula, R = I + sin K + (1 - cos) K², about the joint's anchor) or in a slide's travel. The transforms
-    of all joints are therefore one product of such features with constants. They are chained from the roots outwards,
-    the joints of one depth at a time; joints that carry no named frame are left out, and bodies without a joint are
-    part of the constants. Worlds are the last, contiguous dimension: elementwise products of small matrices are then
-    five times as fast on a CPU as a batched matrix product.
+    Behind its fixed offset, a joint's transform is affine in a slide's travel, or in a hinge's sine and cosine. A hinge
+    follows Rodrigues' formula about the joint's anchor, R = I + sin K + (1 - cos) K². One product of such features with
+    constants therefore gives the transforms of all joints. They are chained from the roots outwards, the joints of one
+    depth at a time. Joints without a named frame behind them are left out. Bodies without a joint are part of the
+    constants. Worlds are the last, contiguous dimension. Elementwise products of small matrices are then five times as
+    fast on a CPU as a batched product.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ForwardKinematics:
         joints = _chain(model, [joint for joint, _ in frames])
         row = {joint: index for index, joint in enumerate(joints)}
         self._sizes, self._parents = _levels(model, joints, device)
-        addresses = model.jnt_qposadr[joints]  # the world's entry is that of some joint: its features count for nothing
+        addresses = model.jnt_qposadr[joints]  # the world's constants are 0, so any address will do
         self._addresses = torch.from_numpy(addresses).to(device, torch.int64)
         self._zero = _constant(model.qpos0[addresses], device)[:, None]
         self._motions = _constant(np.stack([_motion(model, joint) for joint in joints]), device)
@@ -70,7 +70,7 @@ class ForwardKinematics:
         self._frames = _constant(np.stack([transform[:3] for _, transform in frames]), device)[..., None]
 
     def __call__(self, qpos: Tensor) -> Poses:
-        """Poses at qpos (n, nq), whose quaternions have unit length; views of a table with the worlds last."""
+        """Poses at qpos (n, nq), whose quaternions have unit length. They are views of a table with the worlds last."""
         n = qpos.shape[0]
         q = qpos.T[self._addresses] - self._zero
         features = torch.stack([torch.ones_like(q), q, q.sin(), q.cos()], 1)
@@ -97,7 +97,7 @@ def _constant(array: np.ndarray, device: torch.device | str) -> Tensor:
 
 
 def _chain(model: mujoco.MjModel, joints: Sequence[int]) -> list[int]:
-    """The joints and all that they hang on, and the world in front: by depth, then in the model's order."""
+    """The world, then the joints and all their ancestors, by depth and then in the model's order."""
     found = {_WORLD: 0}
     for joint in joints:
         path = []
@@ -113,8 +113,8 @@ def _chain(model: mujoco.MjModel, joints: Sequence[int]) -> list[int]:
 def _levels(
     model: mujoco.MjModel, joints: Sequence[int], device: torch.device | str
 ) -> tuple[list[int], list[slice | Tensor]]:
-    """How many joints each depth has, and what those of each depth from the second on hang on: places in the depth
-    before. The world counts to the first depth, whose joints need no product."""
+    """The number of joints of each depth, and the parents of all depths but the first, as places in the depth before.
+    The world belongs to the first depth, whose joints need no product."""
     levels = [[_WORLD]]
     for joint in joints[1:]:
         parent = _parent(model, joint)[0]
@@ -130,7 +130,7 @@ def _levels(
 
 
 def _motion(model: mujoco.MjModel, joint: int) -> np.ndarray:
-    """(12, 4): a joint's transform (3, 4), flat, as a combination of the features 1, q, sin q and cos q."""
+    """Constants (12, 4) that give a joint's flat transform (3, 4) from the features 1, q, sin q and cos q."""
     if joint == _WORLD:
         parts = [np.eye(4), *np.zeros((3, 4, 4))]
         return np.stack(parts, -1)[:3].reshape(12, 4)
@@ -152,7 +152,7 @@ def _motion(model: mujoco.MjModel, joint: int) -> np.ndarray:
 
 
 def _parent(model: mujoco.MjModel, joint: int) -> tuple[int, np.ndarray]:
-    """The joint that a joint hangs on, and the fixed transform (4, 4) between their frames."""
+    """A joint's parent joint, and the fixed transform (4, 4) between their frames."""
     body = int(model.jnt_bodyid[joint])
     if joint > model.body_jntadr[body]:
         return joint - 1, np.eye(4)

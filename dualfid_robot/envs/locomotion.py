@@ -1,10 +1,10 @@
 """Running along the world's x axis towards a far target: what Isaac Gym's Ant and Humanoid have in common.
 
-A robot of this kind has a floating base and a motor on every joint, actuators in the order of the joints. Definition
-and figures: Isaac Gym's tasks (`isaacgymenvs/tasks/ant.py`, `humanoid.py`). Deliberate differences: the bearing of the
-target is a true bearing (Isaac Gym's reads the wrong vector component); the feet's wrench is expressed in the torso's
-frame about the torso's origin, which every engine can give without further kinematics; an episode has 1000 steps
-instead of 999.
+A robot of this kind has a floating base and a motor on every joint. Its actuators are in the order of the joints.
+Definition and figures are those of Isaac Gym's tasks (`isaacgymenvs/tasks/ant.py`, `humanoid.py`), with three
+deliberate differences. The bearing of the target is a true bearing, while Isaac Gym's reads the wrong vector component.
+The feet's wrench is in the torso's frame about the torso's origin, which every engine can give. An episode has 1000
+steps instead of 999.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UP_THRESHOLD = 0.93
 
 @dataclass(frozen=True, kw_only=True)
 class LocomotionConfig(TaskConfig):
-    """Isaac Gym's settings of these tasks; those without a value here differ between the robots."""
+    """Isaac Gym's settings of these tasks. Those without a default differ between the robots."""
 
     powerScale: float = 1.0
     headingWeight: float = 0.5
@@ -44,12 +44,12 @@ class LocomotionConfig(TaskConfig):
 
 
 class LocomotionTask(Task):
-    """Reward: progress in m/s + alive + up + heading - actions - energy - joints at their limits, or the death cost.
+    """The reward is progress in m/s + alive + up + heading - actions - energy - joints at limits, or the death cost.
 
     Attributes:
         initial_height: of the torso's origin, m.
         alive_reward: of every step.
-        own_terms: what the robot's observation has between the joints' velocities and the feet's wrenches.
+        own_terms: the robot's own observation terms, between the joints' velocities and the feet's wrenches.
         effort: (joints,) motor gears over the largest one: the weights of the energy cost.
     """
 

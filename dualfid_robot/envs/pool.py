@@ -27,7 +27,7 @@ class PoolStatistics:
         overflows: see `Simulator.take_overflows`.
         env_steps: environment steps done.
         measures: mean over them of each of `Task.measure`.
-        randomized: mean over all worlds of each of `Randomization.values`, at the time of the question.
+        randomized: present mean over all worlds of each of `Randomization.values`.
         step_seconds: wall time of each step: simulation, observation, reward and reset.
         adoption_seconds: wall time of all of `EnvironmentPool.adopt`.
     """
@@ -49,15 +49,15 @@ class PoolStatistics:
 
 
 class EnvironmentPool:
-    """`simulator.num_worlds` environments, of which each step advances the first n; the others are frozen as they are.
+    """`simulator.num_worlds` environments, of which each step advances the first n and freezes the others.
 
-    Where the simulator resets by mask, a step never makes the host wait for the device.
+    If the simulator resets by mask, a step never makes the host wait for the device.
 
     Attributes:
-        observations: (N, num_observations) current observations; after the end of an episode those of the next one.
+        observations: (N, num_observations) current observations, those of the next episode where one ended.
         reward: (N,); terminated: (N,) bool; truncated: (N,) bool: results of the last step (first n rows).
-        final_observations: (N, num_observations): in the rows whose episode ended in the last step, what they saw last,
-            before their reset; the other rows mean nothing.
+        final_observations: (N, num_observations): the last observations, before the reset, of the episodes that ended
+            in the last step. Other rows hold no values.
         episode_step: (N,) int32, steps since each episode began.
         measured: (n,) of each of `Task.measure` in the last step.
     """
@@ -74,8 +74,8 @@ class EnvironmentPool:
         """Begin an episode in every world.
 
         Args:
-            simulator: the worlds. Its robot may be the task's with changes: then joints begin an episode at the nearest
-                positions that are within its own range.
+            simulator: the worlds. Its robot may be the task's with changes. Joints then begin an episode at the nearest
+                positions within its own ranges.
             task: what to do in them, on the simulator's device.
             seed: of the initial states and of whatever else is drawn.
             pin_memory: keep the public tensors in page-locked memory, from which a GPU copies without the host.
@@ -138,13 +138,13 @@ class EnvironmentPool:
     def adopt(self, source: EnvironmentPool, rows: Tensor) -> None:
         """Put the first len(rows) environments into the present states of environments of another pool.
 
-        All that the next step depends on is taken over, the observation as the source shows it, except what the
-        contract of simulators does not carry between engines: state is float32 and at rest of contact memory. Where
-        this pool's robot has narrower joint ranges, joints are put at the nearest positions within them. Random numbers
-        stay this pool's own.
+        All that the next step depends on is taken over, the observation as the source shows it. Two things are lost,
+        because simulators do not carry them between engines: digits beyond float32 and contact memory. If this pool's
+        robot has narrower joint ranges, joints move to the nearest positions within them. Random numbers stay this
+        pool's own.
 
         Args:
-            source: a pool of the same task, in any engine and on any device; neither pool is randomised.
+            source: a pool of the same task, in any engine and on any device. Neither pool may be randomised.
             rows: (k,) int64, of the source; they may repeat.
         """
         with self._adoption_stopwatch:
@@ -172,7 +172,7 @@ class EnvironmentPool:
         self.finish_step()
 
     def start_step(self, actions: Tensor) -> None:
-        """Begin a step; returns early where the engine works elsewhere."""
+        """Begin a step. An engine in other processes or on a GPU goes on working after this returns."""
         with self._stopwatch:
             self._n = n = len(actions)
             self._previous_qpos[:n] = self.simulator.qpos[:n]
@@ -185,7 +185,7 @@ class EnvironmentPool:
             self.simulator.start_step(self._controls[:n], n)
 
     def finish_step(self) -> None:
-        """Wait for the step; compute rewards, ends and observations; reset the environments that ended."""
+        """Wait for the step, compute rewards, ends and observations, and reset the environments that ended."""
         with self._stopwatch:
             n, task = self._n, self.task
             self.simulator.finish_step()
@@ -216,7 +216,7 @@ class EnvironmentPool:
         """What happened since the last call."""
         returns = torch.cat([returns for returns, _ in self._finished] or [self._episode_return[:0]]).cpu()
         lengths = torch.cat([lengths for _, lengths in self._finished] or [self.episode_step[:0]]).cpu()
-        ended = lengths > 0  # where resets go by mask, the environments that went on stand here with length 0
+        ended = lengths > 0  # with resets by mask, environments that went on stand here with length 0
         statistics = PoolStatistics(
             returns[ended],
             lengths[ended],
@@ -299,7 +299,7 @@ class EnvironmentPool:
     def _reset(self, ids: Tensor) -> None:
         if self.randomization is not None:
             self.randomization.begin_episode(self.simulator, ids, self._generator)
-        state = self._state(self.num_envs)  # views, so that it is the new one after the reset
+        state = self._state(self.num_envs)  # views, so they show the new state after the reset
         start = self._begin_episode(state.rows(ids))
         self.simulator.set_state(ids, start.qpos, start.qvel)
         for name, values in start.memory.items():
@@ -321,7 +321,8 @@ class EnvironmentPool:
         return qpos if self._bounds is None else qpos.clamp(*self._bounds)
 
     def _end_where(self, ended: Tensor) -> None:
-        """`_end` of the environments that a mask (n,) names: every row is computed, so that no host need know which."""
+        """`_end` for a mask (n,) of environments. Every row is computed, so that the host need not know which are in
+        it."""
         n = len(ended)
         self.final_observations[:n] = self.observations[:n]
         self._finished.append((self._episode_return[:n].clone(), self.episode_step[:n] * ended))

@@ -18,7 +18,7 @@ from dualfid_robot.settings import require
 from dualfid_robot.simulators.base import Simulator, parameter_problem, parameter_shape
 
 _WHERE = "task.randomization"
-# Settings that are parameters of the engine, drawn for every world; all but two are factors on the asset's values.
+# Settings that are parameters of the engine, drawn for every world. All but two are factors on the asset's values.
 _FACTORS = ("friction", "mass", "damping", "servo_stiffness", "servo_damping", "motor_strength")
 _PARAMETERS = (*_FACTORS, "com", "gravity")
 
@@ -42,7 +42,7 @@ class Range:
         return f"{self.distribution} in [{low:g}, {high:g}]"
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Float32 values of a shape, on the generator's device; where the bounds are equal, nothing is drawn."""
+        """Float32 values of a shape, on the generator's device. Equal bounds draw nothing."""
         low, high = self.range
         if low == high:
             return torch.full(shape, low, device=generator.device)
@@ -71,19 +71,19 @@ class PushConfig:
 
 @dataclass(frozen=True)
 class RandomizationConfig:
-    """What is randomised, `task.randomization` of a task's YAML; what is absent is not.
+    """What is randomised: `task.randomization` of a task's YAML. An absent entry randomises nothing.
 
     Attributes:
         friction, damping: factor of the whole world.
-        mass: factor of each body; bodies without a joint between them share one.
+        mass: factor of each body, shared by bodies without a joint between them.
         com: shift of each body's centre of mass along each axis of the body, m.
         servo_stiffness, servo_damping, motor_strength: factor of each actuator.
         gravity: acceleration added along each axis of the world, m/s².
-        slope: inclination of the ground along x, degrees; positive where it rises towards +x. The world's axes stay the
-            ground's, so that gravity is what turns, about y.
+        slope: inclination of the ground along x, degrees, positive if it rises towards +x. The world's axes stay the
+            ground's, so gravity turns instead, about y.
         latency: age of the action that becomes the control, whole control steps.
         action_noise: standard deviation of Gaussian noise on every action that becomes a control.
-        observation_noise: likewise by term, in the unit of the term's raw value.
+        observation_noise: standard deviation of Gaussian noise by term, in the unit of the term's raw value.
         push: sudden changes of the root's velocity.
     """
 
@@ -125,7 +125,7 @@ class RandomizationConfig:
 
     @property
     def engine_ranges(self) -> dict[str, Range]:
-        """The ranges of all that is set in the engine, by name: of its parameters, and of the slope."""
+        """The ranges of what is set in the engine, by name: its parameters and the slope."""
         return self.parameters | ({"slope": self.slope} if self.slope else {})
 
     def __str__(self) -> str:
@@ -140,11 +140,11 @@ class RandomizationConfig:
 
 
 class Randomization:
-    """What a pool draws for its worlds: parameters, latency and times of pushes for every episode, noise in every step.
+    """What a pool draws for its worlds. Parameters, latency and times of pushes hold for an episode, noise for a step.
 
     Attributes:
-        values: what was drawn for the episode of each world, by name, (N, …): parameters as in the settings (gravity is
-            the acceleration added), slope, (N,) degrees, and latency, (N,) int64.
+        values: what was drawn for the episode of each world, by name, (N, …). Parameters are as in the settings, so
+            gravity is the acceleration added. The slope is (N,) degrees, the latency (N,) int64.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Randomization:
         """Allocate for `num_worlds` worlds.
 
         Args:
-            robot: the engine's, where it is not the task's: gravity may be changed.
+            robot: the engine's, if it is not the task's. Its gravity may differ.
 
         Raises:
             ConfigError: something that the engine, the robot or the task does not have.
@@ -251,12 +251,12 @@ class Randomization:
                 observed[name] = part + observed[name].reshape(part.shape)
 
     def means(self) -> dict[str, float]:
-        """Mean over all worlds of what was drawn for their present episodes; the host waits for the device."""
+        """Mean over all worlds of what was drawn for their present episodes. The host waits for the device."""
         means = [values.mean(dtype=torch.float64) for values in self.values.values()]
         return dict(zip(self.values, torch.stack(means).tolist(), strict=True)) if means else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on; the engine's own snapshot holds its parameters."""
+        """Everything that the next step depends on. The engine's own snapshot holds its parameters."""
         state: dict[str, Any] = {"values": self.values, "next_push": self._next_push}
         return state | ({} if self.config.latency is None else {"actions": self._actions})
 
@@ -269,7 +269,7 @@ class Randomization:
             self._actions.copy_(state["actions"])
 
     def _total_gravity(self, ids: Tensor) -> Tensor:
-        """(k, 3) in the frame of the ground: the model's, turned by the slope, and what is added."""
+        """Gravity (k, 3) in the frame of the ground: the model's, turned by the slope, plus what is added."""
         total = self._gravity.repeat(len(ids), 1)
         if "slope" in self.values:
             angle = torch.deg2rad(self.values["slope"][ids])

@@ -43,7 +43,7 @@ def make_task(
         folders: where to look for the task besides the package's own folder.
 
     Raises:
-        ConfigError: an unknown task or setting, a task that is there twice, or an asset that lacks what the task names.
+        ConfigError: an unknown task or setting, a task that exists twice, or an asset without what the task names.
     """
     cls = _task_class(name, folders)
     config = parse_settings(cls.Config, settings, "task.env")
@@ -72,7 +72,7 @@ def _task_class(name: str, folders: Sequence[Path]) -> type[Task]:
 
 
 def _module(path: Path) -> ModuleType:
-    """The module of a task. A user's folder is a package with a name of its own: its files import each other by
+    """The module of a task. A user's folder becomes a package with a name of its own. Its files import each other by
     `from .base import …`, and two folders may have files of one name."""
     if path.parent == _OWN:
         return importlib.import_module(f"dualfid_robot.tasks.{path.stem}")

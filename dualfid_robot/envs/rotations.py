@@ -1,4 +1,4 @@
-"""Batched rotations; quaternions are (w, x, y, z), unit length, body to world, as in MuJoCo."""
+"""Batched rotations. Quaternions are (w, x, y, z), unit length, body to world, as in MuJoCo."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 class Stopwatch:
     """Sums the time spent inside `with stopwatch:` blocks, in laps.
 
-    On CUDA the work that a block starts is timed by events on the current stream; only `take_laps` waits for it.
+    On CUDA, events on the current stream time the work that a block starts. Only `take_laps` waits for it.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -1,7 +1,7 @@
 """The contract of a task: pure functions of the state, declared by name, without any engine.
 
-A task file in `tasks/` defines one subclass of `Task`. The observation is an ordered list of named terms and the action
-a declared mapping to control units, so that one declaration serves every engine, the exporter and a player on a robot.
+A task file in `tasks/` defines one subclass of `Task`. The observation is an ordered list of named terms. The action is
+a declared mapping to control units. One declaration serves every engine, the exporter and a robot.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Term:
         scale: factor applied to the raw value.
         unit: unit of the raw value.
         frame: frame in which it is expressed, where that matters.
-        history: number of values shown, of this and of the steps before, oldest first; in the first steps of an episode
-            its first value stands for those from before it.
+        history: number of values shown, of this and the steps before, oldest first. In an episode's first steps its
+            first value stands for the missing ones.
     """
 
     name: str
@@ -58,8 +58,8 @@ class ActionMapping:
     where limit is the actuator's `ctrlrange` and the first previous control is `Task.initial_control`.
 
     Attributes:
-        kind: what a control means, such as "torque" or "joint position"; the actuators of the asset say the rest (gear,
-            gains, limits).
+        kind: what a control means, such as "torque" or "joint position". The asset's actuators have gear, gains and
+            limits.
         scale, offset: one number, or one per actuator.
         cumulative: whether an action changes the control instead of naming it.
     """
@@ -79,12 +79,12 @@ class State:
         qpos: (n, nq).
         qvel: (n, nv).
         contact_wrench: (n, len(contact_bodies), 6).
-        action: (n, nu), the clipped action that led here; zero after a reset.
-        control: (n, nu), the control that it became; the initial control after a reset.
+        action: (n, nu), the clipped action that led here, zero after a reset.
+        control: (n, nu), the control that it became, the initial control after a reset.
         step: (n,) int32, steps since the episode began, the one that led here included.
         memory: (n, columns) of each name of `Task.memory`.
-        parameters: what domain randomisation drew for the episode, by name, for privileged terms: factors, shifts and
-            latency as in docs/randomization.md. A name is absent where nothing is drawn for it.
+        parameters: what domain randomisation drew for the episode, by name, for privileged terms
+            (docs/randomization.md). A name is absent if nothing is drawn for it.
     """
 
     qpos: Tensor
@@ -97,7 +97,7 @@ class State:
     parameters: dict[str, Tensor] = field(default_factory=dict)
 
     def rows(self, ids: Tensor) -> State:
-        """The same for some of the worlds."""
+        """The state of some of the worlds."""
         return State(
             self.qpos[ids],
             self.qvel[ids],
@@ -142,11 +142,11 @@ class TaskConfig:
 class Task(ABC):
     """A task: observation, action, reward, termination and initial states as batched functions.
 
-    A task keeps nothing between steps but what it declares as `memory`, such as a command or the level of a curriculum:
-    the pool holds it for every world, freezes it with the world, and saves it with a checkpoint.
+    Between steps a task keeps only what it declares as `memory`, such as a command or a curriculum's level. The pool
+    holds memory for every world, freezes it with the world, and saves it with a checkpoint.
 
-    An exporter traces all functions but those by which episodes begin (docs/policy_format.md). They must therefore take
-    sizes from `x.shape`, not from `len(x)`, decide by `torch.where`, not by `if`, and compute with torch alone.
+    An exporter traces all functions except those that begin episodes (docs/policy_format.md). Traced functions compute
+    with torch alone. They take sizes from `x.shape`, not from `len(x)`, and decide by `torch.where`, not by `if`.
 
     Attributes:
         Config: dataclass of the settings under `task.env` of the task's YAML.
@@ -192,10 +192,10 @@ class Task(ABC):
         """Initial qpos (n, nq) and qvel (n, nv) of n episodes."""
 
     def begin_episode(self, last: State, generator: torch.Generator) -> Start:
-        """Begin new episodes in n worlds; by default from `sample_initial_state`, with memory of zeros.
+        """Begin new episodes in n worlds, by default from `sample_initial_state` with memory of zeros.
 
         Args:
-            last: how the worlds' last episodes ended, for curricula; `last.step` is 0 where there was none. Its
+            last: how the worlds' last episodes ended, for curricula. `last.step` is 0 for a first episode. Its
                 `parameters` are already those of the new episodes.
         """
         n = len(last.qpos)
@@ -204,8 +204,8 @@ class Task(ABC):
 
     @abstractmethod
     def observe(self, state: State) -> dict[str, Tensor]:
-        """The raw value of each term, (n, size) or (n,) where the size is 1; further quantities may be added for the
-        reward, under names that are no terms."""
+        """The raw value of each term, (n, size), or (n,) for size 1. Further quantities for the reward may be added
+        under names that are no terms."""
 
     @abstractmethod
     def terminated(self, state: State, observed: Mapping[str, Tensor]) -> Tensor:
@@ -218,12 +218,12 @@ class Task(ABC):
     def advance(  # noqa: B027
         self, state: State, observed: dict[str, Tensor], generator: torch.Generator
     ) -> None:
-        """Move `state.memory` on, in place, after the reward and before the observation is shown; an entry of
-        `observed` that was computed from it must be replaced. By default it stays as it is."""
+        """Move `state.memory` on, in place, after the reward and before the observation is shown. Replace entries of
+        `observed` that were computed from it. By default memory stays as it is."""
 
     def measure(self, state: State, observed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Figures of merit besides the return, such as a tracking error in m/s: (n,) each, for logs and evaluations,
-        as tensors of their own, under the same names in every call. They are taken together with the reward."""
+        """Figures of merit besides the return, (n,) each, such as a tracking error in m/s. Every call returns new
+        tensors under the same names. They are taken together with the reward."""
         return {}
 
     def clip_action(self, action: Tensor) -> Tensor:
@@ -267,7 +267,7 @@ class Task(ABC):
             out.index_copy_(1, layout.newest, newest)
 
     def newest_values(self, observed: Mapping[str, Tensor]) -> Tensor:
-        """(n, values): the terms, privileged ones left out, as `write_observation` shows them but without histories."""
+        """The terms (n, values) without privileged ones and histories, otherwise as `write_observation` shows them."""
         return self._newest_values(self._actor_layout, observed)
 
     def _newest_values(self, layout: _Layout, observed: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
@@ -309,9 +309,9 @@ class _Layout:
     Attributes:
         terms: name and size of each, in order.
         scale: (values,) their scales, one per column of all newest values side by side.
-        histories: whether a term has any; only then is there more to know than the order.
+        histories: whether a term has any. Without histories the order says all.
         fill: (columns,) which newest value each column of an episode's first observation takes.
-        older: the columns that hold values of steps before; next: those that hold the values one step younger.
+        older: the columns that hold values of steps before; next: the columns of the values one step younger.
         newest: (values,) the columns of the newest values.
     """
 

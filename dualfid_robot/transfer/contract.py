@@ -1,7 +1,7 @@
 """Do the engines mean the same? What a policy relies on, measured in each engine against MuJoCo's own step.
 
-Every engine is built from one compiled model, so nothing should differ; this finds out by what the engine does, not by
-what it says. Robots are probed in the air, where engines agree but for their solvers' errors.
+Every engine is built from one compiled model, so nothing should differ. This module measures what the engine does
+instead of trusting its description. Robots are probed in the air, where engines agree up to their solvers' errors.
 """
 
 from __future__ import annotations
@@ -46,15 +46,16 @@ class Contract:
         simulator: its file in cfg/simulator.
         joints, actuators: how many there are.
         substeps: physics steps per control period.
-        control_dt: control period, s; measured_dt: as measured by how far the robot moves.
-        position, velocity: largest differences of states that were set and read back, m or rad, and per second.
-        default_pose: likewise of the model's initial state, positions alone, its joints within their limits.
-        alignment: the least cosine between an actuator's effect and what it is in MuJoCo.
-        gain: least and greatest ratio of their sizes.
-        silent: actuators without an effect within the probe: those that are delayed or have a state of their own.
+        control_dt, measured_dt: control period as set, and as the robot's motion shows it, s.
+        position, velocity: largest differences between states that were set and then read back, m or rad, and per
+            second.
+        default_pose: the same difference for positions of the model's initial state, with joints within their limits.
+        alignment: the least cosine between an actuator's effect and its effect in MuJoCo.
+        gain: least and greatest ratio of these effects' sizes.
+        silent: actuators without an effect within the probe, because they are delayed or have a state of their own.
         columns: of the observation.
         observation: largest difference of the scaled observations of the same states.
-        contact_terms: terms left out of that, since they show contact forces, which engines do not have in common.
+        contact_terms: terms left out of `observation`, because they show contact forces, which differ between engines.
         problems: what breaks the contract.
     """
 
@@ -76,7 +77,7 @@ class Contract:
     problems: tuple[str, ...]
 
     def line(self) -> str:
-        """The same for a reader, in one line."""
+        """The measurements for a reader, in one line."""
         if self.problems:
             return f"{self.simulator}: contract broken: {'; '.join(self.problems)}"
         actuators = f"{self.actuators} actuators in order"
@@ -98,11 +99,11 @@ class Contract:
 
 
 def check_contract(experiment: Experiment, name: str, settings: Mapping[str, Any]) -> Contract:
-    """Measure it.
+    """Measure the contract of an engine.
 
     Args:
         experiment: the task.
-        name: how the engine's settings are called.
+        name: name of the engine's settings.
         settings: of the engine.
 
     Raises:
@@ -198,7 +199,7 @@ class _Reference:
     def step(
         self, qpos: np.ndarray, qvel: np.ndarray, control: np.ndarray, steps: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Steps from states at rest of memory: (n, nq), (n, nv), (n, nu) -> (n, nq), (n, nv), float64."""
+        """Steps from states without warm starts: (n, nq), (n, nv), (n, nu) -> (n, nq), (n, nv), float64."""
         after = []
         for position, velocity, ctrl in zip(qpos, qvel, control, strict=True):
             mujoco.mj_resetData(self._model, self._data)
@@ -211,7 +212,8 @@ class _Reference:
 
 
 def _states(task: Task) -> tuple[Tensor, Tensor]:
-    """Starts of the task, in the air if the base is free, with joints and velocities that tell one from another."""
+    """Starts of the task, in the air if the base is free. Joints and velocities are random, so that a swap would
+    show."""
     generator = torch.Generator(task.device).manual_seed(0)
     model, n = task.robot.model, _STATES
     zeros = torch.zeros(n, task.num_actions)
@@ -229,7 +231,7 @@ def _joint_columns(robot: RobotModel) -> list[int]:
 
 
 def _within_limits(robot: RobotModel, qpos: Tensor) -> Tensor:
-    """Positions (n, nq) with every joint well inside of its limits: these are hard in some engines, soft in others."""
+    """Positions (n, nq) with every joint well inside its limits, which are hard in some engines and soft in others."""
     limits = robot.joint_limits[[_is_single(robot, name) for name in robot.joint_names]]
     range_ = limits[:, 1] - limits[:, 0]
     margin = np.where(np.isfinite(range_), np.minimum(_MARGIN, 0.25 * range_), 0.0)
@@ -251,7 +253,7 @@ def _state(task: Task, qpos: Tensor, qvel: Tensor, action: Tensor, control: Tens
 
 
 def _observe(task: Task, qpos: Tensor, qvel: Tensor, wrench: float = 0.0) -> Tensor:
-    """(n, num_observations): what the task shows of states, the first ones of episodes, under equal contact forces."""
+    """Observations (n, num_observations) of states, as the first ones of episodes, under equal contact forces."""
     control = task.initial_control(qpos)
     state = _state(task, qpos, qvel, torch.zeros_like(control), control)
     state.contact_wrench += wrench
@@ -269,7 +271,7 @@ def _contact_terms(task: Task, qpos: Tensor, qvel: Tensor) -> tuple[str, ...]:
 
 
 def _columns_without(task: Task, names: tuple[str, ...]) -> Tensor:
-    """(num_observations,) bool: the columns of all other terms."""
+    """(num_observations,) bool: true in the columns of all terms but the named ones."""
     kept = [[term.name not in names] * term.columns for term in (*task.terms, *task.privileged_terms)]
     return torch.tensor([column for term in kept for column in term])
 
@@ -283,7 +285,7 @@ def _step(simulator: Simulator, qpos: Tensor, qvel: Tensor, control: Tensor) -> 
 
 
 def _responses(task: Task, probe: Simulator, reference: _Reference, qpos: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(nu, nv) each, engine's and MuJoCo's: what an action of one unit of each actuator changes in the velocities."""
+    """The change of velocities by an action of one unit of each actuator, (nu, nv): the engine's, and MuJoCo's."""
     nu = task.num_actions
     actions = task.clip_action(torch.cat((torch.zeros(1, nu), torch.eye(nu))))
     rows = qpos.repeat(1 + nu, 1)
@@ -295,8 +297,8 @@ def _responses(task: Task, probe: Simulator, reference: _Reference, qpos: Tensor
 
 
 def _compare_responses(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Cosines (nu, nu) between each found response and each expected one, ratios (nu,) of their sizes, and the rows
-    without a response in MuJoCo."""
+    """Cosines (nu, nu) between found and expected responses, ratios (nu,) of their sizes, and the actuators without a
+    response in MuJoCo."""
     size = np.linalg.norm(expected, axis=1)
     silent = [int(i) for i in np.flatnonzero(size <= 1e-9 * max(size.max(initial=0.0), 1e-9))]
     safe = np.where(size > 0.0, size, 1.0)
@@ -308,7 +310,7 @@ def _compare_responses(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndar
 def _measured_period(
     experiment: Experiment, settings: Mapping[str, Any], task: Task, qpos: Tensor, qvel: Tensor
 ) -> float:
-    """The control period, s, by how far robots move in it, compared with MuJoCo's own steps at the engine's rate."""
+    """The control period, s, as the robots' motion shows it in comparison with MuJoCo's steps at the engine's rate."""
     dt, substeps = experiment.task.sim.dt, int(settings["substeps"])
     reference = _Reference(experiment.robot.compile(dt / substeps))
     control = task.initial_control(qpos)
@@ -324,7 +326,7 @@ def _measured_period(
 
 
 def _differences(model: mujoco.MjModel, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(n, nv): how positions (n, nq) differ, rotations as angles about three axes."""
+    """Differences (n, nv) between positions (n, nq), with rotations as angles about three axes."""
     out = np.zeros((len(a), model.nv))
     for row, start, end in zip(out, a, b, strict=True):
         mujoco.mj_differentiatePos(model, row, 1.0, start.astype(np.float64), end.astype(np.float64))
@@ -332,7 +334,7 @@ def _differences(model: mujoco.MjModel, a: np.ndarray, b: np.ndarray) -> np.ndar
 
 
 def _too_large(what: str, errors: np.ndarray, tolerance: float, model: mujoco.MjModel) -> list[str]:
-    """A problem that names the joint of the largest of errors (n, nv), where that is not within a tolerance."""
+    """A problem that names the joint with the largest of errors (n, nv), if that is above the tolerance."""
     largest = np.nan_to_num(errors, nan=np.inf).max(0)
     column = int(largest.argmax())
     if largest[column] <= tolerance:

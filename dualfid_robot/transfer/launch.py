@@ -1,4 +1,4 @@
-"""What transfer.py does once its configuration is composed."""
+"""`transfer.py` after its configuration is composed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def parse_request(cfg: DictConfig) -> TransferRequest:
     """What a configuration asks for.
 
     Raises:
-        ConfigError: a value that it cannot have.
+        ConfigError: a value that is not allowed.
     """
     checkpoints = _texts(cfg.checkpoint)
     if not checkpoints:
@@ -74,7 +74,7 @@ def parse_request(cfg: DictConfig) -> TransferRequest:
 
 
 def _dials(policies: Sequence[str], dials: Sequence[object]) -> tuple[float, ...]:
-    """λ of all policies that are named or dialled, each once, ascending."""
+    """λ of all named and dialled policies, without repetition, ascending."""
     for name in policies:
         if name not in POLICIES:
             raise ConfigError(f"policies={name}: allowed are {sorted(POLICIES)}")

@@ -1,4 +1,4 @@
-"""Every policy in every engine under every perturbation, and what is checked before."""
+"""Evaluates every policy in every engine under every perturbation, after checking all of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BASE, ADAPTED = 0.0, 1.0
 
 
 def dial_name(dial: float) -> str:
-    """How a policy is called: by its name, else by how much of the adapter it has."""
+    """A policy's name: base, adapted, or its λ."""
     return {BASE: "base", ADAPTED: "adapted"}.get(dial, f"dial {dial:g}")
 
 
@@ -56,11 +56,11 @@ class Subject:
     """A checkpoint.
 
     Attributes:
-        label: how tables name it: its run's folder, with its file's name where that is not `last`.
+        label: how tables name it: its run's folder, and its file's name unless that is `last`.
         path: its file.
         task: its task's settings.
-        trained_in: files of cfg/simulator, by "low" and "high", with the changes of the robot there; where other
-            settings were changed, the files most like them.
+        trained_in: files of cfg/simulator, by "low" and "high", with the changes of the robot there. Other settings
+            stand as the file that is most like them.
         iteration, samples: how long it was trained.
     """
 
@@ -81,8 +81,8 @@ class MatrixCell:
         dial: λ.
         simulator: its file in cfg/simulator.
         perturbation: what was changed.
-        evaluation: the episodes; None where the engine cannot be perturbed so.
-        unsupported: why not; empty where it can.
+        evaluation: the episodes. None if the engine cannot be perturbed so.
+        unsupported: the reason for that, or empty.
     """
 
     checkpoint: str
@@ -99,14 +99,14 @@ class MatrixCell:
 
 
 class Matrix:
-    """A request that was checked: whatever is wrong with it is found before anything runs.
+    """A checked request. The constructor finds whatever is wrong before anything runs.
 
     Attributes:
         request: what is asked for.
         subjects: the checkpoints.
-        simulators: settings of each engine, by name; from the first checkpoint's task.
+        simulators: settings of each engine by name, from the first checkpoint's task.
         contracts: what was measured in each engine, once for all checkpoints whose tasks have the same settings.
-        differing: settings in which the checkpoints' tasks differ; each is evaluated in its own.
+        differing: settings in which the checkpoints' tasks differ. Each checkpoint is evaluated in its own task.
     """
 
     def __init__(self, request: TransferRequest) -> None:
@@ -167,8 +167,9 @@ class Matrix:
                         yield MatrixCell(subject.label, dial, name, perturbation, evaluation, reason)
 
     def _evaluate(self, loaded: _Loaded, perturbation: Perturbation, dial: float) -> Evaluation:
-        """Complete episodes from the starts that the seed draws, the same for all policies and in all worlds: in a pool
-        of their own, so that no engine remembers others, and seeded anew, since noise has drawn numbers by then."""
+        """Complete episodes from the starts that the seed draws, the same for all policies and worlds. Each cell has a
+        new pool, so that no engine remembers another cell. The pool is seeded once more, because noise has drawn
+        numbers by then."""
         world = perturbation.apply(loaded.experiment)
         pool = world.make_pool(loaded.simulator, self.request.num_envs, self.request.seed)
         try:
@@ -178,7 +179,7 @@ class Matrix:
             pool.simulator.close()
 
     def _distinct_tasks(self) -> list[Subject]:
-        """The checkpoints whose tasks have other settings than those before them."""
+        """The checkpoints whose tasks have settings that no earlier checkpoint's task has."""
         found: list[Subject] = []
         for subject in self.subjects:
             if all(any(_differing(other.task, subject.task)) for other in found):
@@ -214,7 +215,7 @@ def _load(subject: Subject, name: str) -> _Loaded:
 
 
 def silence_pools() -> None:
-    """Keep pools from saying what they randomise: here a cell says it."""
+    """Keep pools from logging what they randomise, because each cell names it here."""
     logging.getLogger(experiment_module.__name__).setLevel(logging.WARNING)
 
 
@@ -222,7 +223,7 @@ def _subjects(checkpoints: Sequence[Path]) -> list[Subject]:
     """Read what checkpoints say about themselves.
 
     Raises:
-        ConfigError: one that does not exist or is none, or that is not of the first one's task.
+        ConfigError: a file that does not exist, that is no checkpoint, or that is of another task than the first.
     """
     subjects: list[Subject] = []
     for given in checkpoints:
@@ -249,7 +250,7 @@ def _origin(simulator: Mapping[str, Any], task: Mapping[str, Any]) -> str:
 
 
 def _file_of(simulator: Mapping[str, Any], task: Mapping[str, Any]) -> str:
-    """The file of cfg/simulator that a run's simulator has the engine and most settings of."""
+    """The file of cfg/simulator with the engine and most settings of a run's simulator."""
 
     def in_common(name: str) -> tuple[bool, int]:
         settings = simulator_settings(name, task)

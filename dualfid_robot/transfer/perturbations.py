@@ -1,7 +1,7 @@
 """Named changes of a simulated world, the same in every world and episode of an evaluation.
 
-A perturbation is domain randomisation with a range of one value, so that every engine applies it, or refuses it by
-name, as it does in training (envs/randomization.py).
+A perturbation is domain randomisation with a range of one value (envs/randomization.py). So every engine applies it, or
+refuses it by name, as in training.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _MOST = 1e3  # of factors and deviations
 
 @dataclass(frozen=True)
 class Perturbation:
-    """One change of the world; what it does is in docs/transfer.md.
+    """One change of the world. docs/transfer.md says what each does.
 
     Attributes:
-        kind: one of `KINDS`; empty for the world as the engine has it.
+        kind: one of `KINDS`, or empty for the unchanged world.
         value: a factor (friction, mass, motor_strength), control steps (latency), degrees (slope), or the standard
             deviation of noise in units of the scaled observation (observation_noise).
     """
@@ -43,7 +43,7 @@ class Perturbation:
         return f"{self.kind}={self.value:g}" if self.kind else NOMINAL
 
     def randomization(self, task: Task) -> RandomizationConfig:
-        """The same as settings of domain randomisation.
+        """The perturbation as settings of domain randomisation.
 
         Raises:
             ConfigError: a value that the kind cannot have.
@@ -57,7 +57,7 @@ class Perturbation:
         elif self.kind:
             if not 0.0 <= self.value < float("inf"):
                 raise ConfigError(f"perturb={self}: must be a finite number of at least 0")
-            # One deviation for a whole term, but terms have units of their own: their scales make them comparable.
+            # Terms have different units. Dividing by their scales makes one deviation fit all of them.
             settings = {NOISE: {term.name: self.value / abs(term.scale) for term in task.terms if term.scale}}
         try:
             config: RandomizationConfig = parse_settings(RandomizationConfig, settings, "randomization")
@@ -66,7 +66,7 @@ class Perturbation:
         return config
 
     def problem(self, experiment: Experiment, engine: str) -> str | None:
-        """Why an engine cannot do this to an experiment's robot; None where it can.
+        """Why an engine cannot do this to an experiment's robot, or None if it can.
 
         Raises:
             ConfigError: a value that the kind cannot have.
@@ -80,7 +80,7 @@ class Perturbation:
         return None
 
     def apply(self, experiment: Experiment) -> Experiment:
-        """The experiment in the perturbed world, and in nothing else that its run randomised."""
+        """The experiment in the perturbed world, without anything else that its run randomised."""
         perturbed = copy.copy(experiment)
         perturbed.task = dataclasses.replace(
             experiment.task,
@@ -91,10 +91,10 @@ class Perturbation:
 
 
 def parse_perturbations(texts: Sequence[str]) -> tuple[Perturbation, ...]:
-    """The nominal world, and those that are named as `kind=value`.
+    """The nominal world, then the perturbations named as `kind=value`.
 
     Raises:
-        ConfigError: something else, or an unknown kind.
+        ConfigError: a text of another form, or an unknown kind.
     """
     found = [Perturbation()]
     for text in texts:

@@ -25,7 +25,7 @@ NOT_SUPPORTED = "not supported"
 
 
 def write_report(matrix: Matrix, cells: Sequence[MatrixCell], folder: Path) -> list[Path]:
-    """Write all files into a folder, which is made; curves over the dial only where it has three settings or more.
+    """Write all files into a new folder. Curves over the dial need at least three settings of it.
 
     Returns:
         the files.
@@ -47,7 +47,7 @@ def write_report(matrix: Matrix, cells: Sequence[MatrixCell], folder: Path) -> l
 
 
 def as_json(matrix: Matrix, cells: Sequence[MatrixCell]) -> dict[str, Any]:
-    """Everything: what was asked, in what, by which versions, what the engines agree on, and every cell."""
+    """Everything as JSON: the request, the engines' settings and contracts, the versions, and every cell."""
     request = matrix.request
     return {
         "task": matrix.task,
@@ -74,8 +74,8 @@ def as_json(matrix: Matrix, cells: Sequence[MatrixCell]) -> dict[str, Any]:
 
 
 def summaries(cells: Sequence[MatrixCell]) -> list[dict[str, Any]]:
-    """What each cell is and its figures (see `Evaluation.summary`), or the reason why it has none; `versus_base` is the
-    mean difference of returns to the base policy's from the same starts in the same world, with its 95% interval."""
+    """Each cell with its figures (see `Evaluation.summary`), or the reason why it has none. `versus_base` is the mean
+    difference to the base policy's returns from the same starts in the same world, with its 95% interval."""
     base = {_place(cell): cell.evaluation for cell in cells if cell.dial == BASE}
     found = []
     for cell in cells:
@@ -104,7 +104,7 @@ def _place(cell: MatrixCell) -> tuple[str, str, Perturbation]:
 
 
 def table(matrix: Matrix, cells: Sequence[MatrixCell]) -> Table:
-    """One row per cell; several checkpoints stand there as the letters of `Matrix.letters`."""
+    """One row per cell. Several checkpoints appear as the letters of `Matrix.letters`."""
     letters, rows = matrix.letters, summaries(cells)
     shown = Table(title=f"{matrix.task}: {matrix.request.num_envs} episodes each", title_justify="left")
     several, against_base = len(matrix.subjects) > 1, any("versus_base" in row for row in rows)
@@ -150,7 +150,7 @@ def unsupported_lines(cells: Sequence[MatrixCell]) -> list[str]:
 
 
 def mean_returns(matrix: Matrix, cells: Sequence[MatrixCell]) -> np.ndarray:
-    """(checkpoints, dials, simulators, perturbations); NaN where a cell is not supported."""
+    """Mean returns (checkpoints, dials, simulators, perturbations), NaN for a cell that is not supported."""
     request = matrix.request
     found = {(c.checkpoint, c.dial, c.simulator, c.perturbation): c.evaluation for c in cells}
     return np.array(
