@@ -32,6 +32,9 @@ PARAMETERS: dict[str, str] = {
     "mass": "(k, bodies): mass and inertia of each body of `RobotModel.body_names`; armature is not scaled",
     "com": "(k, bodies, 3): offset of each body's centre of mass, m, body frame; 0 is nominal",
     "damping": "(k,): damping of all joints",
+    "geom_friction": "(k, geoms): sliding friction of each geom of the model, where it is not given for a pair",
+    "dof_damping": "(k, nv): damping of each degree of freedom",
+    "joint_stiffness": "(k, joints): stiffness of each joint's spring; free joints are counted",
     "motor_strength": "(k, actuators): gain and bias of each of `RobotModel.actuator_names`; force ranges stay",
     "servo_stiffness": "(k, actuators): kp of each position servo; other actuators' columns are ignored",
     "servo_damping": "(k, actuators): kd of each position servo, kv of each velocity servo; other columns are ignored",
@@ -52,6 +55,9 @@ def parameter_shape(robot: RobotModel, name: str) -> tuple[int, ...]:
         "mass": (bodies,),
         "com": (bodies, 3),
         "damping": (),
+        "geom_friction": (robot.model.ngeom,),
+        "dof_damping": (robot.model.nv,),
+        "joint_stiffness": (robot.model.njnt,),
         "motor_strength": actuators,
         "servo_stiffness": actuators,
         "servo_damping": actuators,
@@ -248,6 +254,54 @@ class Simulator(ABC):
             if problem is not None:
                 raise ConfigError(f"parameter={name}: {problem}")
             self._set_parameter(name, ids, values)
+
+    def body_states(self) -> Tensor:
+        """Current states of all bodies, (N, bodies, 13) float32, world frame: position of the body's frame, m, its
+        quaternion (w, x, y, z), and the frame's linear and angular velocity, m/s and rad/s. A view that the next call
+        overwrites.
+
+        Raises:
+            ConfigError: the engine does not give them.
+        """
+        raise self._lacks("states of bodies")
+
+    def actuator_forces(self) -> Tensor:
+        """Force of each actuator in the last substep, (N, nu) float32. A view that the next call overwrites.
+
+        Raises:
+            ConfigError: the engine does not give them.
+        """
+        raise self._lacks("forces of actuators")
+
+    def apply_wrenches(self, wrenches: Tensor) -> None:
+        """Push bodies throughout the next step, and in that step alone.
+
+        Args:
+            wrenches: (N, bodies, 6) force, N, at the body's centre of mass, and torque, N m, world frame.
+
+        Raises:
+            ConfigError: the engine takes none.
+        """
+        raise self._lacks("external forces")
+
+    def jacobians(self) -> Tensor:
+        """Of all bodies' frames, (N, bodies, 6, nv) float32: linear, then angular velocity, world frame.
+
+        Raises:
+            ConfigError: the engine does not give them.
+        """
+        raise self._lacks("Jacobians")
+
+    def mass_matrices(self) -> Tensor:
+        """Joint-space inertia, (N, nv, nv) float32.
+
+        Raises:
+            ConfigError: the engine does not give them.
+        """
+        raise self._lacks("mass matrices")
+
+    def _lacks(self, what: str) -> ConfigError:
+        return ConfigError(f"engine {self.name()}: {what}: not provided")
 
     def take_overflows(self) -> int:
         """Worlds × physics steps since the last call in which a buffer of the engine was too small; it logs which. The

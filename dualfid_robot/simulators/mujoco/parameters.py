@@ -22,6 +22,9 @@ FIELDS = {
     "friction": ("geom_friction", "pair_friction"),
     "mass": ("body_mass", "body_inertia"),
     "damping": ("dof_damping", "dof_dampingpoly"),
+    "geom_friction": ("geom_friction",),
+    "dof_damping": ("dof_damping", "dof_dampingpoly"),
+    "joint_stiffness": ("jnt_stiffness", "jnt_stiffnesspoly"),
     "motor_strength": _GAINS,
     "servo_stiffness": _GAINS,
     "servo_damping": _GAINS,
@@ -66,7 +69,7 @@ def scaled_entries(model: mujoco.MjModel, name: str, field: str) -> np.ndarray:
     and [2] (`robots.actuators.servos`).
     """
     nominal = getattr(model, field)
-    if name == "friction":
+    if name in ("friction", "geom_friction"):
         return np.broadcast_to(np.arange(nominal.shape[1]) < _SLIDING[field], nominal.shape)
     if name not in ("servo_stiffness", "servo_damping"):
         return np.ones(nominal.shape, dtype=bool)

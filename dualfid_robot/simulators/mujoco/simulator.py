@@ -73,6 +73,7 @@ class MujocoSimulator(Simulator):
         self._tensors = {name: torch.from_numpy(view) for name, view in self._views.items()}
         initial = mujoco.MjData(self.model)
         self._initial_memory = {name: torch.from_numpy(np.array(getattr(initial, name))) for name in _MEMORY}
+        self._pushed = False
         self._parameters: dict[str, np.ndarray] = {}  # of all worlds, by name; what was never set is not in it
         if self.contact_bodies:
             start = int(self.model.sensor_adr[self.model.nsensor - len(self.contact_bodies)])
@@ -87,6 +88,9 @@ class MujocoSimulator(Simulator):
             self._batch.step(self._rows[:n], self.config.substeps)
         except mujoco.batch.SimulationError as error:
             self._refused = torch.from_numpy(np.asarray(error.ids))
+        if self._pushed:
+            self._batch.bind("xfrc_applied")[:] = 0.0
+            self._pushed = False
 
     def finish_step(self) -> None:
         n = self._n
@@ -113,6 +117,45 @@ class MujocoSimulator(Simulator):
         self._tensors["qvel"][ids] = qvel.double()
         for name, initial in self._initial_memory.items():
             self._tensors[name][ids] = initial
+
+    def body_states(self) -> Tensor:
+        if not hasattr(self, "_states"):
+            outputs = ("xpos", "xquat", "cvel", "subtree_com")
+            self._body_outputs = [torch.from_numpy(self._batch.bind(name)) for name in outputs]
+            self._states = torch.empty(self.num_worlds, self.model.nbody - 1, 13)
+        self._batch.forward(self._rows, mujoco.mjtStage.mjSTAGE_VEL)
+        position, quaternion, velocity, centre = self._body_outputs
+        states, angular = self._states, velocity[:, 1:, :3]
+        states[..., :3], states[..., 3:7], states[..., 10:] = position[:, 1:], quaternion[:, 1:], angular
+        # MuJoCo gives the velocity of the point of the body that is at its tree's centre of mass.
+        arm = position[:, 1:] - centre[:, self.model.body_rootid[1:]]
+        states[..., 7:10] = velocity[:, 1:, 3:] + torch.linalg.cross(angular, arm)
+        return states
+
+    def actuator_forces(self) -> Tensor:
+        return torch.from_numpy(self._batch.bind("actuator_force")).float()
+
+    def apply_wrenches(self, wrenches: Tensor) -> None:
+        np.copyto(self._batch.bind("xfrc_applied")[:, 1:], wrenches.numpy())
+        self._pushed = True
+
+    def jacobians(self) -> Tensor:
+        bodies = self.model.nbody - 1
+        jacobians = torch.empty(self.num_worlds, bodies, 6, self.model.nv)
+        points = self.body_states()[..., :3].double().numpy()
+        for body in range(bodies):
+            linear, angular = self._batch.jac(body + 1, points[:, body])
+            jacobians[:, body, :3], jacobians[:, body, 3:] = torch.from_numpy(linear), torch.from_numpy(angular)
+        return jacobians
+
+    def mass_matrices(self) -> Tensor:
+        entries = torch.from_numpy(self._batch.bind("M"))
+        self._batch.forward(self._rows, mujoco.mjtStage.mjSTAGE_POS)
+        rows = np.repeat(np.arange(self.model.nv), self.model.M_rownnz)
+        matrices = torch.zeros(self.num_worlds, self.model.nv, self.model.nv)
+        matrices[:, rows, self.model.M_colind] = entries.float()
+        matrices[:, self.model.M_colind, rows] = entries.float()
+        return matrices
 
     def _set_parameter(self, name: str, ids: Tensor, values: Tensor) -> None:
         if name == "com":

@@ -1,0 +1,1 @@
+"""What `import isaacgym` gives: the modules of that package that task code uses, all of which `provide` imports."""

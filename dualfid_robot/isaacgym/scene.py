@@ -1,0 +1,160 @@
+"""The one robot model that all environments share: the actors of the first, the ground, and what drives the joints.
+
+Every environment is a world of its own, whose actors are the same assets in the same order. What may differ between
+environments, besides states, is in `world_parameters.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mujoco
+import numpy as np
+
+from dualfid_robot.isaacgym.actors import Actor, Environment
+from dualfid_robot.isaacgym.ground import Ground, add_ground
+from dualfid_robot.isaacgym.parameters import UNLIMITED, AttractorProperties, DofDriveMode
+from dualfid_robot.isaacgym.session import CURRENT, not_provided, say_once
+from dualfid_robot.isaacgym.transforms import Vec3
+from dualfid_robot.isaacgym.world_parameters import WorldProperties
+from dualfid_robot.robots.model import RobotModel
+
+_EFFORT, _POS, _VEL = DofDriveMode.DOF_MODE_EFFORT, DofDriveMode.DOF_MODE_POS, DofDriveMode.DOF_MODE_VEL
+
+
+@dataclass(frozen=True)
+class SceneModel(RobotModel):
+    """A robot model whose description is a spec in memory instead of a file."""
+
+    scene: mujoco.MjSpec | None = field(default=None, repr=False, compare=False)
+
+    def _spec(self) -> mujoco.MjSpec:
+        assert self.scene is not None
+        return self.scene.copy()
+
+
+def build_scene(
+    environments: list[Environment], grounds: list[Ground], gravity: Vec3, properties: WorldProperties
+) -> SceneModel:
+    """The robot model of one environment.
+
+    Args:
+        environments: all of them; the first one's actors are built.
+        grounds: what stands still.
+        gravity: m/s².
+        properties: of one environment, as it is built.
+    """
+    first = environments[0]
+    spec = mujoco.MjSpec()
+    spec.compiler.degree, spec.compiler.balanceinertia = False, True
+    spec.option.gravity = list(gravity)
+    bits = _contact_bits(first)
+    add_ground(spec, grounds, *bits[0])
+
+    # Each actor's bodies, with its shapes' friction and filter, and what drives its joints.
+    shape = dof = 0
+    for slot, actor in enumerate(first.actors):
+        root = _attach(spec, slot, actor)
+        for geom in [geom for body in _subtree(root) for geom in body.geoms]:
+            contype, conaffinity = bits[int(_filters(first)[shape])]
+            geom.contype, geom.conaffinity = contype, conaffinity
+            geom.friction = [properties.friction[0, shape], 0.005, 0.0001]
+            shape += 1
+        for joint in [joint for body in _subtree(root) for joint in body.joints if joint.name != _free_name(slot)]:
+            _drive(spec, joint, actor.dof_properties[dof - _dofs_before(first, slot)], properties, dof)
+            dof += 1
+    for number, attractor in enumerate(first.attractors):
+        _attract(spec, number, first, attractor)
+    spec.assets = {file: content for actor in first.actors for file, content in actor.asset.spec.assets.items()}
+    names = [name for actor in first.actors for name in actor.asset.body_names]
+    feet = [f"{slot}/{name}" for slot, actor in enumerate(first.actors) for name in actor.asset.body_names]
+    feet = [long for long, name in zip(feet, names, strict=True) if any(part in name.lower() for part in CURRENT.feet)]
+    return SceneModel(Path("isaacgym"), tuple(feet), scene=spec)
+
+
+def _attach(spec: mujoco.MjSpec, slot: int, actor: Actor) -> mujoco.MjsBody:
+    """Put an actor's bodies into the world, its root at the actor's pose."""
+    asset = actor.asset.spec.copy()
+    root = spec.worldbody.add_frame().attach_body(asset.worldbody.first_body(), f"{slot}/", "")
+    root.pos, root.quat = list(actor.pose.p), [actor.pose.r.w, actor.pose.r.x, actor.pose.r.y, actor.pose.r.z]
+    if actor.asset.floating:
+        root.add_freejoint(name=_free_name(slot))
+    else:
+        # MuJoCo would let a link touch the fixed one that it hangs on: it takes that for part of the world.
+        for number, child in enumerate(root.bodies):
+            spec.add_exclude(name=f"{slot}/exclude_{number}", bodyname1=root.name, bodyname2=child.name)
+    return root
+
+
+def _drive(spec: mujoco.MjSpec, joint: mujoco.MjsJoint, dofs: np.ndarray, world: WorldProperties, dof: int) -> None:
+    """A joint's limits, passive properties and actuator."""
+    mode, gain, rate = world.modes[dof], world.gains[0, dof], world.rates[0, dof]
+    joint.limited = mujoco.mjtLimited.mjLIMITED_TRUE if dofs["hasLimits"] else mujoco.mjtLimited.mjLIMITED_FALSE
+    if dofs["hasLimits"]:
+        joint.range = sorted((dofs["lower"], dofs["upper"]))
+    joint.frictionloss, joint.armature = dofs["friction"], dofs["armature"]
+    if mode == _EFFORT and joint.armature < CURRENT.armature_floor:
+        joint.armature = CURRENT.armature_floor
+        say_once(
+            f"armature of joints under explicit efforts is at least {CURRENT.armature_floor}: PhysX stays stable "
+            "without, MuJoCo does not (--armature-floor)"
+        )
+    bias = [0.0, -gain, -rate] if mode in (_POS, _VEL) else [0.0, 0.0, 0.0]
+    actuator = spec.add_actuator(
+        name=joint.name,
+        target=joint.name,
+        trntype=mujoco.mjtTrn.mjTRN_JOINT,
+        gaintype=mujoco.mjtGain.mjGAIN_FIXED,
+        biastype=mujoco.mjtBias.mjBIAS_AFFINE,
+        biasprm=[*bias, *[0.0] * (len(spec.default.actuator.biasprm) - 3)],
+    )
+    gains = {_POS: gain, _VEL: rate}
+    actuator.gainprm = [gains.get(mode, 1.0), *[0.0] * (len(actuator.gainprm) - 1)]
+    if mode in gains:
+        if 0 < dofs["effort"] < UNLIMITED:
+            actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
+            actuator.forcerange = [-dofs["effort"], dofs["effort"]]
+    else:
+        joint.stiffness, joint.damping = [gain, 0.0, 0.0], [rate, 0.0, 0.0]
+
+
+def _attract(spec: mujoco.MjSpec, number: int, environment: Environment, properties: AttractorProperties) -> None:
+    """Hold a point of a body at a point of the world, rigidly."""
+    if properties.axes != 7:
+        raise not_provided("create_rigid_body_attractor of other axes than AXIS_TRANSLATION")
+    say_once("attractors hold rigidly, whatever their stiffness")
+    names = [f"{slot}/{name}" for slot, actor in enumerate(environment.actors) for name in actor.asset.body_names]
+    target, offset = f"attractor_{number}/target", f"attractor_{number}/offset"
+    spec.worldbody.add_site(name=target, pos=list(properties.target.p))
+    spec.body(names[properties.rigid_handle]).add_site(name=offset, pos=list(properties.offset.p))
+    spec.add_equality(type=mujoco.mjtEq.mjEQ_CONNECT, objtype=mujoco.mjtObj.mjOBJ_SITE, name1=offset, name2=target)
+
+
+def _contact_bits(environment: Environment) -> dict[int, tuple[int, int]]:
+    """`contype` and `conaffinity` of each filter, so that two shapes touch unless their filters share a bit."""
+    filters = sorted({0, *_filters(environment).tolist()})
+    if len(filters) > 31:
+        raise not_provided(f"{len(filters)} different collision filters", "allowed are 31")
+    place = {value: number for number, value in enumerate(filters)}
+    return {
+        value: (1 << place[value], sum(1 << place[other] for other in filters if not value & other))
+        for value in filters
+    }
+
+
+def _filters(environment: Environment) -> np.ndarray:
+    return np.concatenate([actor.filters for actor in environment.actors])
+
+
+def _dofs_before(environment: Environment, slot: int) -> int:
+    return sum(len(actor.asset.dof_names) for actor in environment.actors[:slot])
+
+
+def _free_name(slot: int) -> str:
+    return f"{slot}/free_root"
+
+
+def _subtree(root: mujoco.MjsBody) -> list[mujoco.MjsBody]:
+    """A body and all below it, depth first."""
+    return [root, *(body for child in root.bodies for body in _subtree(child))]

@@ -1,0 +1,45 @@
+"""What the user chose for this process, and messages that are said once."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from dualfid_robot.errors import ConfigError
+
+
+@dataclass
+class Session:
+    """Choices of the launcher, read when a simulation is built.
+
+    Attributes:
+        engine: name of a file in `cfg/simulator`.
+        threads: worker threads of the engine; 0 takes all CPUs.
+        armature_floor: least armature of a joint that is driven by explicit efforts, kg m² (hinge) or kg (slide).
+        feet: patterns; bodies whose names contain one keep their contacts in an engine with reduced contacts.
+    """
+
+    engine: str = "mujoco"
+    threads: int = 0
+    armature_floor: float = 0.01
+    feet: tuple[str, ...] = ("foot", "ankle")
+
+
+CURRENT = Session()
+_said: set[str] = set()
+
+
+class NotProvided(ConfigError, AttributeError):
+    """A name of Isaac Gym that has no counterpart here; also an AttributeError, so that `hasattr` answers no."""
+
+
+def not_provided(name: str, why: str = "it has no counterpart yet") -> NotProvided:
+    """The error for a name of Isaac Gym that is not provided."""
+    return NotProvided(f"isaacgym: {name} is not provided on engine {CURRENT.engine}: {why} (docs/isaacgym.md)")
+
+
+def say_once(message: str) -> None:
+    """Print a line about a difference from Isaac Gym, the first time that it matters."""
+    if message not in _said:
+        _said.add(message)
+        print(f"[dualfid_robot.isaacgym] {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,207 @@
+"""A simulation: environments, and the engine under them all."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from dualfid_robot.config.machine import CONFIG_DIR
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.isaacgym.actors import Environment
+from dualfid_robot.isaacgym.assets import Asset
+from dualfid_robot.isaacgym.ground import Ground
+from dualfid_robot.isaacgym.layout import Layout
+from dualfid_robot.isaacgym.parameters import DofDriveMode, SimParams
+from dualfid_robot.isaacgym.scene import build_scene
+from dualfid_robot.isaacgym.session import CURRENT, Session, not_provided, say_once
+from dualfid_robot.isaacgym.world_parameters import WorldProperties, set_parameters
+from dualfid_robot.simulators.base import Simulator
+from dualfid_robot.simulators.registry import make_simulator
+
+
+def engine_settings(session: Session) -> dict[str, Any]:
+    """Settings of the chosen engine.
+
+    Raises:
+        ConfigError: there is no such engine.
+    """
+    names = sorted(path.stem for path in (CONFIG_DIR / "simulator").glob("*.yaml"))
+    if session.engine not in names:
+        raise ConfigError(f"engine={session.engine}: allowed are {names}")
+    loaded = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "simulator" / f"{session.engine}.yaml"), resolve=True)
+    assert isinstance(loaded, dict)
+    settings = {str(key): value for key, value in loaded.items()}
+    if "threads" in settings:
+        settings["threads"] = session.threads
+    return settings
+
+
+class Simulation:
+    """The handle of a simulation.
+
+    The engine is built when it is first needed, at the first refresh, setter or step: no earlier is everything known
+    that it must measure.
+
+    Attributes:
+        params: as given; gravity and time steps are read when the engine is built.
+        device: of the task's tensors.
+        environments, grounds: what was created.
+        measures_contacts: whether contact forces are asked for.
+        steps: how often it was stepped.
+        started: when it was created, s of `time.monotonic`.
+        efforts, position_targets, velocity_targets: (N, D) on the engine's device. Efforts act in the next step alone.
+        wrenches: (N, B, 6) that push bodies in the next step, or None.
+    """
+
+    def __init__(self, params: SimParams, device: torch.device) -> None:
+        self.params = params
+        self.device = device
+        self.environments: list[Environment] = []
+        self.grounds: list[Ground] = []
+        self.measures_contacts = False
+        self.steps = 0
+        self.started = time.monotonic()
+        self.wrenches: Tensor | None = None
+        self._simulator: Simulator | None = None
+        self._failures = 0
+
+    @property
+    def assets(self) -> list[Asset]:
+        """Assets of one environment's actors; those of all environments are the same."""
+        if not self.environments or not self.environments[0].actors:
+            raise ConfigError("isaacgym: the simulation has no environment with an actor")
+        return [actor.asset for actor in self.environments[0].actors]
+
+    @property
+    def num_envs(self) -> int:
+        return len(self.environments)
+
+    @property
+    def built(self) -> bool:
+        """Whether the engine is built."""
+        return self._simulator is not None
+
+    @property
+    def simulator(self) -> Simulator:
+        """The engine."""
+        if self._simulator is None:
+            self._build()
+        assert self._simulator is not None
+        return self._simulator
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything is in an environment; builds the engine."""
+        if self._simulator is None:
+            self._build()
+        return self._layout
+
+    def step(self) -> None:
+        """Advance all environments by `params.dt`. One that fails goes back to its initial state."""
+        simulator = self.simulator
+        if self.wrenches is not None:
+            simulator.apply_wrenches(self.wrenches)
+            self.wrenches = None
+        simulator.step(self._controls(), self.num_envs)
+        self.efforts.zero_()
+        self.steps += 1
+        if simulator.failed.any():
+            ids = simulator.failed.nonzero().squeeze(1)
+            simulator.set_state(ids, self._initial_qpos[ids], torch.zeros_like(simulator.qvel[ids]))
+            self._failures += len(ids)
+            say_once("an environment became non-finite and was put back to its initial state; more follow unsaid")
+
+    def properties_changed(self) -> None:
+        """Take over properties of actors, or gravity, that were set after the engine was built."""
+        if self._simulator is None:
+            return
+        properties = self._properties(self.layout)
+        if properties.within(self._nominal):
+            values = properties.parameters(self._nominal, self._simulator.robot.model, self.layout)
+            set_parameters(self._simulator, values, self._given)
+        else:
+            self._rebuild()
+        gravity = torch.tensor(list(self.params.gravity)).expand(self.num_envs, 3)
+        if (gravity[0] != torch.from_numpy(self._simulator.robot.model.opt.gravity).float()).any():
+            self._simulator.set_parameters(torch.arange(self.num_envs), {"gravity": gravity})
+
+    def measure_contacts(self) -> None:
+        """Measure contact forces from now on."""
+        if not self.measures_contacts:
+            self.measures_contacts = True
+            self._rebuild()
+
+    def _controls(self) -> Tensor:
+        """(N, D) controls of the drives: what each of them understands by its mode."""
+        controls = torch.where(self._in_effort, self.efforts, 0.0)
+        controls += torch.where(self._in_position, self.position_targets + self._lead * self.velocity_targets, 0.0)
+        return controls.add_(torch.where(self._in_velocity, self.velocity_targets, 0.0))
+
+    def _properties(self, layout: Layout) -> WorldProperties:
+        physics_dt = self.params.dt / self.params.substeps
+        return WorldProperties.of(self.environments, self.grounds, physics_dt, layout)
+
+    def _build(self) -> None:
+        """Build the engine for what was created, and put every environment into its initial state."""
+        assets = self.assets
+        for environment in self.environments:
+            if [id(actor.asset) for actor in environment.actors] != [id(asset) for asset in assets]:
+                raise not_provided("environments of different actors", "all must hold the same assets in one order")
+        layout = self._layout = Layout.of(assets)
+
+        # One model for all, and what differs from it in each.
+        properties = self._properties(layout)
+        self._nominal = properties.greatest()
+        robot = build_scene(self.environments, self.grounds, self.params.gravity, self._nominal)
+        bodies = robot.body_names if self.measures_contacts else ()
+        settings = engine_settings(CURRENT) | {"substeps": self.params.substeps}
+        simulator = self._simulator = make_simulator(settings, robot, self.num_envs, self.params.dt, bodies)
+        self._given: set[str] = set()
+        set_parameters(simulator, properties.parameters(self._nominal, robot.model, layout), self._given)
+
+        # Targets, forces and states.
+        shape = (self.num_envs, layout.dofs)
+        self.efforts, self.position_targets, self.velocity_targets = (torch.zeros(shape) for _ in range(3))
+        modes = torch.from_numpy(properties.modes)
+        self._in_effort = modes == DofDriveMode.DOF_MODE_EFFORT
+        self._in_position = modes == DofDriveMode.DOF_MODE_POS
+        self._in_velocity = modes == DofDriveMode.DOF_MODE_VEL
+        # A position drive's damping refers to its velocity target: so far the position target leads.
+        gains, damping = properties.gains, properties.rates - properties.gains * self.params.dt / self.params.substeps
+        self._lead = torch.from_numpy(damping / gains.clip(1e-9)).float() * self._in_position
+        self._initial_qpos = self._initial_positions(simulator)
+        everyone = torch.arange(self.num_envs)
+        simulator.set_state(everyone, self._initial_qpos, torch.zeros_like(simulator.qvel))
+        say_once(
+            f"engine {CURRENT.engine}: {self.num_envs} worlds of {len(robot.body_names)} bodies and {robot.model.nu} "
+            f"joints, physics at {self.params.substeps / self.params.dt:.0f} Hz, tensors on {self.device}"
+        )
+
+    def _rebuild(self) -> None:
+        """Build the engine anew, in the state in which it is."""
+        if self._simulator is None:
+            return
+        old, kept = self._simulator, (self.efforts, self.position_targets, self.velocity_targets)
+        qpos, qvel = old.qpos.clone(), old.qvel.clone()
+        old.close()
+        self._build()
+        self.simulator.set_state(torch.arange(self.num_envs), qpos, qvel)
+        self.efforts, self.position_targets, self.velocity_targets = kept
+
+    def _initial_positions(self, simulator: Simulator) -> Tensor:
+        """(N, nq): roots at their actors' poses, joints at 0 or at the limit that is nearest to it."""
+        qpos = torch.zeros_like(simulator.qpos)
+        for slot, root in enumerate(self.layout.roots):
+            poses = [environment.actors[slot].pose for environment in self.environments]
+            rows = torch.tensor([(*pose.p, pose.r.w, pose.r.x, pose.r.y, pose.r.z) for pose in poses])
+            if root is not None:
+                qpos[:, root[0] : root[0] + 7] = rows
+            elif (rows != rows[0]).any():
+                raise not_provided("a fixed base whose pose differs between environments")
+        limits = torch.from_numpy(simulator.robot.joint_limits).float()
+        qpos[:, self.layout.dof_qpos] = torch.zeros(self.layout.dofs).clamp(limits[:, 0], limits[:, 1])
+        return qpos
