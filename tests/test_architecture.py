@@ -33,6 +33,7 @@ ALLOWED = {
     "transfer": {"transfer", *_EXPORT},
     "studies": {"studies", "train", *_EXPORT},
     "tasks": {"envs", "tasks"},
+    "isaacgym": {"isaacgym", "config", *_ENGINES},
     "conformance": {"conformance", "config", *_ENGINES},
 }
 COMMON = {"command", "errors", "settings"}

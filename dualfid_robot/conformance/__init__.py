@@ -6,7 +6,7 @@ measures is an assertion.
 """
 
 # Imported in the order of the table: each module adds its properties to it.
-from dualfid_robot.conformance import mechanics, actuation, contact, file_order, parameters, batch  # isort: skip  # noqa: F401
+from dualfid_robot.conformance import mechanics, actuation, contact, file_order, readings, parameters, batch  # isort: skip  # noqa: F401
 from dualfid_robot.conformance.properties import PROPERTIES
 
 __all__ = ["PROPERTIES"]

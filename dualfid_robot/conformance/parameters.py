@@ -12,9 +12,10 @@ from torch import Tensor
 from dualfid_robot.conformance.actuation import approach, oscillation
 from dualfid_robot.conformance.contact import braking
 from dualfid_robot.conformance.properties import Build, measured
-from dualfid_robot.conformance.robots import BENCH, CROOKED, GRAVITY, SERVO, SLED, VELOCITY
+from dualfid_robot.conformance.robots import BENCH, CROOKED, GRAVITY, SERVO, SLED, SPRING, VELOCITY
 from dualfid_robot.conformance.worlds import (
     momenta,
+    positions,
     put,
     random_states,
     relative,
@@ -62,6 +63,46 @@ def parameter_damping(build: Build) -> float:
     run(simulator, 1.0)
     expected = 2.0 * np.exp(-factors.double().numpy() * 0.5 / 0.5)
     return float(np.abs(velocities(simulator)[:, 3] - expected).max() / 2.0)
+
+
+@measured("parameter: damping of each joint", parameter="dof_damping")
+def parameter_dof_damping(build: Build) -> float:
+    """The same decay, where the wheel alone has the factor and the others' would be another."""
+    simulator = build(BENCH, 4)
+    factors = torch.full((4, 5), 3.0)
+    factors[:, 3] = torch.tensor([0.0, 0.5, 1.0, 2.0])
+    set_parameter(simulator, "dof_damping", factors)
+    qvel = torch.zeros(4, 5)
+    qvel[:, 3] = 2.0
+    put(simulator, torch.zeros(4, 5), qvel)
+    run(simulator, 1.0)
+    expected = 2.0 * np.exp(-factors[:, 3].double().numpy() * 0.5 / 0.5)
+    return float(np.abs(velocities(simulator)[:, 3] - expected).max() / 2.0)
+
+
+@measured("parameter: stiffness of each joint", parameter="joint_stiffness")
+def parameter_joint_stiffness(build: Build) -> float:
+    """Carts of 2 kg on springs of 40 N/m with 0.25, 1 and 4 times the stiffness, another on each: position after half a
+    second against its oscillation, relative to the amplitude."""
+    simulator = build(SPRING, 3, dt=1e-3, substeps=1)
+    factors = torch.tensor([[0.25, 1.0], [1.0, 4.0], [4.0, 0.25]])
+    set_parameter(simulator, "joint_stiffness", factors)
+    put(simulator, torch.full((3, 2), 0.3), torch.zeros(3, 2))
+    run(simulator, 0.5)
+    expected = 0.3 * np.cos(np.sqrt(40 * factors.double().numpy() / 2) * 0.5)
+    return float(np.abs(positions(simulator) - expected).max() / 0.3)
+
+
+@measured("parameter: friction of each geom", parameter="geom_friction")
+def parameter_geom_friction(build: Build) -> float:
+    """The sled's stopping distances with 1, 1.5 and 2 times the friction of its spheres and half that of the floor:
+    MuJoCo takes the greater of the two."""
+    simulator = build(SLED, 3)
+    factors = torch.tensor([1.0, 1.5, 2.0])
+    each = factors[:, None].repeat(1, SLED.model.ngeom)
+    each[:, 0] = 0.5
+    set_parameter(simulator, "geom_friction", each)
+    return braking(simulator, factors)
 
 
 @measured("parameter: motor strength", parameter="motor_strength")
@@ -155,6 +196,9 @@ NEW_PARAMETERS: dict[str, Callable[[RobotModel, int], Tensor]] = {
     "mass": lambda robot, k: torch.linspace(0.7, 1.3, k)[:, None].expand(k, len(robot.body_names)).contiguous(),
     "com": lambda robot, k: torch.linspace(-0.02, 0.03, k * len(robot.body_names) * 3).reshape(k, -1, 3),
     "damping": lambda robot, k: torch.linspace(0.5, 2.0, k),
+    "dof_damping": lambda robot, k: torch.linspace(0.5, 2.0, k * robot.model.nv).reshape(k, robot.model.nv),
+    "joint_stiffness": lambda robot, k: torch.linspace(0.5, 2.0, k * robot.model.njnt).reshape(k, robot.model.njnt),
+    "geom_friction": lambda robot, k: torch.linspace(0.3, 0.8, k * robot.model.ngeom).reshape(k, robot.model.ngeom),
     "motor_strength": lambda robot, k: torch.linspace(0.5, 1.2, k * robot.model.nu).reshape(k, robot.model.nu),
     "servo_stiffness": lambda robot, k: torch.linspace(0.6, 1.5, k * robot.model.nu).reshape(k, robot.model.nu),
     "servo_damping": lambda robot, k: torch.linspace(1.4, 0.7, k * robot.model.nu).reshape(k, robot.model.nu),

@@ -1,4 +1,4 @@
-"""Assets: what `gym.load_asset` and its like read, as a MuJoCo spec of one root body and the lists that Isaac Gym gives.
+"""Assets: what `gym.load_asset` and its like read, as a MuJoCo spec of one root body and Isaac Gym's lists.
 
 Bodies and joints are in Isaac Gym's order, which is depth first: children sorted by name in a URDF, in the file's order
 in an MJCF. MuJoCo numbers a compiled spec in the same order.

@@ -63,7 +63,7 @@ def mesh(vertices: np.ndarray, triangles: np.ndarray, params: TriangleMeshParams
     faces = np.asarray(triangles).reshape(-1, 3).astype(np.int64)
     lowest = corners[:, :2].min(0)
     spacing = [_spacing(corners[:, axis]) for axis in (0, 1)]
-    shape = [int(round(np.ptp(corners[:, axis]) / spacing[axis])) + 1 for axis in (0, 1)]
+    shape = [round(float(np.ptp(corners[:, axis])) / spacing[axis]) + 1 for axis in (0, 1)]
     say_once(f"the triangle mesh is a height field of {shape[0]} x {shape[1]} samples: vertical walls lean over one")
     heights = _upper_surface((corners[:, :2] - lowest) / spacing, corners[:, 2], faces, (shape[0], shape[1]))
     origin = _origin(params.transform) + Vec3(lowest[0], lowest[1], 0.0)
@@ -94,16 +94,15 @@ def _upper_surface(points: np.ndarray, z: np.ndarray, faces: np.ndarray, shape: 
     heights = np.full(shape, -np.inf)
     for i in range(int(spans[:, 0].max(initial=0)) + 1):
         for j in range(int(spans[:, 1].max(initial=0)) + 1):
-            sample = low + (i, j)
+            sample = low + np.array((i, j))
             offset = sample - corners[:, 0]
             with np.errstate(divide="ignore", invalid="ignore"):
                 u = (offset[:, 0] * second[:, 1] - offset[:, 1] * second[:, 0]) / area
                 v = (first[:, 0] * offset[:, 1] - first[:, 1] * offset[:, 0]) / area
             inside = flat & (u >= -1e-6) & (v >= -1e-6) & (u + v <= 1 + 1e-6)
             rows = np.flatnonzero(inside)
-            value = (
-                tops[rows, 0] + u[rows] * (tops[rows, 1] - tops[rows, 0]) + v[rows] * (tops[rows, 2] - tops[rows, 0])
-            )
+            rises = tops[rows, 1:] - tops[rows, :1]
+            value = tops[rows, 0] + u[rows] * rises[:, 0] + v[rows] * rises[:, 1]
             np.maximum.at(heights, (sample[rows, 0], sample[rows, 1]), value)
     return np.where(np.isfinite(heights), heights, z.min())
 

@@ -66,8 +66,9 @@ class WorldProperties:
 
     def greatest(self) -> WorldProperties:
         """One environment with the greatest value of each property: what the shared model has."""
-        nominal = [getattr(self, name).max(0, keepdims=True) for name in ("gains", "rates", "friction")]
-        return WorldProperties(self.modes, *nominal, np.ones_like(self.masses[:1]), np.zeros_like(self.offsets[:1]))
+        gains, rates, friction = (values.max(0, keepdims=True) for values in (self.gains, self.rates, self.friction))
+        nominal = np.ones_like(self.masses[:1]), np.zeros_like(self.offsets[:1])
+        return WorldProperties(self.modes, gains, rates, friction, *nominal)
 
     def within(self, nominal: WorldProperties) -> bool:
         """Whether factors lead here from a model: what is 0 in it is 0 here."""

@@ -257,8 +257,7 @@ class Simulator(ABC):
 
     def body_states(self) -> Tensor:
         """Current states of all bodies, (N, bodies, 13) float32, world frame: position of the body's frame, m, its
-        quaternion (w, x, y, z), and the frame's linear and angular velocity, m/s and rad/s. A view that the next call
-        overwrites.
+        quaternion (w, x, y, z), and the frame's linear and angular velocity, m/s and rad/s.
 
         Raises:
             ConfigError: the engine does not give them.
@@ -266,7 +265,7 @@ class Simulator(ABC):
         raise self._lacks("states of bodies")
 
     def actuator_forces(self) -> Tensor:
-        """Force of each actuator in the last substep, (N, nu) float32. A view that the next call overwrites.
+        """Force of each actuator in the last substep, (N, nu) float32.
 
         Raises:
             ConfigError: the engine does not give them.

@@ -190,8 +190,8 @@ def convert_heightfield_to_trimesh(
 
 def _moves(heights: np.ndarray, steep: float, axis: int) -> np.ndarray:
     """-1, 0 or 1 for each vertex: towards which neighbour along an axis it moves, being the foot of a steep wall."""
-    rise = np.diff(heights.astype(np.int32), axis=axis) > steep
-    fall = np.diff(heights.astype(np.int32), axis=axis) < -steep
+    rises = np.diff(heights.astype(np.float64), axis=axis)
+    rise, fall = rises > steep, rises < -steep
     moves = np.zeros(heights.shape, dtype=np.int8)
     lower = [slice(None)] * 2
     upper = [slice(None)] * 2

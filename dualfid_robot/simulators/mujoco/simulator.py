@@ -73,6 +73,7 @@ class MujocoSimulator(Simulator):
         self._tensors = {name: torch.from_numpy(view) for name, view in self._views.items()}
         initial = mujoco.MjData(self.model)
         self._initial_memory = {name: torch.from_numpy(np.array(getattr(initial, name))) for name in _MEMORY}
+        self._forces = self._batch.bind("actuator_force")
         self._pushed = False
         self._parameters: dict[str, np.ndarray] = {}  # of all worlds, by name; what was never set is not in it
         if self.contact_bodies:
@@ -119,21 +120,20 @@ class MujocoSimulator(Simulator):
             self._tensors[name][ids] = initial
 
     def body_states(self) -> Tensor:
-        if not hasattr(self, "_states"):
-            outputs = ("xpos", "xquat", "cvel", "subtree_com")
-            self._body_outputs = [torch.from_numpy(self._batch.bind(name)) for name in outputs]
-            self._states = torch.empty(self.num_worlds, self.model.nbody - 1, 13)
+        position, quaternion, velocity, centre = (self._batch.bind(n) for n in ("xpos", "xquat", "cvel", "subtree_com"))
         self._batch.forward(self._rows, mujoco.mjtStage.mjSTAGE_VEL)
-        position, quaternion, velocity, centre = self._body_outputs
-        states, angular = self._states, velocity[:, 1:, :3]
-        states[..., :3], states[..., 3:7], states[..., 10:] = position[:, 1:], quaternion[:, 1:], angular
         # MuJoCo gives the velocity of the point of the body that is at its tree's centre of mass.
-        arm = position[:, 1:] - centre[:, self.model.body_rootid[1:]]
-        states[..., 7:10] = velocity[:, 1:, 3:] + torch.linalg.cross(angular, arm)
+        arm = torch.from_numpy(position[:, 1:] - centre[:, self.model.body_rootid[1:]])
+        moving = torch.from_numpy(velocity[:, 1:].copy())
+        states = torch.empty(self.num_worlds, self.model.nbody - 1, 13)
+        np.copyto(states[..., :3].numpy(), position[:, 1:])
+        np.copyto(states[..., 3:7].numpy(), quaternion[:, 1:])
+        states[..., 7:10] = moving[..., 3:] + torch.linalg.cross(moving[..., :3], arm)
+        states[..., 10:] = moving[..., :3]
         return states
 
     def actuator_forces(self) -> Tensor:
-        return torch.from_numpy(self._batch.bind("actuator_force")).float()
+        return torch.from_numpy(self._forces.astype(np.float32))
 
     def apply_wrenches(self, wrenches: Tensor) -> None:
         np.copyto(self._batch.bind("xfrc_applied")[:, 1:], wrenches.numpy())
@@ -149,12 +149,13 @@ class MujocoSimulator(Simulator):
         return jacobians
 
     def mass_matrices(self) -> Tensor:
-        entries = torch.from_numpy(self._batch.bind("M"))
+        inertia = self._batch.bind("M")
         self._batch.forward(self._rows, mujoco.mjtStage.mjSTAGE_POS)
+        entries = torch.from_numpy(inertia.astype(np.float32))
         rows = np.repeat(np.arange(self.model.nv), self.model.M_rownnz)
         matrices = torch.zeros(self.num_worlds, self.model.nv, self.model.nv)
-        matrices[:, rows, self.model.M_colind] = entries.float()
-        matrices[:, self.model.M_colind, rows] = entries.float()
+        matrices[:, rows, self.model.M_colind] = entries
+        matrices[:, self.model.M_colind, rows] = entries
         return matrices
 
     def _set_parameter(self, name: str, ids: Tensor, values: Tensor) -> None:

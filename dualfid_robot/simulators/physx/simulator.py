@@ -16,6 +16,7 @@ from dualfid_robot.simulators.physx.protocol import Spec
 from dualfid_robot.simulators.workers.process import STATE, cpus
 from dualfid_robot.simulators.workers.process_simulator import ProcessSimulator
 
+_OF_PARTS = ("geom_friction", "dof_damping", "joint_stiffness")  # of single geoms and joints: the worker has none
 _OF_ACTUATORS = ("motor_strength", "servo_stiffness", "servo_damping")
 
 
@@ -25,7 +26,7 @@ class PhysxSimulator(ProcessSimulator):
     WORKER: ClassVar[str] = f"{__package__}.worker"
     PACKAGES: ClassVar[tuple[str, ...]] = ("sapien",)
     INSTALL: ClassVar[str] = 'pip install "dualfid_robot[physx]"'
-    SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = tuple(PARAMETERS)
+    SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = tuple(name for name in PARAMETERS if name not in _OF_PARTS)
     SNAPSHOT: ClassVar[tuple[str, ...]] = (*ProcessSimulator.SNAPSHOT, *SUPPORTED_PARAMETERS)
 
     @dataclass(frozen=True)

@@ -1,0 +1,106 @@
+"""Order, masses and properties of assets, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import load
+
+from dualfid_robot.errors import ConfigError
+
+
+def test_urdf_is_depth_first_with_children_by_name(gymapi: Any, walker: Path) -> None:
+    gym, asset = load(gymapi, walker, collapse_fixed_joints=True)
+    sides = ("FL", "FR", "RL", "RR")
+    assert gym.get_asset_dof_names(asset) == [f"{side}_hip" for side in sides]
+    legs = [name for side in sides for name in (f"{side}_leg", f"{side}_foot")]
+    assert gym.get_asset_rigid_body_names(asset) == ["base", *legs]
+    assert gym.get_asset_rigid_shape_count(asset) == 9
+
+
+def test_nothing_collapses_unless_asked(gymapi: Any, walker: Path) -> None:
+    gym, asset = load(gymapi, walker)
+    assert gym.get_asset_rigid_body_names(asset)[-1] == "lamp"
+    assert gym.get_asset_rigid_body_count(asset) == 10
+
+
+def test_mass_and_inertia_after_collapsing(gymapi: Any, walker: Path) -> None:
+    """A lamp of 2 kg at (0.2, 0, 0.1) on a base of 6 kg: centre at a quarter of the way, reduced mass 1.5 kg."""
+    gym, asset = load(gymapi, walker, collapse_fixed_joints=True)
+    env = gym.create_env(build_nothing(gymapi), gymapi.Vec3(), gymapi.Vec3(), 1)
+    base = gym.get_actor_rigid_body_properties(env, gym.create_actor(env, asset, gymapi.Transform(), "a", 0, 0, 0))[0]
+    assert base.mass == pytest.approx(8.0)
+    assert tuple(base.com) == pytest.approx((0.05, 0.0, 0.025))
+    x, z = 0.2, 0.1
+    assert base.inertia.x.x == pytest.approx(0.1 + 0.01 + 1.5 * z**2)
+    assert base.inertia.y.y == pytest.approx(0.2 + 0.02 + 1.5 * (x**2 + z**2))
+    assert base.inertia.z.z == pytest.approx(0.25 + 0.03 + 1.5 * x**2)
+    assert base.inertia.x.z == pytest.approx(-1.5 * x * z)
+
+
+def test_dof_properties_of_a_urdf(gymapi: Any, walker: Path) -> None:
+    gym, asset = load(gymapi, walker, default_dof_drive_mode=gymapi.DOF_MODE_EFFORT, armature=0.02)
+    properties = gym.get_asset_dof_properties(asset)
+    assert properties.dtype.names[:4] == ("hasLimits", "lower", "upper", "driveMode")
+    found = properties[0]
+    assert bool(found["hasLimits"]) and found["driveMode"] == gymapi.DOF_MODE_EFFORT
+    expected = {"lower": -1.2, "upper": 0.8, "velocity": 12, "effort": 30, "stiffness": 0, "damping": 0.2}
+    for name, value in (expected | {"friction": 0.05, "armature": 0.02}).items():
+        assert found[name] == pytest.approx(value)
+    properties["damping"] = 7
+    assert gym.get_asset_dof_properties(asset)["damping"][0] == pytest.approx(0.2)
+
+
+def test_dof_properties_and_actuators_of_an_mjcf(gymapi: Any, pole: Path) -> None:
+    gym, asset = load(gymapi, pole, default_dof_drive_mode=gymapi.DOF_MODE_NONE)
+    slide, hinge = gym.get_asset_dof_properties(asset)
+    assert (slide["driveMode"], hinge["driveMode"]) == (gymapi.DOF_MODE_EFFORT, gymapi.DOF_MODE_NONE)
+    assert (slide["lower"], slide["upper"]) == pytest.approx((-3, 3))
+    assert not hinge["hasLimits"] and hinge["upper"] == np.finfo(np.float32).max
+    assert (slide["damping"], slide["armature"], hinge["stiffness"]) == pytest.approx((0.5, 0.1, 1.5))
+    assert [actuator.motor_effort for actuator in gym.get_asset_actuator_properties(asset)] == [40.0]
+    assert gym.get_asset_actuator_joint_name(asset, 0) == "slide"
+
+
+def test_the_world_of_an_mjcf_is_not_its_asset(gymapi: Any, pole: Path) -> None:
+    """The floor, and a geom that only is seen, are no shapes."""
+    gym, asset = load(gymapi, pole)
+    assert gym.get_asset_rigid_body_names(asset) == ["cart", "pole"]
+    assert gym.get_asset_rigid_shape_count(asset) == 2
+
+
+def test_a_link_without_mass_has_that_of_its_shapes(gymapi: Any, tmp_path: Path) -> None:
+    (tmp_path / "block.urdf").write_text(
+        '<robot name="block"><link name="block"><collision><geometry><box size="0.1 0.2 0.3"/></geometry></collision>'
+        "</link></robot>"
+    )
+    _, asset = load(gymapi, tmp_path / "block.urdf", density=500.0)
+    assert asset.model.body_mass[1] == pytest.approx(3.0)
+    assert sorted(asset.model.body_inertia[1]) == pytest.approx([0.25 * 0.05, 0.25 * 0.1, 0.25 * 0.13])
+
+
+@pytest.mark.parametrize(("make", "mass"), [("create_box", 400 * 0.006), ("create_sphere", 400 * 4 / 3 * np.pi * 1e-3)])
+def test_primitives(gymapi: Any, make: str, mass: float) -> None:
+    options = gymapi.AssetOptions()
+    options.density = 400
+    sizes = (0.1, 0.2, 0.3) if make == "create_box" else (0.1,)
+    asset = getattr(gymapi.acquire_gym(), make)(None, *sizes, options)
+    assert asset.model.body_mass[1] == pytest.approx(mass)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [("a.urdf", None, "no such file"), ("a.usd", "", "load_asset"), ("a.xml", "<x/>", "valid")],
+)
+def test_a_bad_file_is_named(gymapi: Any, tmp_path: Path, name: str, text: str | None, says: str) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=rf"{name}.*{says}|{says}.*{name}"):
+        load(gymapi, tmp_path / name)
+
+
+def build_nothing(gymapi: Any) -> Any:
+    return gymapi.acquire_gym().create_sim(0, -1, gymapi.SIM_PHYSX, gymapi.SimParams())
