@@ -36,7 +36,8 @@ LEG = """<link name="{side}_leg">
     <collision><geometry><sphere radius="0.03"/></geometry></collision>
   </link>
   <joint name="{side}_hip" type="revolute"><origin xyz="{x} {y} -0.05"/><parent link="base"/><child link="{side}_leg"/>
-    <axis xyz="0 1 0"/><limit lower="-1.2" upper="0.8" effort="30" velocity="12"/><dynamics damping="0.2" friction="0.05"/>
+    <axis xyz="0 1 0"/><limit lower="-1.2" upper="0.8" effort="30" velocity="12"/>
+    <dynamics damping="0.2" friction="0.05"/>
   </joint>
   <joint name="{side}_ankle" type="fixed" dont_collapse="true"><origin xyz="0 0 -0.2"/>
     <parent link="{side}_leg"/><child link="{side}_foot"/></joint>"""
