@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import load
+from small_robots import load
 
 from dualfid_robot.errors import ConfigError
 

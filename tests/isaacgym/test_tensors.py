@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import build, load
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from small_robots import build, load
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.isaacgym.session import NotProvided
