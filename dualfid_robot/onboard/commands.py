@@ -1,4 +1,4 @@
-"""What an operator asks of a policy while it runs: from a file, or from the keys of a terminal."""
+"""An operator's commands to a running policy, from a file or from the keys of a terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Operator:
 
     Attributes:
         commands: what can be commanded.
-        values: by name; what is not in it stays as the episode began with it.
+        values: by name. A missing one stays as it was when the episode began.
     """
 
     def __init__(self, metadata: Metadata) -> None:
@@ -37,7 +37,7 @@ class Operator:
         self.values: dict[str, float] = {}
 
     def write(self, memory: Mapping[str, np.ndarray]) -> None:
-        """Put the commands where the policy looks for them."""
+        """Write the commands into the policy's memory."""
         for name, value in self.values.items():
             command = self.commands[name]
             memory[command.memory][:, command.column] = value
@@ -47,17 +47,17 @@ class Source(Protocol):
     """Where commands come from."""
 
     def update(self, operator: Operator, time: float) -> None:
-        """Set the commands that are in force at a time, s since the episode began."""
+        """Set the commands for a time, s since the episode began."""
 
 
 class CommandFile:
-    """Commands of a CSV file: a column `time`, s, and one per command that it names; a row holds until the next."""
+    """Commands of a CSV file, with a column `time` (s) and one per command. A row holds until the next."""
 
     def __init__(self, path: Path, metadata: Metadata) -> None:
         """Read a file.
 
         Raises:
-            ConfigError: it is missing, or something in it is no number, unknown, or outside of what was trained.
+            ConfigError: the file is missing, or a value in it is no number, unknown, or outside the trained range.
         """
         commands = {command.name: command for command in metadata.commands}
         setting = f"commands={path}"
@@ -80,7 +80,7 @@ class CommandFile:
         self._values = [dict(zip(header[1:], row[1:], strict=True)) for row in rows]
 
     def update(self, operator: Operator, time: float) -> None:
-        # A millionth of a second early: control periods add up with rounding.
+        # A millionth of a second early, because control periods add up with rounding.
         row = int(np.searchsorted(self._times, time + 1e-6, "right")) - 1
         operator.values = self._values[row] if row >= 0 else {}
 
@@ -104,7 +104,7 @@ def _row(fields: list[str], commands: list[Command], where: str) -> list[float]:
 
 
 def check_command(command: Command, value: float, where: str) -> None:
-    """Raise ConfigError where a command is outside of the range that was trained."""
+    """Raise ConfigError for a command outside the trained range."""
     if not command.low <= value <= command.high:
         raise ConfigError(
             f"{where}: {command.name}={value:g}: must be a number in [{command.low:g}, {command.high:g}], which was "
@@ -113,13 +113,13 @@ def check_command(command: Command, value: float, where: str) -> None:
 
 
 class Keyboard:
-    """Keys of the terminal, while it is open: a pair for more and less of each command, and the space bar for zero."""
+    """Keys of the terminal, while this is open. Each command has a pair for more and less. The space bar sets zero."""
 
     def __init__(self, metadata: Metadata) -> None:
-        """Check that there is something to command, and a terminal.
+        """Check that the policy takes commands and that there is a terminal.
 
         Raises:
-            ConfigError: there is not.
+            ConfigError: one of them is missing.
         """
         if not metadata.commands:
             raise ConfigError("commands=keyboard: this policy has no commands")
@@ -161,7 +161,7 @@ class Keyboard:
                 self.press(key, operator)
 
     def press(self, key: str, operator: Operator) -> None:
-        """What a key does; others do nothing."""
+        """Apply a key. Unknown keys do nothing."""
         if key == _ZERO_KEY:
             for command in self._commands:
                 operator.values[command.name] = min(max(0.0, command.low), command.high)

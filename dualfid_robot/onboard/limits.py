@@ -21,9 +21,9 @@ class Limits:
     """Bounds per actuator, (act_dim,) float32 each, infinite where there is none.
 
     Attributes:
-        control_low, control_high: a control is put within them, always.
-        position_low, position_high: of the joint, rad or m; beyond them the robot is stopped.
-        velocity: of the joint, rad/s or m/s; above it the robot is stopped.
+        control_low, control_high: every control is clipped to them.
+        position_low, position_high: of the joint, rad or m. The loop stops a robot that is beyond them.
+        velocity: of the joint, rad/s or m/s. The loop stops a robot that is faster.
     """
 
     control_low: np.ndarray
@@ -39,8 +39,8 @@ class Limits:
         """The limits of an exported policy.
 
         Args:
-            position_margin: how far beyond the joint's range, or beyond what the exporter's evaluation visited where
-                that is more, as a share of the range.
+            position_margin: how far a joint may be beyond its own range and the range that the exporter's evaluation
+                visited, as a share of its own.
             velocity_factor: greatest speed as a multiple of the greatest that the evaluation visited, for joints
                 without a velocity limit.
         """
@@ -67,8 +67,8 @@ class Limits:
 def _control_range(
     metadata: Metadata, i: int, actuator: Actuator, joint_low: float, joint_high: float
 ) -> tuple[float, float]:
-    """The actuator's own range; a motor's also within its effort limit; a position servo's also within the joint's
-    range, as far as the action mapping does not reach beyond it."""
+    """The actuator's own range. A motor's control also stays within its effort limit. A position servo's also stays
+    within the joint's range, widened to what the action mapping can reach."""
     low = -math.inf if actuator.control_low is None else actuator.control_low
     high = math.inf if actuator.control_high is None else actuator.control_high
     if actuator.kind == "motor" and actuator.effort_limit is not None and actuator.gear != 0.0:
@@ -85,8 +85,8 @@ def _control_range(
 
 
 def stop_control(metadata: Metadata, qpos: np.ndarray) -> np.ndarray:
-    """What a stopped robot's actuators get, (n, act_dim): position servos hold where the joint is; all others get 0, or
-    what is nearest to it in their range.
+    """The controls of a stopped robot, (n, act_dim). Position servos hold the joint where it is. All others get 0, or
+    the nearest value in their range.
 
     Args:
         qpos: (n, nq), as last measured.

@@ -52,7 +52,7 @@ class Packet(NamedTuple):
     """One packet.
 
     Attributes:
-        sequence: of the state; of a control, that of the state that it answers.
+        sequence: number of the state. A control repeats that of the state it answers.
         time: s since the sender began.
     """
 
@@ -69,7 +69,7 @@ def pack(kind: Kind, sequence: int, flags: int, time_: float, payload: bytes) ->
 
 
 def unpack(data: bytes) -> Packet | None:
-    """A packet, or None if it is none of this protocol and version."""
+    """A packet, or None for bytes of another protocol or version."""
     if len(data) < HEADER.size:
         return None
     magic, version, kind, sequence, flags, time_ = HEADER.unpack_from(data)
@@ -83,7 +83,7 @@ class Layout:
     """What a loop and a robot must have in common.
 
     Attributes:
-        nq, nv, contact_bodies: of a state; actions: of a control; commands: of an operator.
+        nq, nv, contact_bodies, actions, commands: sizes of a state, of a control and of an operator's commands.
         fingerprint: FNV-1a (64 bit) of the names of joints, actuators and contact bodies, in order.
         control_dt: control period, s.
     """
@@ -117,7 +117,7 @@ class Layout:
         )
 
     def pack(self) -> bytes:
-        """As the payload of a hello or a welcome."""
+        """The layout as payload of a hello or a welcome."""
         return LAYOUT.pack(
             self.nq, self.nv, self.contact_bodies, self.actions, self.commands, self.fingerprint, self.control_dt
         )
@@ -166,12 +166,12 @@ def unpack_state(payload: bytes, layout: Layout) -> RobotState:
 
 
 class Output(NamedTuple):
-    """What a loop sends per control period: all that a robot needs is `control`.
+    """What a loop sends per control period. A robot needs only `control`.
 
     Attributes:
         control: (act_dim,) in actuator units, within the limits.
         action: (act_dim,) the policy's clipped action, for a simulator that judges the episode.
-        commands: (commands,) as the operator gave them, likewise.
+        commands: (commands,) as the operator gave them, for the same simulator.
     """
 
     control: np.ndarray
@@ -191,7 +191,8 @@ def unpack_output(payload: bytes, layout: Layout) -> Output:
 
 
 def receive(link: socket.socket, timeout: float) -> Packet | None:
-    """The next packet of this protocol within `timeout` s, or None; a closed port on the other side is silence."""
+    """The next packet of this protocol within `timeout` s, or None. A closed port on the other side counts as
+    silence."""
     deadline = time.monotonic() + timeout
     while True:
         ready, _, _ = select.select([link], [], [], max(0.0, deadline - time.monotonic()))
@@ -206,8 +207,7 @@ def receive(link: socket.socket, timeout: float) -> Packet | None:
 
 
 class Read(IntEnum):
-    """How a read ended: with a new state, without one, with the end of the episode, or because the robot has stopped
-    by itself."""
+    """How a read ended: with a new state, without one, with the episode's end, or with a robot that stopped itself."""
 
     OK = 0
     TIMEOUT = 1
@@ -216,10 +216,10 @@ class Read(IntEnum):
 
 
 class UdpHardware:
-    """A robot at the other end of the link, as a loop sees it.
+    """The robot at the other end of the link, as a loop's hardware.
 
     Attributes:
-        state: the last that was read.
+        state: the last one read.
     """
 
     state: RobotState
@@ -253,7 +253,7 @@ class UdpHardware:
         raise ConfigError(f"{self._where}: no robot answers")
 
     def read(self, timeout: float) -> Read:
-        """Put the newest state that has not been read yet into `state`; wait for one up to `timeout` s."""
+        """Put the newest unread state into `state`. Wait for one up to `timeout` s."""
         deadline = time.monotonic() + timeout
         found = Read.TIMEOUT
         while True:
@@ -270,19 +270,19 @@ class UdpHardware:
                 self.state = unpack_state(packet.payload, self._layout)
                 found = Read.OK
             elif found is Read.TIMEOUT and self._last_packet:
-                self._transmit(self._last_packet)  # the robot repeats a state: our answer to it was lost
+                self._transmit(self._last_packet)  # the robot repeats a state, so our answer was lost
 
     def write(self, output: Output) -> None:
-        """Send what answers the last state."""
+        """Send the answer to the last state."""
         self._last_packet = self._send(Kind.CONTROL, self._last_sequence, 0, pack_output(output))
 
     def stop(self, reason: str) -> None:
-        """Tell the robot to stop: docs/deploy.md says what that means. Sent three times, since packets get lost."""
+        """Tell the robot to stop (docs/deploy.md). The packet goes three times, since packets get lost."""
         for _ in range(3):
             self._send(Kind.STOP, max(self._last_sequence, 0), 0, reason.encode())
 
     def commands(self, values: np.ndarray) -> None:
-        """An operator's input (commands,) would be written here; this link carries none."""
+        """Overwrite commands with an operator's input. This link carries none."""
 
     def _send(self, kind: Kind, sequence: int, flags: int, payload: bytes) -> bytes:
         data = pack(kind, sequence, flags, time.monotonic() - self._began, payload)

@@ -53,16 +53,16 @@ class RobotInfo:
 
 @dataclass(frozen=True)
 class Joint:
-    """One joint of the model, in the model's order; SI units, rad for hinges.
+    """One joint of the model, in the model's order. Units are SI, rad for hinges.
 
     Attributes:
         type: of MuJoCo: "free", "ball", "hinge" or "slide".
         qpos, qvel: its first column in qpos and in qvel.
         default_position: (columns in qpos,) of the model's initial state.
-        low, high: limits of a hinge or slide; None where it has none.
+        low, high: limits of a hinge or slide, or None.
         armature: rotor inertia, kg m² or kg.
         damping: N m s/rad or N s/m.
-        axis: (3,) of a hinge or slide: unit vector in the world frame, in the model's initial state; empty for others.
+        axis: (3,) unit vector of a hinge or slide, world frame, in the model's initial state. Empty for others.
     """
 
     name: str
@@ -82,14 +82,13 @@ class Actuator:
     """One actuator, in the order of actions and controls.
 
     Attributes:
-        joint: name of the joint on which it acts; empty where it acts on something else, such as a site.
-        kind: "motor", "position", "velocity" or "dc motor" (docs/engines.md); "other" where the law of joints' drives
-            does not describe it.
+        joint: name of the joint on which it acts. Empty if it acts on something else, such as a site.
+        kind: "motor", "position", "velocity" or "dc motor" (docs/engines.md). "other" has another force law.
         gear: joint torque per unit of force.
-        kp, kd: feedback gains of servos; 0 where there is none.
-        control_low, control_high: bounds on the control; None where there is none.
-        effort_limit: greatest force on the joint, N m or N; None where the model has no bound.
-        velocity_limit: speed at which a DC motor's torque is gone, rad/s or m/s; None where the model has no bound.
+        kp, kd: feedback gains of servos, 0 without feedback.
+        control_low, control_high: bounds on the control, or None.
+        effort_limit: greatest force on the joint, N m or N, or None.
+        velocity_limit: speed at which a DC motor's torque is gone, rad/s or m/s, or None.
         delay: s.
     """
 
@@ -111,14 +110,14 @@ class ObservationTerm:
     """One part of the observation, in order.
 
     Attributes:
-        dim: columns of one value; the term takes dim * history columns, oldest value first.
+        dim: columns of one value. The term takes dim * history columns, oldest value first.
         scale: factor on the raw value.
         clip: bound on the scaled value.
-        noise: standard deviation of the noise that training added to the raw value; 0 where there was none.
+        noise: standard deviation of the noise that training added to the raw value, 0 without noise.
         history: number of values shown.
         frame, unit: of the raw value.
-        sources: inputs that the value depends on, each as a name of docs/policy_format.md with the columns that matter,
-            such as "qpos[3:7]".
+        sources: inputs that the value depends on, by their names in docs/policy_format.md and columns, such as
+            "qpos[3:7]".
     """
 
     name: str
@@ -134,7 +133,7 @@ class ObservationTerm:
 
 @dataclass(frozen=True)
 class Action:
-    """How an action becomes a control, per actuator: control = scale * clip(action, -clip, clip) + offset, or, if
+    """How an action becomes a control, per actuator: control = scale * clip(action, -clip, clip) + offset. If
     cumulative, control = limit(previous control + scale * clip(action, -clip, clip)) within the actuator's bounds."""
 
     type: str
@@ -146,8 +145,8 @@ class Action:
 
 @dataclass(frozen=True)
 class Memory:
-    """A quantity that a world carries from step to step: an input `memory.<name>` of the observation graph, and, where
-    the graph has the output `next.<name>`, its value for the next step."""
+    """A quantity that a world carries from step to step. It is the input `memory.<name>` of the observation graph. If
+    the task changes it, the output `next.<name>` is its value for the next step."""
 
     name: str
     columns: int
@@ -155,7 +154,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Timing:
-    """control_dt = physics_dt * decimation, s, in the simulator that it was trained for."""
+    """control_dt = physics_dt * decimation, s, in E_high."""
 
     control_dt: float
     physics_dt: float
@@ -164,7 +163,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Lora:
-    """The adapter; rank: 0 where there is none of low rank; merged: whether it is part of the exported weights."""
+    """The adapter. `rank` is 0 without a low-rank adapter. `merged` says whether the exported weights contain it."""
 
     rank: int
     alpha: float
@@ -186,7 +185,7 @@ class PolicyInfo:
 
     Attributes:
         head: which policy: "base", "adapted", or both with a "dial" between them.
-        normaliser_baked: always true: observations go in as they are.
+        normaliser_baked: always true, because the network normalises observations itself.
         obs_dim, act_dim: columns.
         opset: of the ONNX files.
         dtype: of inputs and outputs.
@@ -211,7 +210,7 @@ class Training:
         engines: settings of the low and high simulator.
         versions: of packages and of the machine.
         share_history: share of low environments, evenly thinned over the run.
-        calibration: fitted settings of low simulators, as in the task's YAML.
+        calibration: fitted settings of low simulators, by engine.
     """
 
     seed: int
@@ -247,7 +246,8 @@ class EvaluationRecord:
 
 @dataclass(frozen=True)
 class Visited:
-    """Extremes over the exporter's evaluation, per actuated joint, in the actuators' order: for a robot's limits."""
+    """Extremes of each actuator's joint over the exporter's evaluation, in the actuators' order. They set a robot's
+    limits."""
 
     position_low: Bounds
     position_high: Bounds
@@ -256,7 +256,7 @@ class Visited:
 
 @dataclass(frozen=True)
 class Sample:
-    """A visited observation and the policy's action (at dial 1 where there is one), to check a robot's arithmetic."""
+    """A visited observation and the policy's action (at dial 1), to check a robot's arithmetic."""
 
     observation: Numbers
     action: Numbers
@@ -267,8 +267,8 @@ class Verification:
     """Largest differences that the exporter found against PyTorch's policy and the task's own code.
 
     Attributes:
-        onnx, torchscript, header: of actions; beyond ±1 relative to their size. None where the file is not there.
-        observation: of observations and controls.
+        onnx, torchscript, header: differences of actions, beyond ±1 relative to their size. None without the file.
+        observation: differences of observations and controls.
         observations_random, observations_visited: how many were compared.
     """
 
@@ -282,7 +282,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class Metadata:
-    """All of it.
+    """All metadata of a policy.
 
     Attributes:
         episode_length: control steps after which an episode of the task is truncated.
@@ -325,7 +325,7 @@ class Metadata:
             where: its name in errors.
 
         Raises:
-            ConfigError: it is no JSON, of another schema version, or lacks or adds a key.
+            ConfigError: the text is no JSON, has another schema version, or lacks or adds a key.
         """
         try:
             values = json.loads(text)

@@ -1,4 +1,4 @@
-"""An exported policy as it runs on a robot: observation, network, action mapping, for one robot or a batch of them.
+"""Runs an exported policy on one robot or a batch of them: observation, network, action mapping.
 
 This module needs only NumPy and onnxruntime. Every array is float32 and world-major (n, ·).
 """
@@ -26,7 +26,7 @@ MEMORY_INPUT, MEMORY_OUTPUT, MEASURE_OUTPUT = "memory.", "next.", "measure."
 
 @dataclass
 class RobotState:
-    """What is measured of n robots, in the policy's own layout: docs/policy_format.md.
+    """The measured state of n robots, in the policy's layout (docs/policy_format.md).
 
     Attributes:
         qpos: (n, nq); qvel: (n, nv); contact_wrench: (n, contact bodies, 6).
@@ -90,7 +90,7 @@ class ExportedPolicy:
         return _session(self.folder / EPISODE)
 
     def judge(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs of the episode graph: reward (n,), terminated (n,) and the task's measures; for simulators."""
+        """All outputs of the episode graph, for simulators: reward (n,), terminated (n,) and the task's measures."""
         names = [output.name for output in self._judge.get_outputs()]
         wanted = {node.name for node in self._judge.get_inputs()}
         results = self._judge.run(names, {name: array for name, array in inputs.items() if name in wanted})
@@ -101,7 +101,7 @@ class Controller:
     """Runs a policy on n robots: `begin` once per episode, then `act` once per control period.
 
     Attributes:
-        memory: (n, columns) by name: what the policy carries from step to step; commands are written here.
+        memory: (n, columns) by name, carried from step to step. Write commands here.
         action: (n, act_dim) the last clipped action; control: (n, act_dim) the control that it became.
         steps: (n,) int32 control periods since `begin`.
         observation: (n, obs_dim) what the policy last saw.
@@ -131,7 +131,7 @@ class Controller:
 
         Args:
             state: as measured now.
-            memory: what differs from zeros, by name.
+            memory: by name. What is missing begins with zeros.
         """
         for name, values in self.memory.items():
             values[:] = 0.0 if memory is None or name not in memory else memory[name]
@@ -171,15 +171,15 @@ class Controller:
         }
 
     def judge(self, previous_qpos: np.ndarray, state: RobotState) -> dict[str, np.ndarray]:
-        """Reward, termination and measures of the period that led from `previous_qpos` to `state`, which `act` has
-        not seen yet; for simulators."""
+        """For simulators: reward, termination and measures of the period that led from `previous_qpos` to `state`. Call
+        this before `act` sees that state."""
         return self.policy.judge(
             self.inputs(state) | {"previous_qpos": previous_qpos, "step": self.steps + np.int32(1)}
         )
 
 
 class _HistoryLayout:
-    """Where the terms' newest values go in an observation, in which histories stand oldest first."""
+    """Places of the terms' newest values in an observation. Histories stand oldest first."""
 
     def __init__(self, metadata: Metadata) -> None:
         self.terms = []
@@ -190,7 +190,7 @@ class _HistoryLayout:
             value, column = value + term.dim, end
 
     def write(self, values: np.ndarray, first: np.ndarray, out: np.ndarray) -> None:
-        """Move histories on by one value; where an episode begins, its first value stands for those before it."""
+        """Move histories on by one value. At an episode's beginning its first value fills them."""
         for source, target, dim, history in self.terms:
             newest = values[:, source]
             older = out[:, target.start + dim : target.stop]
@@ -213,7 +213,7 @@ def write_sums(folder: Path) -> None:
 
 
 def check_sums(folder: Path) -> None:
-    """Raise ConfigError unless every file that `write_sums` saw is there and as it was."""
+    """Raise ConfigError if a file that `write_sums` saw is missing or changed."""
     sums = folder / SUMS
     if not sums.is_file():
         raise ConfigError(f"policy={folder}: {SUMS} is missing; copy the whole folder that export.py wrote")
@@ -228,9 +228,7 @@ def check_sums(folder: Path) -> None:
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = (
-        1  # a network of this size gains nothing from more, and a robot's loop loses its pace
-    )
+    options.intra_op_num_threads = 1  # more threads gain nothing here and disturb a robot's pace
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no public base

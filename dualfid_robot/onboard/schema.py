@@ -14,7 +14,7 @@ _SIMPLE = {float: "number", int: "integer", str: "string", bool: "boolean", type
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of policy.json, which is also the property of policy.onnx."""
+    """JSON Schema (draft 2020-12) of policy.json."""
     schema = _schema_of(Metadata)
     schema["properties"]["schema_version"] = {"const": SCHEMA_VERSION}
     dialect = "https://json-schema.org/draft/2020-12/schema"

@@ -20,7 +20,7 @@ THREAD_SETTINGS = ("threads", "workers")  # what the engines call the number of 
 
 @contextmanager
 def hydra_initialized() -> Iterator[GlobalHydra]:
-    """Hydra with train.py's groups: that of the entry point, where one runs, so that its `--config-dir` counts."""
+    """Hydra with train.py's groups. In an entry point this is its own Hydra, so that its `--config-dir` counts."""
     if GlobalHydra.instance().is_initialized():
         yield GlobalHydra.instance()
     else:
@@ -41,7 +41,7 @@ def _register(arguments: tuple[str, ...]) -> None:
 
 
 def compose_run(overrides: Sequence[str], config_dir: str = "") -> DictConfig:
-    """What `python train.py OVERRIDES` would train with, where the overrides name both simulators.
+    """The configuration of `python train.py OVERRIDES`, with overrides that name both simulators.
 
     Args:
         config_dir: the user's folder of settings; empty for what `--config-dir` names, where an entry point runs.
@@ -61,8 +61,8 @@ def quoted(text: str) -> str:
 
 
 def settle(overrides: Sequence[str], threads: int) -> tuple[DictConfig, list[str]]:
-    """A configuration, and the overrides that lead to it with everything that depends on the machine written out: the
-    low simulator that suits the task, and the simulators' threads.
+    """A configuration, and overrides that lead to it on any machine. They name the low simulator that suits the task,
+    and the simulators' threads.
 
     Raises:
         ConfigError, HydraException: something cannot be composed.

@@ -1,4 +1,4 @@
-"""What a study's folder holds: its plan, its runs, and each run's return over measured cost and over samples."""
+"""Reads a study's folder: its plan, its runs, and each run's return over measured cost and over samples."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class Curve:
         return cls(*(np.array([point[name] for point in points], dtype=float) for name in names))
 
     def value_at(self, cost: np.ndarray | float) -> np.ndarray:
-        """Return at a cost; a run that ended earlier keeps its last policy."""
+        """Return at a cost. A run that ended earlier keeps its last policy."""
         return np.interp(cost, self.cost, self.returns)
 
     def value_at_high_samples(self, samples: np.ndarray | float) -> np.ndarray:
-        """Return after that many steps in the high simulator: of points at equal samples the last one, which has learnt
-        more in the low simulator."""
+        """Return after that many steps in the high simulator. The last of several points with equal samples counts,
+        because it has learnt more in the low simulator."""
         last = np.append(np.diff(self.high_samples) > 0, True)
         return np.interp(samples, self.high_samples[last], self.returns[last])
 
     def until(self, budget: float) -> Curve:
-        """The curve from cost 0 to a budget, where it has a point."""
+        """The curve from cost 0 to a budget, with a point at the budget."""
         cost = np.concatenate([[0.0], self.cost[(self.cost > 0) & (self.cost < budget)], [budget]])
         columns = (np.interp(cost, self.cost, column) for column in (self.high_samples, self.low_samples, self.returns))
         return Curve(cost, *columns)
@@ -62,7 +62,7 @@ class Curve:
         return float(np.trapezoid(part.returns, part.cost) / budget)
 
     def cost_to_reach(self, level: float, budget: float) -> float:
-        """Measured seconds until the return first is at a level; infinity where that is not within the budget."""
+        """Measured seconds until the return first reaches a level, or infinity if it does not within the budget."""
         part = self.until(budget)
         reached = np.flatnonzero(part.returns >= level)
         if not reached.size:
@@ -80,7 +80,7 @@ class RunRecord(RunIdentity):
 
     Attributes:
         status: finished, failed, or missing (not begun, or not yet done).
-        error: of a failed run; wall_seconds: 0 where unknown.
+        error: of a failed run; wall_seconds: 0 if unknown.
         curve: of a finished run. means: its log's means.
         machine: where it ran, and versions.
     """
@@ -105,7 +105,7 @@ class RunRecord(RunIdentity):
 
 @dataclass(frozen=True)
 class Cell:
-    """A place in which methods are compared: one task in one gap at one budget of measured seconds."""
+    """A place where methods are compared: one task in one gap at one budget of measured seconds."""
 
     task: str
     gap: str
@@ -129,7 +129,7 @@ class Scale:
 
     @property
     def known(self) -> bool:
-        """Whether there is a reference that has learnt anything; else scores are raw returns."""
+        """Whether a reference has learnt anything. Otherwise scores are raw returns."""
         return bool(self.reference > self.untrained)
 
     def __call__(self, returns: np.ndarray) -> np.ndarray:
@@ -137,7 +137,7 @@ class Scale:
 
     @property
     def reached(self) -> float:
-        """The return whose normalised score is `REACHED`; NaN without a scale."""
+        """The return whose normalised score is `REACHED`, NaN without a scale."""
         return self.untrained + REACHED * (self.reference - self.untrained) if self.known else float("nan")
 
 
@@ -153,7 +153,7 @@ class StudyRecord:
         """Read a folder that study.py writes, whole or partly done.
 
         Raises:
-            ConfigError: it holds no plan.
+            ConfigError: the folder holds no plan.
         """
         self.folder = folder
         if not (folder / PLAN).is_file():
@@ -181,7 +181,7 @@ class StudyRecord:
         return run.task == task and (run.gap == gap or (run.gap == ANY_GAP and gap in self._low_only))
 
     def planned(self, cell: Cell, method: str | None = None) -> list[RunRecord]:
-        """The runs of a cell, of one method or of all, finished or not; no reference runs."""
+        """The runs of a cell except references, of one method or of all, finished or not."""
         return [run for run in self._there[cell] if method is None or run.method == method]
 
     def finished(self, cell: Cell, method: str) -> list[RunRecord]:
@@ -189,7 +189,7 @@ class StudyRecord:
         return sorted((run for run in self.planned(cell, method) if run.finished), key=lambda run: run.seed)
 
     def scale(self, cell: Cell) -> Scale:
-        """How returns are normalised there. Gaps that change the low side only have one target, hence one scale."""
+        """How returns are normalised in a cell. Gaps that change only the low side share one target and one scale."""
         if cell.gap in self._low_only:
             there = [run for run in self.runs if run.task == cell.task and run.gap in (*self._low_only, ANY_GAP)]
         else:
@@ -203,7 +203,7 @@ class StudyRecord:
 
 
 def rho_over_cost(study: StudyRecord, run: RunRecord) -> tuple[np.ndarray, np.ndarray]:
-    """Measured seconds and the low simulator's share of environments in a run's iterations; empty without a log."""
+    """Measured seconds and the share of low environments in a run's iterations, empty without a log."""
     rows = [row for row in read_metrics(RunFolder(study.folder / "runs" / run.id).metrics) if "allocation/rho" in row]
     cost, rho = ([row[name] for row in rows] for name in ("cost_seconds", "allocation/rho"))
     return np.array(cost, dtype=float), np.array(rho, dtype=float)

@@ -22,11 +22,11 @@ _TERMINAL_INTERVAL, _LINE_INTERVAL = 2.0, 30.0  # s between looks at the folders
 
 @dataclass(frozen=True)
 class RunningRun:
-    """One that is running now.
+    """A run that is running now.
 
     Attributes:
         cost, budget: s.
-        last_return: mean return of the last episodes in training, high where there is one; None before the first.
+        last_return: mean return of the last episodes in training, in E_high if it has any. None before the first.
     """
 
     id: str
@@ -37,11 +37,11 @@ class RunningRun:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a study stands.
+    """How far a study has come.
 
     Attributes:
         counts: runs by status.
-        cost: s of measured cost that have been spent; remaining: s that the plan still asks for.
+        cost, remaining: s of measured cost spent, and still to spend.
     """
 
     counts: dict[Status, int]
@@ -51,7 +51,7 @@ class Progress:
 
 
 class ProgressReader:
-    """Reads the folders; a run that has ended is read once."""
+    """Reads the folders. A run that has ended is read once."""
 
     def __init__(self, folders: Mapping[str, tuple[RunFolder, float]]) -> None:
         """
@@ -85,7 +85,7 @@ class ProgressReader:
 
 
 class StudyDisplay:
-    """A panel that is redrawn in a terminal, elsewhere a line now and then, by a thread of its own."""
+    """A thread that redraws a panel in a terminal, or prints a line now and then elsewhere."""
 
     def __init__(self, title: str, folders: Mapping[str, tuple[RunFolder, float]]) -> None:
         """

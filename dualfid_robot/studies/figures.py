@@ -1,4 +1,4 @@
-"""Figures of a study. A method has one colour and line style in all of them; legends stand outside."""
+"""Figures of a study. A method has one colour and line style in all of them. Legends stand outside."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SIDE_COLORS = {"low": "#56B4E9", "high": "#D55E00", "learner": "#B0B0B0"}
 _POINTS = 60  # of a drawn curve
 _BAND_REPETITIONS = 2000
 _CROWDED = 6  # methods beyond which bands would hide each other
-_LOWEST = -1.0  # of a normalised axis: a run that fell far below the untrained policy must not flatten the rest
+_LOWEST = -1.0  # bounds of a normalised axis, so that a run far below the untrained policy does not flatten the rest
 _SMALL = 8
 
 
@@ -39,7 +39,7 @@ def style(methods: Sequence[str], method: str) -> dict[str, Any]:
 
 
 def curves(summary: Summary, cell: Cell) -> Figure | None:
-    """A cell's interquartile-mean scores against measured cost and against high samples, and ρ; None without runs."""
+    """A cell's interquartile-mean scores against measured cost and high samples, and ρ. None without runs."""
     from matplotlib.ticker import EngFormatter
 
     methods = _with_runs(summary, cell)
@@ -64,7 +64,7 @@ def curves(summary: Summary, cell: Cell) -> Figure | None:
 
 
 def each_against_high_only(summary: Summary, cell: Cell) -> Figure | None:
-    """Every method's scores over cost with their band, each in a panel of its own beside high-only's; None where the
+    """Every method's scores over cost with their band, each in a panel of its own beside high-only's. None if the
     common figure has the bands."""
     methods = _with_runs(summary, cell)
     others = [method for method in methods if method != HIGH_ONLY]
@@ -92,7 +92,7 @@ def each_against_high_only(summary: Summary, cell: Cell) -> Figure | None:
 
 
 def final_and_area(summary: Summary, rows: Sequence[tuple[Scope, Sequence[Row]]]) -> Figure | None:
-    """Final normalised score and mean score over the budget of every method: a column for each scope."""
+    """Final normalised score and mean score over the budget of every method, with a column for each scope."""
     methods = [method for method in summary.study.methods if any(r.method == method for _, part in rows for r in part)]
     if not methods:
         return None
@@ -126,7 +126,7 @@ def final_and_area(summary: Summary, rows: Sequence[tuple[Scope, Sequence[Row]]]
 
 
 def cost_split(summary: Summary, rows: Sequence[tuple[Scope, Sequence[Row]]]) -> Figure | None:
-    """Shares of the measured seconds that the simulators and the learner took: a column for each scope."""
+    """Shares of the measured seconds that simulators and learner took, with a column for each scope."""
     methods = [
         method
         for method in summary.study.methods
@@ -164,12 +164,12 @@ def png(figure: Figure) -> bytes:
 
 
 def embedded(figure: Figure) -> str:
-    """The figure as the address of an image inside of a page."""
+    """The figure as a data address of an image within a page."""
     return "data:image/png;base64," + base64.b64encode(png(figure)).decode()
 
 
 def _new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    """A figure; the constrained layout draws everything twice, which many panels are spared."""
+    """A figure. Many panels do without the constrained layout, which draws everything twice."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout=layout)
@@ -213,7 +213,7 @@ def _draw(axes: Axes, summary: Summary, method: str, line: _Line) -> None:
 
 
 def _draw_shares(axes: Axes, summary: Summary, cell: Cell, method: str) -> None:
-    """ρ over cost, the mean over runs; runs without a log are left out."""
+    """ρ over cost, the mean over runs with a log."""
     logs = [rho_over_cost(summary.study, run) for run in summary.study.finished(cell, method)]
     logs = [(cost, rho) for cost, rho in logs if len(cost)]
     if not logs:
@@ -247,7 +247,7 @@ def _label(axes: Axes, x_name: str, y_name: str) -> None:
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    """Right of the panels, in the room that a layout makes for it or that the margins leave."""
+    """Put the legend right of the panels, in the room of the layout or the margins."""
     handles, labels = axes.get_legend_handles_labels()
     fixed: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.86, 0.98)}
     place = {"loc": "outside right upper"} if figure.get_layout_engine() is not None else fixed

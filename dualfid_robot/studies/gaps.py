@@ -10,9 +10,9 @@ _OF_SIDES = ("simulator", "low_reward_factor")
 
 
 def changed_sides(gap: Mapping[str, Any], plain: Mapping[str, Any]) -> Sides:
-    """The side that a gap is on: a run that uses only the other one is the same with the gap as without.
+    """The side that a gap changes. A run that uses only the other side is the same with and without the gap.
 
-    A gap that leaves E_high alone is on the low side, even where it asks for what E_low is anyway.
+    A gap that leaves E_high alone is on the low side, even if it names the present E_low.
 
     Args:
         gap: a configuration with the gap, resolved to plain values.

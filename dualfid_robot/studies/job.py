@@ -1,7 +1,7 @@
 """One run of a study in a process of its own: `python -m dualfid_robot.studies.job studies/<name>/runs/<id>`.
 
-Goes on from the run's checkpoint, where it has one. Exit status: 0 finished, STOPPED by a signal and saved; anything
-else is a failure, of which the launcher makes the result.
+Goes on from the run's checkpoint if it has one. The exit status is 0 for a finished run and STOPPED for one that a
+signal ended. Anything else is a failure, which the launcher records.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STOPPED = 3
 _WATCH_INTERVAL = 1.0  # s
 _SIDES = ("low", "high")
-_MEANS = {"allocation/rho": "rho", "divergence/D": "divergence"}  # metrics of which the result holds the mean
+_MEANS = {"allocation/rho": "rho", "divergence/D": "divergence"}  # metrics whose mean is in the result
 
 
 class Totals:
@@ -53,8 +53,8 @@ class Totals:
                 self._sums.setdefault(name, []).append(metrics[key])
 
     def means(self) -> dict[str, float]:
-        """`rho` and `divergence` over the iterations; `cost_low`, `cost_high` and `cost_learner` in seconds per
-        environment step of that simulator and of both; `seconds_low`, `seconds_high` and `seconds_learner` in all.
+        """`rho` and `divergence` are means over the iterations. `cost_low` and `cost_high` are seconds per environment
+        step of that simulator, `cost_learner` of both. `seconds_low`, `seconds_high` and `seconds_learner` are sums.
         """
         means = {name: sum(values) / len(values) for name, values in self._sums.items()}
         steps = self.samples | {"learner": sum(self.samples.values())}
@@ -66,7 +66,7 @@ class Job:
     """A run that trains until its budget is spent and is evaluated on its way.
 
     The curve's points are taken after the first iterations whose cost reaches 0, 1/points, 2/points, … of the budget.
-    After each the run is saved; it goes on from there when it is killed. Evaluation is no cost.
+    The run is saved after each, and goes on from there if it is killed. Evaluation is no cost.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -98,7 +98,7 @@ class Job:
         }
 
     def run(self) -> int:
-        """Train to the end, or until a signal comes; the exit status."""
+        """Train to the end or until a signal comes. Returns the exit status."""
         from dualfid_robot.runs.interrupt import Interrupt
         from dualfid_robot.runs.run_log import RunLog
 
@@ -194,7 +194,7 @@ def machine() -> dict[str, Any]:
 
 
 def _stop_with(parent: int) -> None:
-    """Ask this process to stop, as a signal does, when the process that started it is gone."""
+    """Signal this process to stop when the process that started it is gone."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -216,7 +216,7 @@ def main() -> int:
     if arguments.parent is not None:
         _stop_with(arguments.parent)
     with folder.locked():
-        if folder.result() is not None:  # the one that held the lock has finished it
+        if folder.result() is not None:  # another process finished the run while this one waited
             return 0
         return Job(folder).run()
 

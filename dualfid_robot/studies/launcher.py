@@ -1,4 +1,4 @@
-"""What study.py does: check the plan, launch one Hydra job for each run that has not ended, and write the report."""
+"""`study.py`: check the plan, launch one Hydra job for each unfinished run, and write the report."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _PACKAGES = {"joblib": "hydra_joblib_launcher", "submitit": "hydra_submitit_laun
 _EXTRAS = {"joblib": "study", "submitit": "slurm", "ray": "ray"}  # of setup.py
 _STOP = "stop"  # the file that asks all jobs of a study to stop, on whatever machine they are
 _POLL_INTERVAL = 0.5  # s
-_GRACE = 120.0  # s for a run to end, after its iteration or evaluation
+_GRACE = 120.0  # s for a run to finish its iteration or evaluation
 _LOG_LINES = 15
-_STOPPED = (0, STOPPED, -signal.SIGTERM, -signal.SIGINT)  # the signals: while it was starting
+_STOPPED = (0, STOPPED, -signal.SIGTERM, -signal.SIGINT)  # negative: a signal that came while the run was starting
 
 
 def require_launcher(arguments: Sequence[str]) -> None:
-    """Refuse a launcher whose plugin is not installed, before Hydra says the same without what to install.
+    """Refuse a launcher whose plugin is not installed, and say what to install.
 
     Args:
         arguments: of the command line.
@@ -65,7 +65,7 @@ def require_launcher(arguments: Sequence[str]) -> None:
 
 
 def _is_installed(plugin: str) -> bool:
-    """Whether Hydra would find a plugin. Where there is none at all, their common namespace is missing, too."""
+    """Whether Hydra would find a plugin. Without any plugin their common namespace is missing, too."""
     namespace = "hydra_plugins"
     return importlib.util.find_spec(namespace) is not None and (
         importlib.util.find_spec(f"{namespace}.{plugin}") is not None
@@ -73,7 +73,7 @@ def _is_installed(plugin: str) -> bool:
 
 
 def launch_study(cfg: DictConfig) -> None:
-    """Run what is left of a study, then write its report.
+    """Run the unfinished runs of a study, then write its report.
 
     Raises:
         ConfigError: names what is wrong, before anything runs.
@@ -106,7 +106,7 @@ def launch_study(cfg: DictConfig) -> None:
 
 
 def _prepare(study: PlannedStudy, retry_failed: bool, console: Console) -> list[PlannedRun]:
-    """Write the plan and what its runs are; the runs that have not ended, in the plan's order."""
+    """Write the plan and its runs' descriptions. Returns the unfinished runs in the plan's order."""
     (study.folder / _STOP).unlink(missing_ok=True)
     existing = {path.name for path in (study.folder / "runs").glob("*")}
     pending, counts = [], {"finished": 0, "failed": 0}
@@ -150,7 +150,7 @@ def _say_failures(study: PlannedStudy, console: Console) -> None:
 
 
 def chains(pending: Sequence[PlannedRun]) -> list[list[str]]:
-    """Ids by job: a run by itself, with those behind it that replay it."""
+    """Ids by job. A job is a run, followed by those that replay it."""
     jobs: dict[str, list[str]] = {run.id: [run.id] for run in pending}
     for run in pending:
         if run.replays in jobs:
@@ -172,7 +172,7 @@ class _StudyInterrupt(Interrupt):
 
 
 def _launch(study: PlannedStudy, choice: str, pending: Sequence[PlannedRun]) -> bool:
-    """Hand the runs to the configured launcher and wait; False where a signal has stopped them.
+    """Hand the runs to the configured launcher and wait. Returns False if a signal stopped them.
 
     Args:
         choice: the file of cfg/study.
@@ -203,26 +203,26 @@ def _launch(study: PlannedStudy, choice: str, pending: Sequence[PlannedRun]) -> 
 
 
 def _all_done(returned: Sequence[JobReturn]) -> bool:
-    """Raise what has gone wrong in a launcher's own job; what goes wrong in a run is in its result."""
+    """Raise the error of a launcher's own job. A run's own error is in its result."""
     return all(job.return_value is not None for job in returned if job.status != JobStatus.UNKNOWN)
 
 
 def run_job(cfg: DictConfig) -> list[str]:
-    """A Hydra job, in whatever process and on whatever machine the launcher has put it: its runs one after the other.
+    """A Hydra job, in the launcher's process and machine. It executes its runs one after the other.
 
     Returns:
         The status of each.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C also comes here; the study's process acts
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study's process acts on a terminal's Ctrl-C
     study = Path(cfg.job.folder)
     alive = _Alive(study / _STOP, cfg.job.study_process)
     return [_run_one(RunFolder(study / "runs" / run), alive) for run in cfg.job.runs]
 
 
 class _Alive:
-    """Whether a study goes on: nobody has asked it to stop, and its process, where that has started this one, runs."""
+    """Whether a study goes on: nobody has asked it to stop, and a local study's process still runs."""
 
     def __init__(self, stop: Path, study_process: int) -> None:
         self._stop = stop
@@ -251,12 +251,12 @@ def _run_one(folder: RunFolder, alive: _Alive) -> str:
 
 
 def _execute(folder: RunFolder, timeout: float, alive: _Alive) -> str | None:
-    """Run a run's process to its end; why it has failed, or None where it has finished or stopped."""
+    """Run a run's process to its end. Returns why it failed, or None if it finished or stopped."""
     command = [sys.executable, "-m", "dualfid_robot.studies.job", str(folder.path), "--parent", str(os.getpid())]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # it finds the modules that this one finds
     started = time.monotonic()
     with folder.log.open("a") as log:
-        # A session of its own: a terminal's Ctrl-C reaches the study's process alone, which tells this one.
+        # A session of its own, so that a terminal's Ctrl-C reaches only the study's process, which tells this one.
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )

@@ -1,4 +1,4 @@
-"""A study's plan: what its YAML says, and the runs that follow from it."""
+"""A study's plan: the settings of its YAML, and the runs that follow from them."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from dualfid_robot.studies.gaps import Sides, changed_sides
 from dualfid_robot.studies.run_folder import ANY_GAP, RunFolder, RunIdentity
 from dualfid_robot.train.control_variate import check_control_variate
 
-NO_CHANGE = "default"  # the gap that is none of cfg/gap: the task's own two simulators
+NO_CHANGE = "default"  # a gap without a file in cfg/gap: the task's own two simulators
 _UNBOUNDED = 1_000_000  # iterations: the cost alone ends a run
 _LONGEST = 1e7  # s
 
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """What differs in a task.
+    """Settings of one task of a plan.
 
     Attributes:
-        gaps: of this task; empty: the plan's.
-        budgets: s of measured cost; empty: the plan's.
+        gaps: of this task, or empty for the plan's.
+        budgets: s of measured cost, or empty for the plan's.
         overrides: settings of train.py.
     """
 
@@ -55,7 +55,7 @@ class TaskPlan:
 
 @dataclass(frozen=True)
 class ReferencePlan:
-    """Runs with more budget, whose return is the measure of the others.
+    """Runs with more budget, whose return sets the scale of the others'.
 
     Attributes:
         factor: of the task's greatest budget.
@@ -97,15 +97,16 @@ class Plan:
     Attributes:
         tasks: by name; {} where a task has nothing of its own.
         methods: files of cfg/method.
-        seeds: of the runs; the same for every method.
-        gaps: files of cfg/gap, or `default`, the task's own two simulators; of the tasks that have none of their own.
-        budgets: s of measured cost, of the tasks that have none of their own.
+        seeds: of the runs, the same for every method.
+        gaps: files of cfg/gap, or `default` for the task's own two simulators. They hold for tasks without gaps of
+            their own.
+        budgets: s of measured cost, for tasks without budgets of their own.
         reference: null for none.
         overrides: settings of train.py for every run.
         threads: of the learner and of each simulator of a run.
-        replayed: the method whose run a method with the rule `replay` and no file of its own replays.
-        contrasts: pairs of methods that the study is about; the report corrects its tests for their number.
-        timeout: wall seconds after which a run is ended and counts as failed; null: 600 and 5 budgets.
+        replayed: the method whose low shares the rule `replay` repeats, unless it names a file.
+        contrasts: pairs of methods that the study is about. The report corrects its tests for their number.
+        timeout: wall seconds after which a run is ended and counts as failed. null stands for 600 plus 5 budgets.
     """
 
     tasks: dict[str, TaskPlan]
@@ -154,7 +155,7 @@ class PlannedRun(RunIdentity):
 
     Attributes:
         overrides: settings that give train.py the same run.
-        replays: id of the run that must have finished before, because this one repeats its low shares; or empty.
+        replays: id of the run whose low shares this one repeats and which must finish before, or empty.
     """
 
     overrides: tuple[str, ...]
@@ -167,10 +168,10 @@ class PlannedRun(RunIdentity):
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """What runs of one task, method and gap have in common.
+    """The common part of all runs of one task, method and gap.
 
     Attributes:
-        settings: the composed configuration, but for seed and budget.
+        settings: the composed configuration without seed and budget.
         overrides: settings that lead to it.
         uses_low: whether it ever has an environment in the low simulator.
         replays: whether it repeats the low shares of another run that the study names.
@@ -186,13 +187,13 @@ class PlannedCell:
 
 
 class PlannedStudy:
-    """A plan with all its runs, checked as far as that goes without training.
+    """A plan with all its runs, checked as far as possible without training.
 
     Attributes:
-        changes: by gap, which side it changes.
-        runs: in the order in which they shall begin: references, then seed by seed, so that a study that is cut short
-            has whole seeds; the methods of a task and gap in a random order, so that a machine that becomes slower or
-            quicker meets all of them alike.
+        changes: the side that each gap changes.
+        runs: in the order in which they begin. References come first. The others follow seed by seed, so that an
+            interrupted study has whole seeds. The methods of a task and gap are in random order, so that a slower
+            machine meets all alike.
     """
 
     def __init__(self, name: str, plan: Plan, folder: Path) -> None:
@@ -267,9 +268,9 @@ class PlannedStudy:
         return cells
 
     def _changes_of(self, gap: str) -> Sides:
-        """Which side a gap changes."""
+        """The side that a gap changes."""
         if gap == NO_CHANGE:
-            return "low"  # each task's own low simulator is what it is about
+            return "low"  # it names each task's own low simulator
         tasks = [task for task in self.plan.tasks if gap in self.plan.gaps_of(task)]
         found = set()
         for task in tasks:
@@ -278,7 +279,7 @@ class PlannedStudy:
         return found.pop() if len(found) == 1 else "both"
 
     def _settle(self, task: str, gap: str) -> tuple[DictConfig, list[str]]:
-        """`settle` for a task and gap; a method leaves the simulators as they are."""
+        """`settle` for a task and gap. A method leaves the simulators as they are."""
         if (task, gap) not in self._settled:
             with _naming(task, None, gap):
                 self._settled[task, gap] = settle(self._overrides(task, gap), self.plan.threads)
@@ -312,8 +313,8 @@ class PlannedStudy:
         return PlannedCell(task, method, gap, _plain(cfg), tuple(overrides), uses_low, replays)
 
     def _check_pools(self, experiment: Experiment) -> None:
-        """Build both simulators with two worlds: an engine that is not installed, does not take the robot or cannot
-        do what a gap asks for says so now."""
+        """Build both simulators with two worlds. An engine that is not installed, or that cannot take the robot or the
+        gap, is refused now."""
         for side, simulator in experiment.settings["simulator"].items():
             key = json.dumps([experiment.settings["task"], simulator], sort_keys=True)
             if key not in self._pools:
@@ -385,7 +386,7 @@ def _require_different(key: str, values: Sequence[str]) -> None:
 
 @contextmanager
 def _naming(task: str, method: str | None, gap: str) -> Iterator[None]:
-    """Say of an error which run it is about."""
+    """Add to an error which run it is about."""
     words = [f"task {task}", *([f"method {method}"] if method else []), *([f"gap {gap}"] if gap != NO_CHANGE else [])]
     try:
         yield

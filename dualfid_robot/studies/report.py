@@ -1,4 +1,4 @@
-"""A study's report: one HTML page that needs nothing else, and the same figures as CSV, JSON and a Markdown table."""
+"""A study's report: one self-contained HTML page, and the same figures as CSV, JSON and a Markdown table."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CONTRAST_HEADERS = (
 def build_report(folder: Path, repetitions: int = statistics.REPETITIONS) -> Path:
     """Write report.html, data/curves.csv, data/summary.csv, data/summary.json and data/summary.png of a study's folder.
 
-    The study may be only partly done: what is missing is said there.
+    The study may be only partly done. The page then says what is missing.
 
     Returns:
         the page.
@@ -85,7 +85,7 @@ def curve_rows(study: StudyRecord) -> Iterable[dict[str, Any]]:
 
 
 def flat_row(scope: Scope, row: Row) -> dict[str, Any]:
-    """A row of data/summary.csv; an estimate stands as itself, `_low` and `_high`."""
+    """A row of data/summary.csv. An estimate has three columns: its value, `_low` and `_high`."""
     found: dict[str, Any] = {"scope": scope.key, "scope_cells": len(scope.cells)}
     for name, value in vars(row).items():
         if name == "shares":
@@ -122,7 +122,7 @@ def _as_json(summary: Summary, flat: list[dict[str, Any]], contrasts: Sequence[C
 def _page(
     summary: Summary, tables: Sequence[tuple[Scope, list[Row]]], contrasts: Sequence[Contrast], data: Path
 ) -> dict[str, Any]:
-    """What the template shows."""
+    """The values that the template shows."""
     study = summary.study
     by_cells = {scope.cells: (scope, rows) for scope, rows in tables}
     tasks = [tuple(cell for cell in study.cells if cell.task == task) for task in study.tasks]
@@ -201,7 +201,8 @@ def _texts(scope: Scope, row: Row) -> list[str]:
 
 
 def _cost(scope: Scope, row: Row) -> str:
-    """Median cost to 80%: seconds in one cell, else the share of the budget; and how many runs got there."""
+    """Median cost to 80% and the share of runs that got there. The cost is in seconds for one cell, otherwise a share
+    of the budget."""
     if math.isnan(row.cost_to_reach):
         return _NONE
     if math.isinf(row.cost_to_reach):
@@ -274,7 +275,7 @@ def _write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null and "Infinity" instead."""
+    """Replace NaN by null and infinity by "Infinity", because JSON has neither."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

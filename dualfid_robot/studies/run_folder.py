@@ -1,6 +1,6 @@
-"""The files of one run of a study: what it is, what it has come to, and where it stands.
+"""The files of one run of a study: its description, its result and its progress.
 
-This module imports no torch: a worker that only waits for a run needs none.
+This module does without torch, because a worker that only waits for a run needs none.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from dualfid_robot.runs.atomic import locked, write_text
 from dualfid_robot.runs.metrics import METRICS
 
 Status = Literal["finished", "failed", "running", "pending"]
-ANY_GAP = "-"  # gap of a run that uses no low simulator: it stands in every gap that changes the low side only
-_TAIL = 16384  # bytes of metrics.jsonl that hold its last line in any case
+ANY_GAP = "-"  # gap of a run without a low simulator, which counts in every gap that changes only the low side
+_TAIL = 16384  # bytes that always hold the last line of metrics.jsonl
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What a run is.
+    """The identity of a run.
 
     Attributes:
-        id: says so, with a digest of everything that the run depends on.
+        id: names all of this, with a digest of everything that the run depends on.
         gap: a gap, or `ANY_GAP`.
         budget: s of measured cost.
-        reference: whether it is one of the reference's runs, which only set the scale of returns.
+        reference: whether it is a reference run, which only sets the scale of returns.
     """
 
     id: str
@@ -44,7 +44,7 @@ class RunFolder:
     """`runs/<id>/` of a study.
 
     Attributes:
-        path: the folder; its name is the run's id.
+        path: the folder, named by the run's id.
         metrics: the trainer's log, one line per iteration.
         checkpoint: what an interrupted run goes on from.
         log: everything that the run's process has printed.
@@ -60,16 +60,16 @@ class RunFolder:
         self._running = path / "running"
 
     def describe(self, description: dict[str, Any]) -> None:
-        """Write what the run is; makes the folder."""
+        """Make the folder and write the run's description."""
         (self.path / "nn").mkdir(parents=True, exist_ok=True)
         _write(self._description, description)
 
     def description(self) -> dict[str, Any]:
-        """What `describe` wrote."""
+        """The description that `describe` wrote."""
         return _read(self._description)
 
     def result(self) -> dict[str, Any] | None:
-        """What the run has come to; None before its end."""
+        """The run's result, None before its end."""
         return _read(self._result) if self._result.is_file() else None
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -78,12 +78,12 @@ class RunFolder:
         self._partial.unlink(missing_ok=True)
 
     def forget_result(self) -> None:
-        """Let a failed run be run again, from its start: what it had reached may be what made it fail."""
+        """Let a failed run start again from its beginning, because its saved state may be what made it fail."""
         for path in (self._result, self._partial, self.checkpoint, self.metrics):
             path.unlink(missing_ok=True)
 
     def partial(self) -> dict[str, Any]:
-        """The points of the curve and the wall seconds so far, of a run that has not ended."""
+        """The points of the curve and the wall seconds so far of an unfinished run."""
         return _read(self._partial) if self._partial.is_file() else {"curve": [], "wall_seconds": 0.0}
 
     def save_partial(self, curve: list[dict[str, Any]], wall_seconds: float) -> None:
@@ -97,14 +97,14 @@ class RunFolder:
         return "\n".join([line for line in self.log.read_text(errors="replace").splitlines() if line.strip()][-count:])
 
     def status(self) -> Status:
-        """Where the run stands."""
+        """How far the run has come."""
         result = self.result()
         if result is not None:
             return "finished" if result["status"] == "finished" else "failed"
         return "running" if self._running.is_file() else "pending"
 
     def last_metrics(self) -> dict[str, float]:
-        """The last complete line of the trainer's log; empty before the first."""
+        """The last complete line of the trainer's log, empty before the first."""
         if not self.metrics.is_file():
             return {}
         with self.metrics.open("rb") as file:
@@ -119,7 +119,7 @@ class RunFolder:
         self._running.unlink(missing_ok=True)
 
     def locked(self) -> AbstractContextManager[None]:
-        """Held by the one process that runs this run; another waits until that one has ended."""
+        """A lock of the process that executes this run. Another process waits until that one has ended."""
         return locked(self.path, f"run {self.path.name}", wait=True)
 
 

@@ -1,9 +1,9 @@
-"""What a few runs on several tasks say: aggregates, their uncertainty, comparisons of two methods.
+"""Statistics of a few runs on several tasks: aggregates, their uncertainty, comparisons of two methods.
 
-A stratum is the runs of one method in one place (a task in one gap at one budget), an array whose first axis is runs;
-methods are compared in the same strata. Runs are resampled within strata only, so an interval answers "what if the same
-study were repeated with other seeds", and says nothing of other tasks. A method that uses no low simulator stands with
-the same runs in several strata, one for each gap: what is there twice, as the same array object, is drawn once.
+A stratum holds the runs of one method in one place (a task in one gap at one budget). It is an array whose first axis
+is runs. Methods are compared in the same strata. Runs are resampled within strata only. An interval therefore says what
+other seeds would give, and nothing of other tasks. A method without a low simulator has the same runs in several
+strata, one for each gap. The same array object is drawn only once.
 
 Sources: Agarwal et al. 2021, arXiv 2108.13264 (interquartile mean, stratified bootstrap, probability of improvement;
 `rliable` is its program, with which the tests compare); Efron & Tibshirani 1993, An Introduction to the Bootstrap,
@@ -21,9 +21,7 @@ from scipy import stats
 
 REPETITIONS = 50_000  # rliable's default for tables
 CONFIDENCE = 0.95
-MIN_RUNS = (
-    3  # fewer in any stratum: no interval; even three give one that is too narrow (`coverage` in docs/studies.md)
-)
+MIN_RUNS = 3  # fewer in any stratum give no interval, and even three a too narrow one ("Coverage" in docs/studies.md)
 _CHUNK = 1 << 21  # resampled numbers that are held at once
 
 Strata = Sequence[np.ndarray]
@@ -31,7 +29,7 @@ Strata = Sequence[np.ndarray]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its interval; `low` and `high` are NaN where there are too few runs for one."""
+    """A figure and its interval. `low` and `high` are NaN for too few runs."""
 
     value: float
     low: float = float("nan")
@@ -43,9 +41,9 @@ class Estimate:
 
 
 def interquartile_mean(scores: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Mean of the middle half: a quarter of the scores, rounded down, is left out at each end (arXiv 2108.13264, §4.3).
+    """Mean of the middle half, without a quarter of the scores (rounded down) at each end (arXiv 2108.13264, §4.3).
 
-    With fewer than four scores that is the mean.
+    Fewer than four scores give their mean.
     """
     return np.asarray(stats.trim_mean(scores, 0.25, axis=axis))
 
@@ -131,7 +129,7 @@ def improvement(
 ) -> Estimate:
     """The probability of improvement and its 95% interval by the stratified bootstrap (arXiv 2108.13264, §4.3).
 
-    Runs of both methods are drawn independently; where they are paired, pairs are drawn.
+    Runs of both methods are drawn independently, paired runs as pairs.
     """
     value = probability_of_improvement(ours, theirs, paired)
     if not enough(ours, theirs):
@@ -155,9 +153,9 @@ def improvement_p_value(ours: Strata, theirs: Strata, repetitions: int = REPETIT
     """Two-sided p-value of "in every stratum both methods' runs come from one distribution", by permutation.
 
     The statistic is the distance of the (unpaired) probability of improvement from ½. Labels are permuted within
-    strata; p = (1 + permutations at least as far)/(1 + permutations). With one stratum that is the exact test of Mann
-    and Whitney up to Monte-Carlo error. Strata that share one method's runs are no independent evidence, so they are
-    joined into one, with the weight of them all, before labels are permuted.
+    strata, and p = (1 + permutations at least as far)/(1 + permutations). With one stratum this is Mann and Whitney's
+    exact test up to Monte-Carlo error. Strata that share one method's runs are no independent evidence. They are joined
+    into one, with the weight of them all, before labels are permuted.
     """
     generator = np.random.default_rng(seed)
     joined = _joined(ours, theirs)
@@ -174,7 +172,7 @@ def improvement_p_value(ours: Strata, theirs: Strata, repetitions: int = REPETIT
 
 
 def _joined(ours: Strata, theirs: Strata) -> list[tuple[np.ndarray, np.ndarray, int]]:
-    """Strata that share one method's runs as one: both methods' runs in them, and how many strata those were."""
+    """Joins strata that share one method's runs. Returns both methods' runs of each group and its number of strata."""
     shared = theirs if len({id(y) for y in theirs}) <= len({id(x) for x in ours}) else ours
     groups: dict[int, list[int]] = {}
     for index, stratum in enumerate(shared):
@@ -187,7 +185,7 @@ def _once(strata: Strata, places: Sequence[int]) -> np.ndarray:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's adjusted p-values: rejecting those ≤ α rejects any true hypothesis with a probability of at most α.
+    """Holm's adjusted p-values. Rejecting those ≤ α rejects any true hypothesis with a probability of at most α.
 
     The k-th smallest of n becomes the largest of (n - j + 1) p_(j), j ≤ k, at most 1 (Holm 1979).
     """
@@ -202,8 +200,8 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def negative_transfer(ours: Strata, baseline: Strata) -> float:
     """Share of runs below the 25th percentile of the baseline's runs, averaged over strata.
 
-    The baseline's own share is up to a quarter. That of a method that changes nothing is about (n + 3) / (4 n + 4) with
-    n runs of each, because the percentile is one of a sample (position 1 + (n - 1) / 4 in it): 33 % with five runs.
+    The baseline's own share is up to a quarter. With n runs of each, a method without effect has about (n + 3) / (4 n +
+    4): 33 % for n = 5. The percentile is one of a sample, at position 1 + (n - 1) / 4.
     """
     shares = [np.mean(x < np.percentile(y, 25)) for x, y in zip(ours, baseline, strict=True)]
     return float(np.mean(shares))
@@ -219,7 +217,7 @@ def _wins(x: np.ndarray, y: np.ndarray, paired: bool) -> np.ndarray:
 
 
 def _draws(generator: np.random.Generator, strata: Strata, count: int) -> list[np.ndarray]:
-    """(count, runs) indices for each stratum; the same ones where it is the same array."""
+    """Indices (count, runs) for each stratum, the same ones for the same array."""
     found: dict[int, np.ndarray] = {}
     for stratum in strata:
         if id(stratum) not in found:

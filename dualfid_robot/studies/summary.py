@@ -17,7 +17,7 @@ HIGH_ONLY, FINETUNE = "high_only", "finetune_full"  # the methods that all other
 SIDES = ("low", "high", "learner")
 Measure = Literal["final", "area", "return"]  # normalised score at the budget, its mean until there, return there
 NAN = float("nan")
-UNEVEN = 1.25  # of `Summary.unevenness`, from which a reader is warned
+UNEVEN = 1.25  # value of `Summary.unevenness` above which the page warns
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,13 @@ class Scope:
 
 @dataclass(frozen=True)
 class Row:
-    """A method in a scope. Figures are NaN, and comparisons None, where there is nothing to compute them from.
+    """A method in a scope. Without data, figures are NaN and comparisons None.
 
     Attributes:
         planned, finished, failed: runs; cells: in how many of the scope's cells it has a finished run.
         final: interquartile mean of normalised scores at the budget; area: of the mean scores from cost 0 to the
-            budget. In a single cell without references both are raw returns; otherwise such cells are left out.
+            budget. In a single cell without references both are raw returns. Several cells together leave such cells
+            out.
         raw: interquartile mean of returns at the budget, in a single cell.
         cost_to_reach: median over runs of the cost to 80% of the reference, as a share of the budget; reached: share of
             runs that got there.
@@ -52,7 +53,7 @@ class Row:
         negative: share of runs below high_only's 25th percentile.
         rho, divergence: means over runs of a run's mean.
         shares: of the measured seconds that low, high and learner took, means over runs.
-        overhead: learner seconds per sample over high_only's, less one; mean over cells.
+        overhead: learner seconds per sample over high_only's, less one, mean over cells.
     """
 
     method: str
@@ -108,9 +109,9 @@ class Summary:
     _scales: dict[Cell, Scale] = field(default_factory=dict)
 
     def scopes(self) -> list[Scope]:
-        """Each cell; then, where there are several, the cells of each budget, gap and task together; and all of them.
+        """Each cell, then the cells of each budget, gap and task together, then all cells.
 
-        Tasks have budgets of their own: the first, second, … budgets of all tasks stand together.
+        Tasks have budgets of their own. The first budgets of all tasks stand together, then the second ones, and so on.
         """
         cells, study = self.study.cells, self.study
         if len(cells) == 1:
@@ -219,8 +220,8 @@ class Summary:
         return _nan_mean(ratios) - 1
 
     def unevenness(self, cell: Cell) -> float:
-        """How unequally the machine served a cell's runs: largest over smallest learner seconds per sample among the
-        runs of a method, as the median over methods. NaN where no method has two runs."""
+        """How unequally the machine served a cell's runs. This is the largest over the smallest learner seconds per
+        sample among a method's runs, as the median over methods. NaN if no method has two runs."""
         found = []
         for method in self.study.methods:
             costs = [(run.means or {}).get("cost_learner", NAN) for run in self.study.finished(cell, method)]
@@ -233,7 +234,7 @@ class Summary:
         return [cell for cell in cells if self.scale(cell).known]
 
     def _scored(self, method: str, cells: Sequence[Cell]) -> list[Cell]:
-        """The cells whose scores can stand together: those with a scale, or a single one without."""
+        """The cells whose scores can be averaged: those with a scale, or a single one without."""
         with_runs = [cell for cell in cells if self.study.finished(cell, method)]
         return with_runs if len(cells) == 1 else self._scaled(with_runs)
 
@@ -246,7 +247,7 @@ class Summary:
         return np.array([run.measured.cost_to_reach(level, cell.budget) / cell.budget for run in runs])
 
     def _pairs(self, cell: Cell, ours: str, theirs: str) -> tuple[np.ndarray, np.ndarray]:
-        """Final returns of both methods' runs of the seeds that both have."""
+        """Final returns of both methods for the seeds that both have."""
         found = [
             {run.seed: float(run.measured.value_at(cell.budget)) for run in self.study.finished(cell, method)}
             for method in (ours, theirs)
@@ -255,13 +256,13 @@ class Summary:
         return np.array([found[0][seed] for seed in seeds]), np.array([found[1][seed] for seed in seeds])
 
     def _scores(self, measure: Measure, method: str, cells: Sequence[Cell]) -> list[np.ndarray]:
-        """(runs,) in each cell; the same array object where the runs are the same, as the statistics ask for."""
+        """Scores (runs,) of each cell. The same runs give the same array object, as the statistics need."""
         found = []
         for cell in cells:
             runs = self.study.finished(cell, method)
             key = (measure, cell.budget, *(run.id for run in runs))
             if key not in self._arrays:
-                scale = self.scale(cell)  # that of the runs' target, hence the same wherever they stand
+                scale = self.scale(cell)  # the scale of the runs' target, so it is the same in all their cells
                 self._arrays[key] = np.array([_measured(measure, run, cell.budget, scale) for run in runs])
             found.append(self._arrays[key])
         return found
