@@ -1,7 +1,7 @@
 """Running statistics of observations and of returns, kept so that they do not depend on the allocation.
 
-Both are updated by the algorithm at the PPO update, never between a rollout and its update: the probability ratio
-compares the policy with itself, and would measure the normaliser's change instead.
+The algorithm updates both at the PPO update, never between a rollout and its update. Otherwise the probability ratio,
+which compares the policy with itself, would measure the normaliser's change.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ Gather = Callable[[Tensor], Tensor]
 
 
 def alone(tensor: Tensor) -> Tensor:
-    """The gathering of a single process."""
+    """`Gather` of a single process."""
     return tensor.unsqueeze(0)
 
 
 class ObservationNormalizer(nn.Module):
     """(obs − mean) / √(var + 1e-5), clipped to ±clip, with one set of statistics for both fidelities.
 
-    Every update weighs the two fidelities' observations equally, however many of each there are: otherwise a change
-    of the allocation alone would change the policy. Before the first update the statistics are mean 0 and variance 1.
+    Every update weighs the two fidelities' observations equally, however many of each there are. Otherwise a change of
+    the allocation alone would change the policy. Before the first update the mean is 0 and the variance 1.
 
     Args:
         dim: number of observations.
@@ -51,9 +51,10 @@ class ObservationNormalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, low_obs: Tensor, high_obs: Tensor, gather: Gather = alone) -> None:
-        """Merge one iteration's observations of all processes, here (M, dim) each; one of them may be empty.
+        """Merge one iteration's observations of all processes, (M, dim) of each fidelity here. One of them may be
+        empty.
 
-        All iterations count the same: after k updates the statistics are those of the equal-weight mixture of k
+        All iterations count the same. After k updates the statistics are those of the equal-weight mixture of k
         batches, by the law of total variance.
         """
         batch_mean, batch_var = _mixture([_moments(obs, gather) for obs in (low_obs, high_obs) if obs.shape[0] > 0])
@@ -68,15 +69,15 @@ class ReturnNormalizer(nn.Module):
     grow with the policy. A fidelity that never had data follows the other one's statistics.
 
     Args:
-        shared: both have the same statistics, of the mixture in which they weigh the same, whatever their sizes: for a
-            critic whose output layer both share.
+        shared: both fidelities have the statistics of their equal-weight mixture, for a critic whose output layer both
+            share.
     """
 
     mean: Tensor
     var: Tensor
     count: Tensor
     MEMORY = 100.0
-    MIN_STD = 1e-2  # returns that do not vary (a sparse reward not yet found) must not blow up the targets
+    MIN_STD = 1e-2  # so that constant returns (a sparse reward not yet found) do not blow up the targets
 
     def __init__(self, shared: bool = False) -> None:
         super().__init__()
@@ -91,18 +92,18 @@ class ReturnNormalizer(nn.Module):
         return self.var.sqrt().clamp_min(self.MIN_STD)
 
     def normalize(self, values: Tensor, n_low: int) -> Tensor:
-        """Return units -> critic's units; values (rows,) laid out [low | high]."""
+        """Return units -> critic's units, for values (rows,) laid out [low | high]."""
         mean, std = self.mean.float(), self.std.float()
         return torch.cat(((values[:n_low] - mean[0]) / std[0], (values[n_low:] - mean[1]) / std[1]))
 
     def denormalize(self, values: Tensor, n_low: int) -> Tensor:
-        """Critic's units -> return units; values (rows,) laid out [low | high]."""
+        """Critic's units -> return units, for values (rows,) laid out [low | high]."""
         mean, std = self.mean.float(), self.std.float()
         return torch.cat((values[:n_low] * std[0] + mean[0], values[n_low:] * std[1] + mean[1]))
 
     @torch.no_grad()
     def update(self, low_returns: Tensor, high_returns: Tensor, gather: Gather = alone) -> None:
-        """Merge one iteration's returns of all processes, here (M,) each; either may be empty."""
+        """Merge one iteration's returns of all processes, (M,) of each fidelity here. Either may be empty."""
         if self.shared:
             self._update_shared([returns for returns in (low_returns, high_returns) if returns.numel() > 0], gather)
             return

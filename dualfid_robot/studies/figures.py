@@ -26,7 +26,7 @@ _SIDE_COLORS = {"low": "#56B4E9", "high": "#D55E00", "learner": "#B0B0B0"}
 _POINTS = 60  # of a drawn curve
 _BAND_REPETITIONS = 2000
 _CROWDED = 6  # methods beyond which bands would hide each other
-_LOWEST = -1.0  # bounds of a normalised axis, so that a run far below the untrained policy does not flatten the rest
+_LOWEST = -1.0  # lower end of a normalised axis, so that a run far below the untrained policy does not flatten the rest
 _SMALL = 8
 
 
