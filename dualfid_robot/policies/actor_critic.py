@@ -20,8 +20,8 @@ HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
 class DualMLP(nn.Module):
-    """A stack of ``DualLinear`` layers. Hidden layers may run in a narrow type; the output layer always runs in
-    float32, so that means and values are not rounded to it."""
+    """A stack of ``DualLinear`` layers. Hidden layers may run in a narrow type. The output layer always runs in
+    float32, so that means and values are not rounded to that type."""
 
     def __init__(
         self,
@@ -92,25 +92,26 @@ class MergedNetworks(NamedTuple):
 class DualActorCritic(nn.Module):
     """Gaussian actor and critic, each with a base and an adapted version of every layer.
 
-    Rows [0, n_low) of any batch belong to the low fidelity and use θ, the others use θ and the adapter φ. Observations
+    Rows [0, n_low) of any batch belong to the low fidelity and use θ. The others use θ and the adapter φ. Observations
     pass through one shared normaliser. The critic predicts returns in units of their own fidelity's mean and deviation.
 
-    log σ is one state-independent parameter shared by both policies: exploration noise is not part of what the
-    simulators disagree on, and KL(π_θ ‖ π_{θ,φ}) is then ½ Σ ((μ_θ − μ_{θ,φ}) / σ)², a distance between actions.
+    Both policies share log σ, one parameter that no state changes. The simulators do not disagree about exploration
+    noise. KL(π_θ ‖ π_{θ,φ}) is then ½ Σ ((μ_θ − μ_{θ,φ}) / σ)², a distance between actions.
 
     Hidden layers are orthogonal with gain √2, biases zero. The action head has gain 0.01, so that the first actions are
-    pure exploration noise around 0 in every state; of all initialisation choices this is the one that mattered to
-    Andrychowicz et al. (arXiv 2006.05990, §3.2). The value head has the same gain: it first predicts the mean return.
+    pure exploration noise around 0 in every state. Of all choices for the initial weights, Andrychowicz et al. found
+    only this one to matter (arXiv 2006.05990, §3.2). The value head has the same gain, so it first predicts the mean
+    return.
 
     Args:
         num_obs, num_actions: sizes of the observation and the action.
-        num_privileged: the last so many columns of an observation are seen by the critic alone.
+        num_privileged: number of last columns of an observation that only the critic sees.
         actor_hidden, critic_hidden: widths of the hidden layers.
         activation: "elu", "tanh" or "relu".
         rank, alpha: of the adapters, see ``DualLinear``.
-        adapter: what high rows have besides θ: "lora"; "bit", no more than the first layers' δb, which is a column of
-            weights, zero at first, for one more input that is 0 in low and 1 in high rows; or "none", one policy for
-            both. With "bit" and "none" both fidelities share the value head, and so the statistics of returns.
+        adapter: what high rows have besides θ. "lora" is the low-rank adapter. "bit" has only the first layers' δb,
+            zero at first. They are the weights of one more input, 1 in high rows and 0 in low ones. "none" is one
+            policy for both. With "bit" and "none" both fidelities share the value head and the statistics of returns.
         init_log_std: initial log σ of every action.
         obs_clip: bound of the normalised observations.
         generator: source of the initial weights.
@@ -180,8 +181,8 @@ class DualActorCritic(nn.Module):
 
         Args:
             obs: (N, num_obs).
-            policy: the base policy, the adapted one, or a number λ: the policy with the weights W + λ·s·B·A and
-                b + λ·δb, which is the base policy at 0 and the adapted one at 1.
+            policy: the base policy, the adapted one, or a number λ. A number gives the weights W + λ·s·B·A and b +
+                λ·δb: the base policy at 0, the adapted one at 1.
         """
         n_low = obs.shape[0] if policy == "base" else 0
         weights = self._merged().actor if isinstance(policy, str) else self.actor.merged(self.hidden_dtype, policy)
@@ -200,12 +201,13 @@ class DualActorCritic(nn.Module):
 
     @contextmanager
     def frozen_weights(self) -> Iterator[None]:
-        """Merge the adapters once for all the acting inside the block, as for a rollout; outside it, every call does.
+        """Merge the adapters once for all acting inside the block, such as a rollout. Outside it, every call merges
+        them.
 
         Raises:
-            RuntimeError: at the block's end, if any weight is not what it was at its beginning; on a GPU some time
-                later, as a failed assertion of the device, since the host does not wait for the comparison. Weights
-                that no adapter changes are not copied, so that these cannot be stale and are not compared.
+            RuntimeError: at the block's end, if a weight has changed within it. On a GPU the device reports it later as
+                a failed assertion, because the host does not wait for it. Weights without an adapter are not copied, so
+                they cannot be stale and are not compared.
         """
         weights = self._merged()
         self._frozen = weights
@@ -236,7 +238,7 @@ class DualActorCritic(nn.Module):
         """Update the return normaliser and rescale the value head so that no prediction changes.
 
         Pop-Art (van Hasselt et al., arXiv 1602.07714) per fidelity: w ← w σ / σ_new, b ← (b σ + μ − μ_new) / σ_new.
-        The value head's adapter is full-rank, so both heads can be rescaled exactly. Where it has none, both have the
+        The value head's adapter is full-rank, so both heads can be rescaled exactly. Without an adapter both have the
         same statistics.
 
         Returns:
@@ -258,7 +260,7 @@ class DualActorCritic(nn.Module):
         return ratio
 
     def adapter_parameters(self) -> list[nn.Parameter]:
-        """φ: the low-rank factors and bias differences of every layer, as far as they have such."""
+        """φ: the low-rank factors and bias differences of every layer that has them."""
         layers = [*self.actor.dual_layers(), *self.critic.dual_layers()]
         return [p for layer in layers for p in (layer.lora_a, layer.lora_b, layer.bias_delta) if p is not None]
 
@@ -268,7 +270,7 @@ class DualActorCritic(nn.Module):
         return [p for p in self.parameters() if id(p) not in adapter]
 
     def blocks(self, parameters: Sequence[nn.Parameter]) -> list[int]:
-        """For each of θ's parameters the number of its block: a layer's weight and bias are one, log σ is one."""
+        """The number of each parameter's block in θ. A layer's weight and bias are one block, log σ is one."""
         layers = [*self.actor.dual_layers(), *self.critic.dual_layers()]
         block = {id(p): i for i, layer in enumerate(layers) for p in (layer.weight, layer.bias)}
         block[id(self.log_std)] = len(layers)
@@ -276,7 +278,7 @@ class DualActorCritic(nn.Module):
 
     @torch.no_grad()
     def adapter_ratio(self, network: Literal["actor", "critic"]) -> Tensor:
-        """‖W' − W‖ / ‖W‖ over all layers of a network, Frobenius norms: how large the adapter has become."""
+        """The size of the adapter: ‖W' − W‖ / ‖W‖ over all layers of a network, in Frobenius norms."""
         weights = getattr(self, network).merged(torch.float32)
         difference = sum((w.weight_high - w.weight_low).square().sum() for w in weights)
         return torch.sqrt(difference / sum(w.weight_low.square().sum() for w in weights))

@@ -10,13 +10,13 @@ each row costs exactly one product, as in a plain layer. With ``g`` the gradient
     dW' = g_highᵀ x_high        dB = s · dW' · Aᵀ        dA = s · Bᵀ · dW'        dW = g_lowᵀ x_low + dW'
     dδb = Σ g_high              db = Σ g_low + dδb
 
-Only the high rows appear in dA, dB and dδb: the low rows' loss cannot reach the adapter.
+Only the high rows appear in dA, dB and dδb, so the low rows' loss cannot reach the adapter.
 
 The adapter is LoRA (Hu et al., arXiv 2106.09685) with the rank-stabilised scale ``s = alpha / √rank`` (Kalajdzievski,
-arXiv 2312.03732): the size of B·A's contribution then does not depend on the rank, so the rank can change without a new
-learning rate. A is Kaiming-uniform, B and δb are zero: both policies start equal.
+arXiv 2312.03732). The size of B·A's contribution then does not depend on the rank, and another rank needs no other
+learning rate. A is Kaiming-uniform. B and δb are zero, so both policies start equal.
 
-A layer may have less of an adapter: only δb (then W' = W), or nothing (then all rows are one batch of a plain layer).
+A layer may have less of an adapter. With δb alone, W' = W. With nothing, all rows are one batch of a plain layer.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class DualWeights(NamedTuple):
 
 
 def merge(weight: Tensor, lora_a: Tensor | None, lora_b: Tensor | None, scaling: float) -> Tensor:
-    """W' = W + s·B·A, or W + s·B where there is no A (a full-rank adapter, whose B is the whole difference), or W where
-    there is no B either."""
+    """W' = W + s·B·A. Without A it is W + s·B, since the B of a full-rank adapter is the whole difference. Without B it
+    is W."""
     if lora_b is None:
         return weight
     if lora_a is None:
@@ -182,12 +182,12 @@ class DualLinear(nn.Module):
 
     Args:
         in_features, out_features: sizes of the layer.
-        rank: rank of the adapter. A layer with ``out_features <= rank`` has a full-rank adapter instead: ``lora_a`` is
-            None and ``lora_b`` (out, in) is added to the weight as it is, which has fewer parameters and no bound.
-        alpha: LoRA's alpha; the scale is alpha / √rank (1 for a full-rank adapter).
+        rank: rank of the adapter. A layer with ``out_features <= rank`` has a full-rank adapter instead, with fewer
+            parameters. Its ``lora_a`` is None, and ``lora_b`` (out, in) is added to the weight as it is.
+        alpha: LoRA's alpha. The scale is alpha / √rank, and 1 for a full-rank adapter.
         activation: "elu", "tanh", "relu" or "identity".
         generator: source of the initial values. The base weights that it gives do not depend on the adapter.
-        adapter: "lora", only a difference of "bias", or "none"; what is missing is None.
+        adapter: "lora", only a difference of "bias", or "none". Missing parameters are None.
 
     The base weight is orthogonal with gain 1 (the owner may scale it), its bias zero.
 
