@@ -209,7 +209,7 @@ def write_sums(folder: Path) -> None:
     """Write the SHA-256 of every file of a folder in the format of `sha256sum`."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != SUMS)
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]
-    (folder / SUMS).write_text("".join(lines))
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
 def check_sums(folder: Path) -> None:
@@ -217,7 +217,7 @@ def check_sums(folder: Path) -> None:
     sums = folder / SUMS
     if not sums.is_file():
         raise ConfigError(f"policy={folder}: {SUMS} is missing; copy the whole folder that export.py wrote")
-    for line in sums.read_text().splitlines():
+    for line in sums.read_text(encoding="utf-8").splitlines():
         digest, _, name = line.partition("  ")
         path = folder / name
         if not path.is_file():

@@ -18,6 +18,7 @@ import numpy as np
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.changes import UNCHANGED, Changes
+from dualfid_robot.robots.mjcf import is_urdf, unnamed
 
 CONTACTS = ("full", "feet")
 Contacts = Literal["full", "feet"]
@@ -35,7 +36,8 @@ _NETFORCE = 3
 class RobotModel:
     """A robot and its scene, read from one MJCF file.
 
-    Bodies, joints, geoms and actuators that the file leaves unnamed are called `unnamed_<kind>_<number>`.
+    Bodies, joints, geoms and actuators that the file leaves unnamed are called `unnamed_<kind>_<number>`, by the next
+    number that is free.
 
     Attributes:
         path: the MJCF file.
@@ -53,8 +55,8 @@ class RobotModel:
         """Compile the file.
 
         Raises:
-            ConfigError: the file is missing or is not a model that MuJoCo accepts, a foot is not one of its bodies, an
-                actuator has not exactly one control, or the robot lacks what is to be changed.
+            ConfigError: the file is missing, a URDF, or not a model that MuJoCo accepts, a foot is not one of its
+                bodies, an actuator has not exactly one control, or the robot lacks what is to be changed.
         """
         spec = self._spec()
         with self._invalid_named():
@@ -74,6 +76,11 @@ class RobotModel:
     def _spec(self) -> mujoco.MjSpec:
         if not self.path.is_file():
             raise ConfigError(f"asset file {self.path} does not exist")
+        if is_urdf(self.path):
+            made = self.path.with_suffix(".xml").name
+            raise ConfigError(
+                f"asset file {self.path} is a URDF; make an MJCF of it: python import_robot.py {self.path.name} {made}"
+            )
         with self._invalid_named():
             spec = mujoco.MjSpec.from_file(str(self.path))
         _name_all(spec)
@@ -204,9 +211,11 @@ def _name_all(spec: mujoco.MjSpec) -> None:
     """Name the elements that the file leaves unnamed by their kind and number: engines find them by name."""
     kinds = {"body": spec.bodies, "joint": spec.joints, "geom": spec.geoms, "actuator": spec.actuators}
     for kind, elements in kinds.items():
+        taken = {element.name for element in elements}
         for number, element in enumerate(elements):
             if not element.name:
-                element.name = f"unnamed_{kind}_{number}"
+                element.name = unnamed(kind, number, taken)
+                taken.add(element.name)
 
 
 def _named(enum: type, prefix: str, key: str, value: str) -> int:

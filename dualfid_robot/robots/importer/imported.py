@@ -35,6 +35,8 @@ class ImportedRobot:
             if compiler is None:
                 root.insert(0, compiler := ET.Element("compiler"))
             compiler.set("assetdir", folder)
+            for model in root.iterfind("asset/model"):  # which assetdir is not for
+                model.set("file", f"{folder}/{model.get('file')}")
         ET.indent(root)
         return ET.tostring(root, encoding="unicode") + "\n"
 

@@ -7,11 +7,11 @@ import os
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.importer.decisions import Decisions
+from dualfid_robot.robots.mjcf import unique
 
 READ_BY_MUJOCO = (".stl", ".obj", ".msh")
 _MOST_STL_FACES = 200_000  # that MuJoCo reads
@@ -76,16 +76,6 @@ def search_path(folders: tuple[str, ...]) -> tuple[Path, ...]:
     ros = [Path(text) for text in os.environ.get("ROS_PACKAGE_PATH", "").split(os.pathsep) if text]
     ament = [Path(text) / "share" for text in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if text]
     return (*(Path(text).expanduser() for text in folders), *ros, *ament)
-
-
-def unique(name: str, taken: Any) -> str:
-    """A file's name, with a number where it is taken by another file, whatever the case of its letters."""
-    lower = {other.lower() for other in taken}
-    stem, suffix = Path(name).stem, Path(name).suffix
-    number = 2
-    while name.lower() in lower:
-        name, number = f"{stem}_{number}{suffix}", number + 1
-    return name
 
 
 def _folder(found: Path, rest: str) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import mujoco
+import numpy as np
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.importer.build import Builder, numbers
@@ -14,10 +15,12 @@ from dualfid_robot.robots.importer.decisions import Decisions
 from dualfid_robot.robots.importer.imported import ImportedRobot
 from dualfid_robot.robots.importer.meshes import Meshes, search_path
 from dualfid_robot.robots.importer.options import ImportOptions
-from dualfid_robot.robots.importer.scene import add_actuators, add_ground, lowest_point, report_start
+from dualfid_robot.robots.importer.scene import Drive, add_actuators, add_ground, lowest_point, report_start
 from dualfid_robot.robots.importer.urdf import Urdf, read_urdf
+from dualfid_robot.robots.mjcf import elements, is_urdf, read_mjcf, unnamed
 
 _DEFAULTS = ImportOptions()
+_GROUNDS = (int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_HFIELD))
 
 
 def import_urdf(path: Path, options: ImportOptions = _DEFAULTS) -> ImportedRobot:
@@ -115,12 +118,86 @@ def _place(root: ET.Element, model: mujoco.MjModel, options: ImportOptions, deci
 
 def import_robot(path: Path, options: ImportOptions = _DEFAULTS) -> ImportedRobot:
     """Import a URDF or an MJCF, by what the file holds; raises as `import_urdf` does."""
-    try:
-        start = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    return import_mjcf(path, options) if b"<mujoco" in start and b"<robot" not in start else import_urdf(path, options)
+    return import_urdf(path, options) if is_urdf(path) else import_mjcf(path, options)
 
 
 def import_mjcf(path: Path, options: ImportOptions = _DEFAULTS) -> ImportedRobot:
-    raise NotImplementedError
+    """An MJCF with what it lacks: a free base and a floor where asked, and actuators where it has none at all.
+
+    Its text stays as it is otherwise; includes are filled in. Settings of a URDF's links do nothing here.
+
+    Raises:
+        ConfigError: names the file, and what is wrong or missing in it.
+    """
+    decisions = Decisions()
+    mjcf = read_mjcf(path)
+    if mjcf.root.tag != "mujoco":
+        raise ConfigError(f"{path}: <{mjcf.root.tag}> is no robot; <robot> (URDF) or <mujoco> (MJCF) is expected")
+    files = {name: mjcf.content(name) for name in mjcf.files}
+    robot = ImportedRobot(mjcf.root, files, ())
+    model = _compile(robot, path, decisions)
+    _settle_base(mjcf.root, model, options, decisions)
+    model = _compile(robot, path, decisions)
+    report_start(model, decisions)
+    has_free_base = model.njnt > 0 and model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
+    has_ground = any(
+        model.geom_type[geom] in _GROUNDS and not model.body_weldid[model.geom_bodyid[geom]]
+        for geom in range(model.ngeom)
+    )
+    if has_ground:
+        decisions.add("its ground stays")
+    elif options.ground if options.ground != "auto" else has_free_base:
+        add_ground(mjcf.root, decisions)
+    if model.nu:
+        decisions.add(f"its {model.nu} actuators stay")
+    else:
+        add_actuators(mjcf.root, _drives(mjcf.root, model, decisions), options, decisions)
+    robot = ImportedRobot(mjcf.root, files, decisions.lines())
+    _compile(robot, path, decisions)
+    return robot
+
+
+def _settle_base(root: ET.Element, model: mujoco.MjModel, options: ImportOptions, decisions: Decisions) -> None:
+    """Give the first body a free joint, or take it away."""
+    bodies = elements(root, "body")
+    if options.base == "auto" and options.height == "auto":
+        return
+    if not bodies or model.nbody < 2:
+        raise ConfigError("base and height: the file has no body that they could be for")
+    base, place = bodies[0], f"body {model.body(1).name or bodies[0].get('name', '')}"
+    free = [joint for joint in base if joint.tag == "freejoint" or joint.get("type") == "free"]
+    others = [joint for joint in base if joint.tag == "joint" and joint not in free]
+    if options.base == "fixed" and free:
+        base.remove(free[0])
+        decisions.add("fixed base, as asked", place)
+    if options.base == "free" and others:
+        raise ConfigError(f"base=free: the first body has the joint {others[0].get('name', '')}, which holds it")
+    if options.base == "free" and not free:
+        base.insert(0, ET.Element("freejoint", name="base_free"))
+        decisions.add("free base, as asked", place)
+    if options.height != "auto":
+        x, y, _ = map(float, base.get("pos", "0 0 0").split())
+        base.set("pos", numbers((x, y, options.height)))
+        decisions.add(f"it begins at a height of {options.height:.4g} m, as asked", place)
+
+
+def _drives(root: ET.Element, model: mujoco.MjModel, decisions: Decisions) -> list[Drive]:
+    """The hinges and slides of an MJCF. Those without a name get one, where the text has as many joints as the model:
+    what MuJoCo makes itself does not stand in the text."""
+    in_text = elements(root, "joint")
+    found = []
+    for joint in range(model.njnt):
+        turns = model.jnt_type[joint] == int(mujoco.mjtJoint.mjJNT_HINGE)
+        if not turns and model.jnt_type[joint] != int(mujoco.mjtJoint.mjJNT_SLIDE):
+            continue
+        name = model.joint(joint).name
+        if not name and len(in_text) == model.njnt:
+            name = unnamed("joint", joint, {element.get("name", "") for element in in_text})
+            in_text[joint].set("name", name)
+        if not name:
+            decisions.add("no actuator: it has no name", f"joint {joint}")
+            continue
+        limits = tuple(model.jnt_range[joint].tolist()) if model.jnt_limited[joint] else None
+        effort = float(np.abs(model.jnt_actfrcrange[joint]).max()) if model.jnt_actfrclimited[joint] else None
+        found.append(Drive(name, turns, limits, effort, None))
+    return found
