@@ -169,7 +169,14 @@ def _trace(task: Task, graph: Graph, inputs: dict[str, Tensor]) -> tuple[Exporte
     with torch.random.fork_rng(devices=[]):
         outputs = graph({name: values.clone() for name, values in inputs.items()})  # so that no task caches a trace
     with _refusal(task):
-        program = torch.export.export(Traced(), (inputs,), dynamic_shapes=shapes).run_decompositions(_DECOMPOSITIONS)
+        try:
+            program = torch.export.export(Traced(), (inputs,), dynamic_shapes=shapes)
+        except Exception as error:  # PyTorch's second way takes longer, and knows len(x) as a number that varies
+            try:
+                program = torch.export.export(Traced(), (inputs,), dynamic_shapes=shapes, strict=True)
+            except Exception:
+                raise error from error.__cause__
+        program = program.run_decompositions(_DECOMPOSITIONS)
     return program, list(outputs)
 
 
@@ -186,7 +193,7 @@ def _refusal(task: Task) -> Iterator[None]:
         reason = " ".join(str(root).split())[:200]
         raise ConfigError(
             f"task={type(task).__name__}: its functions cannot be traced ({type(root).__name__}: {reason}); they take "
-            "sizes from x.shape, not from len(x), decide by torch.where, not by if, and compute with torch alone"
+            "sizes from x.shape, decide by torch.where, not by if, and compute with torch alone"
         ) from error
 
 
