@@ -62,7 +62,7 @@ def study() -> None:
 
 def check() -> None:
     """Look at a task before training it."""
-    _launch("check", "evaluate.check_task", "launch_check", config="check_task")
+    _launch("check", "check.launch", "launch_check", config="check_task")
 
 
 def import_robot() -> None:

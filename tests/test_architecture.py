@@ -28,6 +28,7 @@ ALLOWED = {
     "export": _EXPORT,
     "train": {"train", *_EXPORT},
     "calibrate": {"calibrate", "config", *_ENGINES},
+    "check": {"check", *_EXPORT},
     "play": {"play", *_EXPORT},
     "adapters": {"adapters", "config", *_WORLDS},
     "transfer": {"transfer", *_EXPORT},

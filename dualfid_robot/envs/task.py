@@ -146,7 +146,7 @@ class Task(ABC):
     holds memory for every world, freezes it with the world, and saves it with a checkpoint.
 
     An exporter traces all functions except those that begin episodes (docs/policy_format.md). Traced functions compute
-    with torch alone. They take sizes from `x.shape`, not from `len(x)`, and decide by `torch.where`, not by `if`.
+    with torch alone. They take sizes from `x.shape` and decide by `torch.where`, not by `if`.
 
     Attributes:
         Config: dataclass of the settings under `task.env` of the task's YAML.

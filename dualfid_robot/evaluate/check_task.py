@@ -15,7 +15,6 @@ from torch import Tensor
 
 from dualfid_robot.config.engines import simulator_names, simulator_settings
 from dualfid_robot.config.experiment import Experiment, complete_experiment
-from dualfid_robot.config.output import plain_console
 from dualfid_robot.config.values import check_count
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import State, Task, Term
@@ -34,22 +33,15 @@ from dualfid_robot.simulators.registry import engine_class
 TIMED_ENVS = 512  # at most, where nothing else is said: to build worlds takes time too
 TIMED_STEPS = (5, 30)  # that do not count, and that do
 CLIPPED_SHARE = 0.01  # of a column's values, from which on it is named
-_WIDTH = 120  # where the output is no terminal
 
 
-def launch_check(cfg: DictConfig) -> None:
+def check(cfg: DictConfig, console: Console) -> Experiment:
     """Print what there is to know about a task before it is trained.
 
     Raises:
         ConfigError: the task, its files or one of its functions is wrong, its simulators do not take it, or a random
             agent meets values that are not finite.
     """
-    console = plain_console(width=_WIDTH)
-    check(cfg, console)
-
-
-def check(cfg: DictConfig, console: Console) -> None:
-    """The same with a composed configuration."""
     check_count("episodes", cfg.episodes)
     simulators = cast(dict[str, Any], OmegaConf.to_container(cfg.simulator, resolve=True))
     experiment = complete_experiment(cfg, simulators, num_envs=cfg.num_envs)
@@ -65,6 +57,7 @@ def check(cfg: DictConfig, console: Console) -> None:
             raise ConfigError(f"task={experiment.task.name}: not finite in the {side} simulator: {_few(bad)}")
         if not math.isfinite(trial.evaluation.mean):
             raise ConfigError(f"task={experiment.task.name}: the reward is not finite in the {side} simulator")
+    return experiment
 
 
 def _describe(experiment: Experiment, task: Task, console: Console) -> None:

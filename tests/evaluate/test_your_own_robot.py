@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ def files_of_the_page() -> dict[str, str]:
 
 def test_the_page_holds_the_files_that_it_names() -> None:
     assert set(files_of_the_page()) == {
-        *("assets/arm.urdf", "assets/convert.py", "tasks/reach.py"),
+        *("assets/arm.urdf", "tasks/reach.py"),
         *("cfg/task/Reach.yaml", "cfg/train/ReachPPO.yaml"),
     }
 
@@ -43,8 +42,9 @@ def test_the_page_leads_to_a_trained_policy(run_script: Run, tmp_path: Path) -> 
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.replace("assetFileName: arm.xml", f"assetFileName: {tmp_path}/assets/arm.xml"))
-    (command,) = re.findall(r"^python (assets/convert.py .*)$", PAGE.read_text(), re.MULTILINE)
-    subprocess.run([sys.executable, *command.split()], cwd=tmp_path, check=True)
+    (command,) = re.findall(r"^python (import_robot.py .*)$", PAGE.read_text(), re.MULTILINE)
+    printed = run_script(*command.split()).stdout
+    assert f"```\n{printed}```" in PAGE.read_text()
 
     def run(script: str, *arguments: str) -> str:
         result = run_script(script, "--config-dir", "cfg", *arguments)
@@ -53,10 +53,14 @@ def test_the_page_leads_to_a_trained_policy(run_script: Run, tmp_path: Path) -> 
 
     checked = run("check_task.py", "task=Reach")
     assert re.search(r"│ mujoco +│ .* │ yes", checked) and re.search(r"4-5 +│ joint_velocity +│ 2", checked)
+    assert "Export: yes" in checked
     run("train.py", "task=Reach", "max_iterations=25")
     (folder,) = (tmp_path / "runs").glob("Reach_*")
     run("evaluate.py", f"checkpoint={folder}")
     run("evaluate.py", "task=Reach", "agent=random")
+    run("export.py", f"checkpoint={folder}", "num_envs=8")
+    played = run("play.py", f"policy={folder}/export")
+    assert "return" in played
     trained = report(folder / "nn" / "last_adapted_mujoco.json")
     chance = report(tmp_path / "runs" / "Reach_random_mujoco.json")
     # 64 episodes each: far outside both intervals, and the hand is nearer to its target in the end.

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.importer.options import ImportOptions
@@ -30,13 +29,10 @@ def launch_import(cfg: DictConfig) -> None:
         raise ConfigError(f"out={out}: is the robot's file itself; name another")
     robot = import_robot(source, parse_settings(ImportOptions, settings, "import_robot"))
     robot.write(out)
-    for line in robot.decisions:
-        Console().print(line, soft_wrap=True, highlight=False, markup=False)
     model = robot.compile()
-    Console().print(
+    for line in robot.decisions:
+        print(line)
+    print(
         f"wrote {out}: {model.nbody - 1} bodies, {model.body_mass.sum():.4g} kg, {model.nv} degrees of freedom,"
-        f" {model.nu} actuators",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
+        f" {model.nu} actuators"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +53,7 @@ def import_urdf(path: Path, options: ImportOptions = _DEFAULTS) -> ImportedRobot
     robot = ImportedRobot(
         built.root, {name: content for name, content in meshes.contents.items() if name in files}, decisions.lines()
     )
-    robot.compile()
+    _taken(robot, path)
     return robot
 
 
@@ -67,28 +68,29 @@ def _with_extension(urdf: Urdf, options: ImportOptions) -> ImportOptions:
 
 def _compile(robot: ImportedRobot, path: Path, decisions: Decisions) -> mujoco.MjModel:
     """Compile a robot, if need be without the visuals whose meshes MuJoCo refuses."""
+    with contextlib.suppress(ConfigError):
+        return _taken(robot, path)
+    for asset in robot.mjcf.findall("asset"):
+        for mesh in asset.findall("mesh"):
+            geoms = [geom for geom in robot.mjcf.iter("geom") if geom.get("mesh") == mesh.get("name")]
+            reason = _refusal(mesh, robot)
+            if reason and any(geom.get("class") == "collision" for geom in geoms):
+                raise ConfigError(f"{path.name}: mesh {mesh.get('file')}: {reason}")
+            if reason:
+                decisions.add(f"<visual> is left out: {reason}", str(mesh.get("file")))
+                asset.remove(mesh)
+                for body in [*robot.mjcf.iter("body"), *robot.mjcf.iter("worldbody")]:
+                    for geom in [geom for geom in body.findall("geom") if geom in geoms]:
+                        body.remove(geom)
+    return _taken(robot, path)
+
+
+def _taken(robot: ImportedRobot, path: Path) -> mujoco.MjModel:
+    """Compile a robot; what MuJoCo says against it names the file."""
     try:
         return robot.compile()
     except ConfigError as error:
-        first = error
-    asset = robot.mjcf.find("asset")
-    if asset is None:
-        raise ConfigError(f"{path.name}: {first}")
-    for mesh in asset.findall("mesh"):
-        geoms = [geom for geom in robot.mjcf.iter("geom") if geom.get("mesh") == mesh.get("name")]
-        reason = _refusal(mesh, robot)
-        if reason and any(geom.get("class") == "collision" for geom in geoms):
-            raise ConfigError(f"{path.name}: mesh {mesh.get('file')}: {reason}")
-        if reason:
-            decisions.add(f"<visual> is left out: {reason}", str(mesh.get("file")))
-            asset.remove(mesh)
-            for body in robot.mjcf.iter("body"):
-                for geom in [geom for geom in body.findall("geom") if geom in geoms]:
-                    body.remove(geom)
-    try:
-        return robot.compile()
-    except ConfigError:
-        raise ConfigError(f"{path.name}: {first}") from None
+        raise ConfigError(f"{path.name}: {error}") from error
 
 
 def _refusal(mesh: ET.Element, robot: ImportedRobot) -> str:
@@ -135,9 +137,9 @@ def import_mjcf(path: Path, options: ImportOptions = _DEFAULTS) -> ImportedRobot
         raise ConfigError(f"{path}: <{mjcf.root.tag}> is no robot; <robot> (URDF) or <mujoco> (MJCF) is expected")
     files = {name: mjcf.content(name) for name in mjcf.files}
     robot = ImportedRobot(mjcf.root, files, ())
-    model = _compile(robot, path, decisions)
+    model = _taken(robot, path)
     _settle_base(mjcf.root, model, options, decisions)
-    model = _compile(robot, path, decisions)
+    model = _taken(robot, path)
     report_start(model, decisions)
     has_free_base = model.njnt > 0 and model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
     has_ground = any(
@@ -153,7 +155,7 @@ def import_mjcf(path: Path, options: ImportOptions = _DEFAULTS) -> ImportedRobot
     else:
         add_actuators(mjcf.root, _drives(mjcf.root, model, decisions), options, decisions)
     robot = ImportedRobot(mjcf.root, files, decisions.lines())
-    _compile(robot, path, decisions)
+    _taken(robot, path)
     return robot
 
 

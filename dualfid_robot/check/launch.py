@@ -1,0 +1,46 @@
+"""What check_task.py does: everything of evaluate/check_task.py, and whether a policy of the task can be exported."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from dualfid_robot.config.output import plain_console
+from dualfid_robot.envs.task import Task
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.evaluate.check_task import check
+from dualfid_robot.export.launch import require_packages
+
+_WIDTH = 120  # where the output is no terminal
+
+
+def launch_check(cfg: DictConfig) -> None:
+    """Print what there is to know about a task before it is trained.
+
+    Raises:
+        ConfigError: the task, its files or one of its functions is wrong, its simulators do not take it, or a random
+            agent meets values that are not finite.
+    """
+    console = plain_console(width=_WIDTH)
+    experiment = check(cfg, console)
+    console.print(f"Export: {export_verdict(experiment.make_task())}", soft_wrap=True)
+
+
+def export_verdict(task: Task) -> str:
+    """Whether policies of a task can be exported: "yes", or why not. Its functions are traced and its robot written."""
+    try:
+        require_packages()
+    except ConfigError as error:
+        return f"not asked: {error}"
+    from dualfid_robot.export.graphs import write_graphs  # needs what `require_packages` looks for
+    from dualfid_robot.export.robot_file import write_robot
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            write_robot(task.robot, Path(folder))
+            write_graphs(task, Path(folder))
+        except ConfigError as error:
+            return f"no: {error}"
+    return "yes"
