@@ -29,18 +29,22 @@ def launch_check(cfg: DictConfig) -> None:
 
 
 def export_verdict(task: Task) -> str:
-    """Whether policies of a task can be exported: "yes", or why not. Its functions are traced and its robot written."""
+    """Whether policies of a task can be exported: "yes", or why not. Its functions are traced for ONNX and C++, and its
+    robot is written."""
     try:
         require_packages()
     except ConfigError as error:
         return f"not asked: {error}"
+    from dualfid_robot.export.cpp.unrolling import unroll
     from dualfid_robot.export.graphs import write_graphs  # needs what `require_packages` looks for
     from dualfid_robot.export.robot_file import write_robot
+    from dualfid_robot.onboard.runtime import OBSERVATION
 
     with tempfile.TemporaryDirectory() as folder:
         try:
             write_robot(task.robot, Path(folder))
             write_graphs(task, Path(folder))
+            unroll(Path(folder) / OBSERVATION)
         except ConfigError as error:
             return f"no: {error}"
     return "yes"

@@ -97,6 +97,10 @@ CASES = [
     ),
     *(Case(name, ("x", "c0"), (i64(-1),), {"keepdims": 0}) for name in ("ReduceL1", "ReduceL2", "ReduceSumSquare")),
     Case("ReduceSum", ("x",), (), {"noop_with_empty_axes": 1}),
+    *(
+        Case("CumSum", ("x", "c0"), (np.int64(axis),), {"exclusive": exclusive, "reverse": reverse})
+        for axis, exclusive, reverse in ((1, 0, 0), (-1, 0, 1), (1, 1, 0), (1, 1, 1))
+    ),
     Case("MatMul", ("x", "c0"), (np.linspace(-1, 1, COLUMNS * 4, dtype=np.float32).reshape(COLUMNS, 4),)),
     Case(
         "Gemm",

@@ -41,9 +41,7 @@ def test_what_an_mjcf_lacks_is_added_and_its_digits_stay(tmp_path: Path) -> None
 
 
 def test_actuators_and_ground_that_are_there_stay(tmp_path: Path) -> None:
-    more = (
-        '<worldbody><geom type="plane" size="1 1 1"/></worldbody><actuator><motor joint="hip"/></actuator>'
-    )
+    more = '<worldbody><geom type="plane" size="1 1 1"/></worldbody><actuator><motor joint="hip"/></actuator>'
     robot = imported(tmp_path, MAIN.replace("</mujoco>", more + "</mujoco>"), ground=True)
     model = robot.compile()
     assert (model.nu, model.ngeom) == (1, 2)
