@@ -13,6 +13,7 @@ EXPORT = ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "onnxruntime>=1.20,<2"]
 VIEWER = ["mjviser>=0.0.14"]
 VIDEO = ["imageio>=2.34,<3", "imageio-ffmpeg>=0.5"]
 PLOTS = ["matplotlib>=3.8,<4"]
+IMPORT = ["trimesh>=4", "pycollada>=0.8"]
 STUDY = ["hydra-joblib-launcher>=1.2,<2", "jinja2>=3.1,<4", *PLOTS]
 
 shutil.rmtree(HERE / "build", ignore_errors=True)  # a file that has gone since an earlier build would come along
@@ -74,6 +75,7 @@ setup(
         "viewer": VIEWER,
         "video": VIDEO,  # capture_video=True, and play.py's video=…
         "plots": PLOTS,  # transfer.py's curves
+        "import": IMPORT,  # import_robot.py: meshes in formats that MuJoCo does not read
         "study": STUDY,
         # Hydra's launchers for other machines: dualfid study … hydra/launcher=submitit_slurm, or ray
         "slurm": ["hydra-submitit-launcher>=1.2"],
@@ -81,7 +83,18 @@ setup(
         # Every engine and every library that an adapter is for: what is not installed is not tested.
         "test": [
             *("pytest>=8", "hypothesis>=6.100", "mypy>=1.10", "ruff>=0.6", "types-PyYAML", "peft>=0.13"),
-            *(*GPU, *PHYSX, *GYMNASIUM, *EXPORT, *VIEWER, *VIDEO, *STUDY, "stable-baselines3>=2.4", "rsl-rl-lib>=5.5"),
+            *(
+                *GPU,
+                *PHYSX,
+                *GYMNASIUM,
+                *EXPORT,
+                *VIEWER,
+                *VIDEO,
+                *STUDY,
+                *IMPORT,
+                "stable-baselines3>=2.4",
+                "rsl-rl-lib>=5.5",
+            ),
             *("rliable>=1.2", "pandas<3"),  # what a study's statistics are compared with; newer pandas breaks its arch
             "dm_control>=1.0.30; python_version < '3.13'",  # other authors' robots; labmaze has no wheel for newer ones
             "setuptools>=70.1",  # a test builds the wheel

@@ -314,10 +314,12 @@ def _cumulative_sum(run: _Unrolling, inputs: list[Any], attributes: dict[str, An
     tensor = inputs[0]
     axis = _numbers(inputs[1], "axis")[0] % len(tensor.shape)
     order = range(tensor.shape[axis])[:: -1 if attributes.get("reverse", 0) else 1]
-    parts = [run.move(lambda array, place=place: np.take(array, [place], axis), tensor) for place in order]
+    parts: list[Tensor] = [
+        run.move(lambda array, place=place: np.take(array, [place], axis), tensor) for place in order
+    ]
     # an exclusive sum at a place is the inclusive one at the place before
     if attributes.get("exclusive", 0):
-        parts = [np.zeros(part.shape, tensor.dtype) for part in parts[:1]] + parts[:-1]
+        parts = [*(np.zeros(part.shape, tensor.dtype) for part in parts[:1]), *parts[:-1]]
     sums = parts[:1]
     for part in parts[1:]:
         sums.append(run.apply("Add", sums[-1], part))
