@@ -42,7 +42,7 @@ def test_the_page_leads_to_a_trained_policy(run_script: Run, tmp_path: Path) -> 
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.replace("assetFileName: arm.xml", f"assetFileName: {tmp_path}/assets/arm.xml"))
-    (command,) = re.findall(r"^python (import_robot.py .*)$", PAGE.read_text(), re.MULTILINE)
+    (command,) = re.findall(r"^python (import_robot.py assets/.*)$", PAGE.read_text(), re.MULTILINE)
     printed = run_script(*command.split()).stdout
     assert f"```\n{printed}```" in PAGE.read_text()
 
