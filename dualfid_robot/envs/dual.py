@@ -118,7 +118,7 @@ class DualEnvironment:
             pool.finish_step()
 
     def take_statistics(self) -> dict[str, PoolStatistics]:
-        """What happened in each pool since the last call, by side; nothing in one that is absent."""
+        """Statistics of each pool since the last call, by side. An absent pool's are empty."""
         sides = zip(("low", "high"), self.pools, strict=True)
         return {side: pool.take_statistics() if pool else PoolStatistics() for side, pool in sides}
 

@@ -1,6 +1,6 @@
 """Forward kinematics of a compiled MuJoCo model in torch, batched over worlds.
 
-Conventions as in MuJoCo: world frame, metres; a rotation matrix takes the body's (or site's) axes to the world's.
+Conventions are MuJoCo's: world frame and metres. A rotation matrix takes the body's (or site's) axes to the world's.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class ForwardKinematics:
 
 
 def _compose(first: Tensor, second: Tensor) -> Tensor:
-    """first · second for transforms (k, 3, 4, n) without their last row (0, 0, 0, 1); k and n are broadcast."""
+    """first · second for transforms (k, 3, 4, n) without their last row (0, 0, 0, 1). k and n are broadcast."""
     product = (first[:, :, :3, None] * second[:, None]).sum(2)
     product[:, :, 3] += first[:, :, 3]
     return product

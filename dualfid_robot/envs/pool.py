@@ -21,7 +21,7 @@ class PoolStatistics:
     """What happened in a pool since its statistics were last taken.
 
     Attributes:
-        returns: (k,) undiscounted return of each finished episode, in order of time; on the CPU.
+        returns: (k,) undiscounted return of each finished episode, in order of time, on the CPU.
         lengths: (k,) number of steps of each.
         failures: worlds that went non-finite or were refused by the engine, and were reset.
         overflows: see `Simulator.take_overflows`.
@@ -145,7 +145,7 @@ class EnvironmentPool:
 
         Args:
             source: a pool of the same task, in any engine and on any device. Neither pool may be randomised.
-            rows: (k,) int64, of the source; they may repeat.
+            rows: (k,) int64, rows of the source, which may repeat.
         """
         with self._adoption_stopwatch:
             n, rows = len(rows), rows.to(source.device)

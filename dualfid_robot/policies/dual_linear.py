@@ -244,7 +244,7 @@ class DualLinear(nn.Module):
         """Both policies' weights as they are now, for repeated passes without gradients.
 
         Args:
-            dtype: of the result; None for the parameters' own.
+            dtype: of the result, None for the parameters' own.
             dial: λ, how much of the adapter the high weights have: W + λ·s·B·A and b + λ·δb.
         """
         dtype = dtype or self.weight.dtype

@@ -95,7 +95,7 @@ class Plan:
     """A file of cfg/study.
 
     Attributes:
-        tasks: by name; {} where a task has nothing of its own.
+        tasks: by name, {} for a task without settings of its own.
         methods: files of cfg/method.
         seeds: of the runs, the same for every method.
         gaps: files of cfg/gap, or `default` for the task's own two simulators. They hold for tasks without gaps of

@@ -42,7 +42,7 @@ class Row:
     """A method in a scope. Without data, figures are NaN and comparisons None.
 
     Attributes:
-        planned, finished, failed: runs; cells: in how many of the scope's cells it has a finished run.
+        planned, finished, failed: numbers of runs; cells: number of the scope's cells with a finished run.
         final: interquartile mean of normalised scores at the budget; area: of the mean scores from cost 0 to the
             budget. In a single cell without references both are raw returns. Several cells together leave such cells
             out.
