@@ -21,7 +21,7 @@ class ImportOptions:
             MJCF's stays.
         height: of a free base, m; `auto`: a URDF's robot stands on z = 0 when its joints are at 0, an MJCF's stays.
         ground: whether there shall be a floor; `auto`: under a free base.
-        visuals: whether geoms that are only seen are kept.
+        visuals: whether what is only seen of a URDF is kept.
         self_collision: whether a URDF's links touch each other.
         collapse_fixed: whether a URDF's links at fixed joints become part of the link above.
         order: of a URDF's joints: as in the `file`, or the children of a link by `name`.
