@@ -28,7 +28,7 @@ from dualfid_robot.evaluate.task_tables import (
     joint_table,
     observation_table,
 )
-from dualfid_robot.simulators.registry import engine_class
+from dualfid_robot.simulators.registry import engine_class, lost_contacts
 
 TIMED_ENVS = 512  # at most, where nothing else is said: to build worlds takes time too
 TIMED_STEPS = (5, 30)  # that do not count, and that do
@@ -49,6 +49,8 @@ def check(cfg: DictConfig, console: Console) -> Experiment:
     _describe(experiment, task, console)
     check_functions(task)
     console.print(_engine_table(experiment, cfg))
+    if lost := lost_contacts(simulators["low"], simulators["high"], experiment.robot):
+        console.print(lost, soft_wrap=True, highlight=False)
     timed_envs = experiment.num_envs if cfg.num_envs != "" else min(experiment.num_envs, TIMED_ENVS)
     trials = {side: Trial.run(experiment, simulators[side], cfg.episodes, timed_envs, cfg.seed) for side in simulators}
     _report(trials, task, timed_envs, console)

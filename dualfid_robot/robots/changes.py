@@ -15,6 +15,7 @@ import mujoco
 import numpy as np
 
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.contacts import touching_pairs
 from dualfid_robot.settings import parse_settings, require_number
 
 _MOST = 1e3
@@ -123,16 +124,29 @@ def _scale_mass(spec: mujoco.MjSpec, factor: float) -> None:
 
 
 def _limited(model: mujoco.MjModel) -> np.ndarray:
-    return np.flatnonzero(model.jnt_limited.astype(bool) & np.isin(model.jnt_type, _SCALAR))
+    off = model.opt.disableflags & (mujoco.mjtDisableBit.mjDSBL_LIMIT | mujoco.mjtDisableBit.mjDSBL_CONSTRAINT)
+    return np.flatnonzero(model.jnt_limited.astype(bool) & np.isin(model.jnt_type, _SCALAR) & (not off))
 
 
 def _friction(model: mujoco.MjModel) -> np.ndarray:
-    touch = (model.geom_contype[:, None] & model.geom_conaffinity) != 0
-    return np.concatenate([model.geom_friction[touch.any(0) | touch.any(1), 0], model.pair_friction[:, :2].ravel()])
+    """Of the geoms that can touch something with friction, and of the contact pairs."""
+    if model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_OVERRIDE:
+        return np.zeros(0)
+    pairs = touching_pairs(model)
+    rough = np.unique(pairs[model.geom_condim[pairs].max(1, initial=0) > 1])
+    return np.concatenate([model.geom_friction[rough, 0], model.pair_friction[model.pair_dim > 1, :2].ravel()])
+
+
+def _gravity(model: mujoco.MjModel) -> np.ndarray:
+    off = model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_GRAVITY
+    return np.zeros(3) if off else model.opt.gravity
 
 
 def _mass(model: mujoco.MjModel) -> np.ndarray:
-    return np.concatenate([model.body_mass, model.body_inertia.sum(1)])  # the order of equal moments is rounding's
+    """Of the bodies that move."""
+    moving = model.body_weldid != 0
+    # The order of equal moments is rounding's.
+    return np.concatenate([model.body_mass[moving], model.body_inertia[moving].sum(1)])
 
 
 def _joint_range(model: mujoco.MjModel) -> np.ndarray:
@@ -141,9 +155,9 @@ def _joint_range(model: mujoco.MjModel) -> np.ndarray:
 
 _Values = Callable[[mujoco.MjModel], np.ndarray[Any, np.dtype[Any]]]
 _QUANTITIES: dict[str, tuple[_Values, str]] = {
-    "friction": (_friction, "no contacts"),
-    "gravity": (lambda model: model.opt.gravity, "no gravity"),
-    "mass": (_mass, "no mass"),
+    "friction": (_friction, "no contacts with friction of their own"),
+    "gravity": (_gravity, "no gravity"),
+    "mass": (_mass, "no mass that moves"),
     "joint_range": (_joint_range, "no limited hinge or slide joint"),
 }
 """What a factor multiplies in a compiled model, and what a robot lacks where that is all zero or empty."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.changes import UNCHANGED, Changes
+from dualfid_robot.robots.contacts import touching_bodies, touching_pairs
 from dualfid_robot.robots.mjcf import is_urdf, unnamed
 
 CONTACTS = ("full", "feet")
@@ -41,7 +42,7 @@ class RobotModel:
 
     Attributes:
         path: the MJCF file.
-        feet: names of the bodies that keep their contacts in a reduced-contact variant.
+        feet: names of the bodies that keep their contacts in a reduced-contact variant; see `foot_geoms`.
         changes: factors by which the robot differs from the file.
         model: the compiled model at the file's own options; the reference for names, sizes and limits.
     """
@@ -122,12 +123,71 @@ class RobotModel:
         return self.model.njnt > 0 and self.model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
 
     @property
+    def gravity(self) -> np.ndarray:
+        """Acceleration (3,), m/s², world frame; zero where the file switches it off."""
+        off = self.model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_GRAVITY
+        return np.zeros(3) if off else self.model.opt.gravity.copy()
+
+    @property
     def joint_limits(self) -> np.ndarray:
         """Lower and upper limit of each joint of `joint_names`, (n, 2), rad or m; unlimited ones are infinite."""
         rows = [self.model.joint(name).id for name in self.joint_names]
         limits = np.where(self.model.jnt_limited[rows, None].astype(bool), self.model.jnt_range[rows], np.inf)
         limits[np.isinf(limits[:, 0]), 0] = -np.inf
         return limits
+
+    @property
+    def foot_geoms(self) -> tuple[int, ...]:
+        """The geoms that touch something in a reduced-contact variant, in MuJoCo's order.
+
+        A foot's are its own that can touch anything; where it has none, those of the bodies that are welded to it.
+
+        Raises:
+            ConfigError: nothing of a foot can touch anything, or there are no feet, and other bodies can touch.
+        """
+        model, pairs = self.model, touching_pairs(self.model)
+        able, geoms = list(touching_bodies(model)), np.unique(pairs)
+        if not self.feet and self._would_fall(pairs):
+            raise ConfigError(
+                f"asset.feet=[]: only feet keep contacts, and without them {self.path.name} falls through what it "
+                f"stands on; allowed are {able}"
+            )
+        found: list[int] = []
+        for foot in self.feet:
+            body, bodies = int(model.body(foot).id), model.geom_bodyid[geoms]
+            own = geoms[bodies == body]
+            welded = geoms[model.body_weldid[bodies] == model.body_weldid[body]]
+            if model.body_weldid[body] == 0 or not len(welded):
+                raise ConfigError(f"asset.feet={foot}: it can touch nothing in {self.path.name}; allowed are {able}")
+            found += (own if len(own) else welded).tolist()
+        return tuple(sorted(set(found)))
+
+    def _would_fall(self, pairs: np.ndarray) -> bool:
+        """Whether some of these pairs of geoms keep a body up: those with what does not move, or of another tree that
+        is free."""
+        model = self.model
+        trees = model.body_rootid[model.geom_bodyid[pairs]]
+        static = model.body_weldid[model.geom_bodyid[pairs]] == 0
+        free = np.zeros(model.nbody, bool)
+        free[model.jnt_bodyid[model.jnt_type == mujoco.mjtJoint.mjJNT_FREE]] = True
+        return bool((static.any(1) | (trees[:, 0] != trees[:, 1]) & free[trees].any(1)).any())
+
+    def touching(self, contacts: Contacts = "full") -> frozenset[tuple[str, str]]:
+        """The pairs of bodies between which there can be contacts; what does not move is the "world".
+
+        Raises:
+            ConfigError: as `foot_geoms`, of contacts "feet".
+        """
+        model = self.model
+        static = model.body_weldid[model.geom_bodyid] == 0
+        bodies = np.where(static, 0, model.geom_bodyid).tolist()
+        kept = np.ones(model.ngeom, bool)
+        if contacts == "feet":
+            kept = static.copy()
+            kept[list(self.foot_geoms)] = True
+        pairs = [(a, b) for a, b in touching_pairs(model).tolist() if kept[a] and kept[b]]
+        ends = (sorted((bodies[a], bodies[b])) for a, b in pairs)
+        return frozenset((str(model.body(first).name), str(model.body(second).name)) for first, second in ends)
 
     def compile(
         self,
@@ -148,15 +208,19 @@ class RobotModel:
             integrator: MuJoCo's name: Euler, RK4, implicit or implicitfast.
             cone: friction cone, elliptic or pyramidal.
             iterations: bound on the constraint solver's iterations; None keeps the file's.
-            contacts: "full", or "feet": only geoms of the bodies in `feet` touch anything.
+            contacts: "full", or "feet": only `foot_geoms` touch one another and what does not move.
             contact_bodies: bodies whose net contact wrench is measured; each adds 9 numbers to `sensordata`,
                 behind the file's own sensors: force (3), torque about the contact point (3), contact point (3),
                 in the world frame, with the sign of the force that the body exerts.
 
         Raises:
-            ConfigError: an unknown integrator, cone or body.
+            ConfigError: an unknown integrator, cone or body, or feet that can touch nothing.
         """
         self._check_bodies("contact_bodies", contact_bodies)
+        touching = set(self.model.geom_bodyid[touching_pairs(self.model).ravel()].tolist())
+        for body in contact_bodies:
+            if touching and self.model.body(body).id not in touching:
+                raise ConfigError(f"contact_bodies={body}: no geom of it can touch anything in {self.path.name}")
         spec = self._spec()
         spec.option.timestep = timestep
         spec.option.integrator = _named(mujoco.mjtIntegrator, "mjINT_", "integrator", integrator)
@@ -179,16 +243,18 @@ class RobotModel:
                 objname=body,
                 intprm=[sum(1 << int(f) for f in _CONTACT_FIELDS), _NETFORCE, 1],
             )
-        return spec.compile()
+        with self._invalid_named():
+            return spec.compile()
 
     def _keep_contacts_of_feet(self, spec: mujoco.MjSpec) -> None:
-        for body in spec.bodies:
-            if body.name != "world" and body.name not in self.feet:
-                for geom in body.geoms:
-                    geom.contype = geom.conaffinity = 0
-        touching = {geom.name for body in spec.bodies if body.name in ("world", *self.feet) for geom in body.geoms}
+        model = self.model
+        static = np.flatnonzero(model.body_weldid[model.geom_bodyid] == 0).tolist()
+        kept = {str(model.geom(geom).name) for geom in (*static, *self.foot_geoms)}
+        for geom in spec.geoms:
+            if geom.name not in kept:
+                geom.contype = geom.conaffinity = 0
         for pair in spec.pairs:
-            if not {pair.geomname1, pair.geomname2} <= touching:
+            if not {pair.geomname1, pair.geomname2} <= kept:
                 spec.delete(pair)
 
 

@@ -12,12 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import mujoco
 import numpy as np
 import torch
 from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.actuators import first_nonlinear, servos
+from dualfid_robot.robots.features import check_features
 from dualfid_robot.robots.model import RobotModel
 
 # A coordinate or velocity beyond this bound, or NaN, marks a world as failed. MuJoCo's own bound is 1e10; long before
@@ -66,16 +68,20 @@ def parameter_shape(robot: RobotModel, name: str) -> tuple[int, ...]:
 
 
 def parameter_problem(robot: RobotModel, name: str) -> str | None:
-    """Why a factor on actuators has no meaning for a robot, or None where it has one.
+    """Why a parameter has no effect or no meaning for a robot, or None where it has one.
 
     A servo's factors need a servo; `motor_strength` needs actuators whose forces are proportional to their gain and
-    bias parameters.
+    bias parameters; gravity must not be switched off, nor the friction of contacts overridden.
 
     Args:
         robot: with or without actuators.
         name: one of `PARAMETERS`.
     """
-    asset = robot.path.name
+    asset, options = robot.path.name, robot.model.opt
+    if name == "gravity" and options.disableflags & mujoco.mjtDisableBit.mjDSBL_GRAVITY:
+        return f"{asset} switches gravity off (option flag gravity)"
+    if name == "friction" and options.enableflags & mujoco.mjtEnableBit.mjENBL_OVERRIDE:
+        return f"{asset} overrides the friction of all contacts (option flag override)"
     if name in ("servo_stiffness", "servo_damping"):
         position, velocity = servos(robot.model)
         if name == "servo_stiffness":
@@ -102,6 +108,7 @@ class Simulator(ABC):
         INSTALL: how they are installed, in words.
         DEVICE_TYPES: types of torch devices on which the engine can keep its tensors.
         SUPPORTED_PARAMETERS: the names of `PARAMETERS` that the engine can set per world.
+        HONOURS: the features of `robots.features` that it simulates; robots with others are refused.
         RESETS_BY_MASK: whether `set_state_where` works without the host learning which worlds are meant; then it is
             the faster of the two ways.
         config: the engine's settings.
@@ -124,6 +131,7 @@ class Simulator(ABC):
     INSTALL: ClassVar[str] = ""
     DEVICE_TYPES: ClassVar[tuple[str, ...]] = ("cpu",)
     SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = ()
+    HONOURS: ClassVar[frozenset[str]] = frozenset()
     RESETS_BY_MASK: ClassVar[bool] = False
 
     def __init__(
@@ -150,6 +158,7 @@ class Simulator(ABC):
         """
         self.check_installed()
         self.check_device(device)
+        check_features(robot.model, robot.path.name, self.name(), self.HONOURS)
         model = robot.model
         self.config = config
         self.robot = robot
@@ -175,7 +184,8 @@ class Simulator(ABC):
     @classmethod
     def name(cls) -> str:
         """The engine's name: its folder's."""
-        return cls.__module__.split(".")[-2]
+        module = next(each.__module__ for each in cls.__mro__ if each.__module__.endswith(".simulator"))
+        return module.split(".")[-2]
 
     @classmethod
     def check_installed(cls) -> None:
@@ -189,10 +199,24 @@ class Simulator(ABC):
         if torch.device(device).type not in cls.DEVICE_TYPES:
             raise ConfigError(f"sim_device={device}: engine {cls.name()} runs on {' and '.join(cls.DEVICE_TYPES)}")
 
-    @classmethod  # noqa: B027
+    @classmethod
     def check_robot(cls, robot: RobotModel, contact_bodies: Sequence[str] = ()) -> None:
-        """Raise ConfigError where the engine cannot express a robot, without building worlds; by default it says
-        nothing, and the constructor finds out."""
+        """Raise ConfigError where the engine cannot express a robot, without building worlds; what is particular to an
+        engine's settings, its constructor finds out."""
+        check_features(robot.model, robot.path.name, cls.name(), cls.HONOURS)
+
+    @classmethod
+    def touching(cls, robot: RobotModel, config: Any) -> frozenset[tuple[str, str]]:
+        """The pairs of bodies between which the engine makes contacts; what does not move is the "world".
+
+        Args:
+            robot: the robot.
+            config: an instance of `Config`.
+
+        Raises:
+            ConfigError: the engine's contacts are those of feet, and a foot can touch nothing.
+        """
+        return robot.touching(config.contacts)
 
     def step(self, ctrl: Tensor, n: int) -> None:
         """Advance the first n worlds by one control period; the others keep their state.

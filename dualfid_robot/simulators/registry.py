@@ -44,6 +44,38 @@ def changed_robot(config: Mapping[str, Any], robot: RobotModel) -> RobotModel:
     return robot.changed(parse_changes(config.get("changes", {}), f"{config.get('engine')}.changes"))
 
 
+def lost_contacts(low: Mapping[str, Any], high: Mapping[str, Any], robot: RobotModel) -> str:
+    """What can touch in E_high and cannot in E_low, as one line; empty where there is nothing.
+
+    Args:
+        low, high: settings of the two simulators, as `make_simulator` takes them.
+        robot: the robot.
+
+    Raises:
+        ConfigError: wrong settings, or a foot that can touch something in E_high and nothing in E_low.
+    """
+    cheap, dear = (_touching(config, robot) for config in (low, high))
+    still = {body for pair in cheap for body in pair}
+    bodies = [name for name in robot.body_names if any(name in pair for pair in dear) and name not in still]
+    if feet := sorted(set(bodies) & set(robot.feet)):
+        touched = sorted({body for pair in dear if feet[0] in pair for body in pair} - {feet[0]})
+        raise ConfigError(f"asset.feet={feet[0]}: in engine {low['engine']} it cannot touch {_few(touched)}")
+    pairs = sorted(pair for pair in dear - cheap if not set(pair) & set(bodies))
+    parts = [f"of {_few(bodies)} with anything"] if bodies else []
+    parts += [f"between {_few([f'{a} and {b}' for a, b in pairs])}"] if pairs else []
+    return "E_low has no contact " + ", nor ".join(parts) if parts else ""
+
+
+def _touching(config: Mapping[str, Any], robot: RobotModel) -> frozenset[tuple[str, str]]:
+    settings = {key: value for key, value in config.items() if key != "changes"}
+    engine = engine_class(settings.pop("engine", None))
+    return engine.touching(robot, parse_settings(engine.Config, settings, engine.name()))
+
+
+def _few(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def make_simulator(
     config: Mapping[str, Any],
     robot: RobotModel,

@@ -17,6 +17,7 @@ from dualfid_robot.export.launch import BestExport, require_packages
 from dualfid_robot.runs.atomic import locked
 from dualfid_robot.runs.checkpoint import resolve_checkpoint
 from dualfid_robot.runs.run_log import new_run_folder, newest_run_folder
+from dualfid_robot.simulators.registry import lost_contacts
 from dualfid_robot.train.distributed import communicator, prepare, use_own_gpu
 from dualfid_robot.train.trainer import Trainer
 
@@ -67,6 +68,9 @@ def _train(cfg: DictConfig) -> None:
                 trainer.resume(checkpoint, bool(cfg.accept_changes))
             folder = own_folder or ranks.share(lambda: _new_folder(experiment.run_name, held))
             logger.info("E_low: %s; E_high: %s; learner on %s", *map(_where, trainer.env.pools), experiment.rl_device)
+            sides = experiment.settings["simulator"]
+            if None not in trainer.env.pools and (lost := lost_contacts(sides["low"], sides["high"], experiment.robot)):
+                logger.info(lost)
             trainer.train(folder, BestExport(experiment.save_path(folder)) if cfg.export else None)
         finally:
             trainer.close()

@@ -162,7 +162,7 @@ def robots() -> dict[str, tuple[Path, tuple[str, ...]]]:
                 "walker2d": ("foot", "foot_left"),
                 "swimmer": (),
                 "humanoid": ("right_foot", "left_foot"),
-                "pusher": (),
+                "pusher": ("r_wrist_roll_link", "object"),
             },
         ),
         (

@@ -26,7 +26,7 @@ from dualfid_robot.simulators.registry import make_simulator
 
 DT = 1 / 60
 GRAVITY = 9.81
-ASSETS = sorted(path for path in (ASSETS).glob("*.xml") if path.stem != "anymal_robot")  # a part of others
+FILES = sorted(path for path in ASSETS.glob("*.xml") if path.stem != "anymal_robot")  # a part of others
 
 # Values wherever MJCF can have them: in classes, an explicit inertia, degrees, a contact pair.
 TEXT = """
@@ -127,7 +127,7 @@ def test_a_total_mass_is_changed(tmp_path: Path) -> None:
     assert RobotModel(path, (), Changes(mass=3.0)).model.body_mass.sum() == pytest.approx(15.0)
 
 
-@pytest.mark.parametrize("path", ASSETS, ids=lambda path: str(path.stem))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.stem))
 def test_no_change_is_no_change_to_the_bit(path: Path) -> None:
     """The nominal robot is MuJoCo's own reading of the file, whatever number is written for 1."""
     robot = RobotModel(path, (), parse_changes({"friction": 1, "mass": 1.0}, "changes"))
@@ -159,7 +159,7 @@ def test_bounds_of_positions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asset", "changes", "message"),
     [
-        ("cartpole", {"friction": 2.0}, "changes.friction=2: cartpole.xml has no contacts"),
+        ("cartpole", {"friction": 2.0}, "changes.friction=2: cartpole.xml has no contacts with friction of their own"),
         ("cartpole", {"joint_range": 0.5}, "changes.joint_range=0.5: cartpole.xml has no limited hinge or slide joint"),
         ("franka_cabinet", {"gravity": 0.5}, "changes.gravity=0.5: franka_cabinet.xml has no gravity"),
     ],

@@ -25,7 +25,6 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.pybullet.protocol import Spec
 from dualfid_robot.simulators.pybullet.simulator import PybulletSimulator
-from dualfid_robot.simulators.pybullet.urdf import make_urdf
 
 ROOT = Path(__file__).parents[2]
 
@@ -378,14 +377,14 @@ FLOOR = '<geom name="floor" type="plane" size="0 0 1"/>'
         ('<body name="hand" mocap="true"/>' + arm(), "", (), "body hand: a mocap"),
         (
             arm(),
-            '<tendon><fixed name="cable"><joint joint="hinge" coef="1"/></fixed></tendon>',
+            '<tendon><fixed name="cable" stiffness="1"><joint joint="hinge" coef="1"/></fixed></tendon>',
             (),
             "tendon cable",
         ),
         (arm(), '<equality><joint name="gear" joint1="hinge" joint2="wrist"/></equality>', (), "equality gear"),
         (arm(), '<actuator><intvelocity name="v" joint="hinge" actrange="-1 1"/></actuator>', (), "actuator v"),
         (BALL, '<actuator><motor name="jet" joint="free" gear="0 0 1 0 0 0"/></actuator>', (), "actuator jet"),
-        (FLOOR + BALL, "", (), "no feet"),
+        (FLOOR + BALL, "", (), "only feet keep contacts"),
         (FLOOR + BALL.replace('size="0.1"', 'type="ellipsoid" size=".1 .2 .3"'), "", ("ball",), "geom skin of foot"),
         (FLOOR + BALL.replace('size="0.1"', 'size="0.1" condim="6"'), "", ("ball",), "geom skin: condim 6"),
         (FLOOR + TWO_SOLES, "", ("ball",), "geom floor: feet have different margins"),
@@ -398,7 +397,7 @@ def test_what_it_cannot_express_is_refused_by_name(
     worldbody: str, rest: str, feet: tuple[str, ...], named: str, robot_of: RobotOf
 ) -> None:
     with pytest.raises(ConfigError, match=named):
-        make_urdf(robot_of(worldbody, rest, feet))
+        PybulletSimulator.check_robot(robot_of(worldbody, rest, feet))
 
 
 def test_the_parent_is_free_while_workers_step(pybullet: None, make: Make, ant: RobotModel) -> None:

@@ -106,7 +106,7 @@ def test_constraints_of_a_workshop_hold(name: str, make: Make) -> None:
 
 def test_mujoco_refuses_bodies_that_sleep(make: Make, robot_of: RobotOf) -> None:
     ball = '<body pos="0 0 1"><freejoint/><geom size="0.1"/></body>'
-    with pytest.raises(ConfigError, match=r"^engine=mujoco cannot simulate robot\.xml: sleeping bodies"):
+    with pytest.raises(ConfigError, match=r"^robot\.xml: option flag sleep: bodies that sleep"):
         make("mujoco", robot_of(ball, '<option><flag sleep="enable"/></option>'), 1)
 
 

@@ -33,7 +33,7 @@ FIDELITIES = (
 
 @pytest.fixture(scope="module")
 def robot() -> RobotModel:
-    return RobotModel(ASSETS / "quadcopter.xml")
+    return RobotModel(ASSETS / "quadcopter.xml", ("chassis",))
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-import mujoco
 import numpy as np
 import torch
 from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.features import FEATURES
 from dualfid_robot.settings import require_integer
 from dualfid_robot.simulators.base import PARAMETERS, Simulator
 from dualfid_robot.simulators.mujoco.fidelity import MujocoFidelity
@@ -39,6 +39,12 @@ class MujocoWarpSimulator(Simulator):
     PACKAGES = ("mujoco_warp", "warp")
     INSTALL = 'pip install "dualfid_robot[gpu]"'
     DEVICE_TYPES = ("cpu", "cuda")
+    # A step computes no sensors but the last's; sleep, plasticity and plugins have a state of their own; of the others
+    # MuJoCo Warp knows nothing. What else it does not support, it refuses itself when it is given the model.
+    HONOURS = frozenset(FEATURES) - {
+        *("delayed sensor", "plasticity", "plugin with a state", "actuators switched off", "flag sleep"),
+        *("flag override", "flag fwdinv", "flag diagexact", "flag ipc", "flag speculative"),
+    }
     SUPPORTED_PARAMETERS = tuple(PARAMETERS)
     RESETS_BY_MASK = True
 
@@ -74,7 +80,6 @@ class MujocoWarpSimulator(Simulator):
         """
         config, robot, num_worlds = self.config, self.robot, self.num_worlds
         self.model = config.compile(robot, self.control_dt, self.contact_bodies)
-        _refuse_hidden_state(self.model, robot.path.name)
         from dualfid_robot.simulators.mujoco_warp.parameters import WorldParameters
         from dualfid_robot.simulators.mujoco_warp.worlds import Worlds
 
@@ -171,18 +176,6 @@ class MujocoWarpSimulator(Simulator):
     def close(self) -> None:
         self.take_overflows()
         self._worlds.forget_graphs()
-
-
-def _refuse_hidden_state(model: mujoco.MjModel, name: str) -> None:
-    """Refuse what carries state between steps that neither resets nor snapshots here would know of."""
-    sleeps = model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP
-    for feature, present in (
-        ("delayed sensors", bool((model.sensor_history[:, 0] > 0).any())),  # a step computes none but the last's
-        ("plastic joints, tendons or flexes", model.nplastic > 0),
-        ("sleeping bodies (option flag sleep)", bool(sleeps)),
-    ):
-        if present:
-            raise ConfigError(f"engine=mujoco_warp cannot simulate {name}: {feature}: not supported")
 
 
 ENGINE = MujocoWarpSimulator

@@ -10,19 +10,18 @@ filters, and sliding friction. MuJoCo's contact softness (solref, solimp) has no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import mujoco
 import numpy as np
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.actuators import Actuators
+from dualfid_robot.robots.contacts import touching_pairs
 from dualfid_robot.simulators.physx.protocol import Articulation, Joint, Link, Part, Pose, Shape
 
-_JOINT, _GEOM, _OBJ, _OFF = mujoco.mjtJoint, mujoco.mjtGeom, mujoco.mjtObj, mujoco.mjtDisableBit
+_JOINT, _GEOM = mujoco.mjtJoint, mujoco.mjtGeom
 
-# Flags that change how MuJoCo computes, not what.
-_HARMLESS = ("WARMSTART", "REFSAFE", "SENSOR", "MIDPHASE", "EULERDAMP", "AUTORESET", "NATIVECCD", "ISLAND", "MULTICCD")
 _SIZES = {"plane": 0, "sphere": 1, "capsule": 2, "box": 3}
 _ALONG_X = ("plane", "capsule")
 """Shapes that PhysX has along its x axis and MuJoCo along its z axis."""
@@ -46,91 +45,29 @@ class _Converter:
         self.data = mujoco.MjData(model)
         mujoco.mj_kinematics(model, self.data)
         self.floating = model.njnt > 0 and model.jnt_type[0] == _JOINT.mjJNT_FREE
-        self.pairs = list(self._pairs())
+        self.pairs = {(a, b) for a, b in touching_pairs(model).tolist()}
 
     def refuse(self, kind: str, name: str, problem: str) -> None:
         raise ConfigError(f"{self.asset}: {kind} {name}: {problem} cannot be expressed for engine physx")
 
-    def check(self) -> None:
-        """Refuse what PhysX cannot do or SAPIEN does not reach."""
-        model = self.model
-        for element, count, type_ in (
-            ("equality", model.neq, _OBJ.mjOBJ_EQUALITY),
-            ("contact pair", model.npair, _OBJ.mjOBJ_PAIR),
-            ("flex", model.nflex, _OBJ.mjOBJ_FLEX),
-            ("plugin", model.nplugin, _OBJ.mjOBJ_PLUGIN),
-        ):
-            if count:
-                self.refuse(element, mujoco.mj_id2name(model, type_, 0) or "0", f"a {element}")
-        if model.opt.density or model.opt.viscosity:
-            self.refuse("option", "density, viscosity", "a fluid")
-        for name, flag in _OFF.__members__.items():
-            short = name.removeprefix("mjDSBL_")
-            if short != name and short not in _HARMLESS and model.opt.disableflags & int(flag):
-                self.refuse("option flag", short.lower(), "what is disabled")
-        for tendon in range(model.ntendon):
-            self._check_tendon(tendon)
-        for body in range(1, model.nbody):
-            self._check_body(body)
-        for joint in range(model.njnt):
-            self._check_joint(joint)
-        Actuators.from_model(model, self.asset)
-
-    def _check_tendon(self, tendon: int) -> None:
-        """Refuse a tendon that acts; those that are merely measured do nothing. Actuators are checked by themselves."""
-        model = self.model
-        acts = ("limited", "actfrclimited", "stiffness", "stiffnesspoly", "damping", "dampingpoly", "frictionloss")
-        if any(np.any(getattr(model, f"tendon_{what}")[tendon]) for what in (*acts, "armature")):
-            self.refuse("tendon", model.tendon(tendon).name, "a tendon that acts")
-
-    def _check_body(self, body: int) -> None:
-        model, name = self.model, self.model.body(body).name
-        if model.body_mocapid[body] >= 0:
-            self.refuse("body", name, "a mocap body")
-        if model.body_weldid[body] and model.body_gravcomp[body]:
-            self.refuse("body", name, "gravity compensation")
-        if self.floating and model.body_weldid[body] and model.body_rootid[body] != model.jnt_bodyid[0]:
-            self.refuse("body", name, "a second tree of moving bodies beside a floating base")
-
-    def _check_joint(self, joint: int) -> None:
-        model, name = self.model, self.model.joint(joint).name
-        dof, kind = model.jnt_dofadr[joint], int(model.jnt_type[joint])
-        if kind == int(_JOINT.mjJNT_BALL):
-            self.refuse("joint", name, "a ball joint")
-        if kind == int(_JOINT.mjJNT_FREE):
-            used = (model.dof_damping[dof : dof + 6], model.dof_armature[dof : dof + 6], model.jnt_stiffness[joint])
-            if joint > 0 or any(np.any(values) for values in used):
-                self.refuse("joint", name, "a second, damped, sprung or armoured free joint")
-            if model.body_jntnum[model.jnt_bodyid[joint]] > 1:
-                self.refuse("body", model.body(model.jnt_bodyid[joint]).name, "a free joint beside others")
-        if model.jnt_stiffnesspoly[joint].any() or model.dof_dampingpoly[dof].any():
-            self.refuse("joint", name, "a nonlinear spring or damper")
-
     # Contacts --------------------------------------------------------------------------------------------------------
 
-    def _pairs(self) -> Iterator[tuple[int, int]]:
-        """Geoms that may touch, by MuJoCo's filters, and of which at least one moves."""
-        model = self.model
-        weld, types, masks = model.body_weldid[model.geom_bodyid], model.geom_contype, model.geom_conaffinity
-        for a in range(model.ngeom):
-            for b in range(a + 1, model.ngeom):
-                touch = types[a] & masks[b] or types[b] & masks[a]
-                if touch and weld[a] != weld[b] and not self._filtered(int(weld[a]), int(weld[b])):
-                    yield a, b
-
-    def _filtered(self, a: int, b: int) -> bool:
-        """Whether MuJoCo ignores contacts between two links, named by their topmost bodies."""
-        model = self.model
-        above = model.body_weldid[model.body_parentid]
-        family = a != 0 and b != 0 and (above[a] == b or above[b] == a)
-        return bool(family) or frozenset((a, b)) in self._excluded_by_name()
-
-    def _excluded_by_name(self) -> set[frozenset[int]]:
-        weld = self.model.body_weldid
-        return {
-            frozenset((int(weld[code >> 16]), int(weld[code & 0xFFFF])))
-            for code in self.model.exclude_signature.tolist()
-        }
+    def _ignored(self) -> list[tuple[int, int]]:
+        """Links between which PhysX must ignore contacts, though their geoms' types and masks allow them."""
+        model, links = self.model, self.model.body_weldid[self.model.geom_bodyid]
+        kept = {tuple(sorted(links[list(pair)].tolist())) for pair in self.pairs}
+        shapes = sorted({geom for pair in self.pairs for geom in pair})
+        ignored = set()
+        for place, a in enumerate(shapes):
+            for b in shapes[place + 1 :]:
+                types, masks = model.geom_contype[[a, b]], model.geom_conaffinity[[b, a]]
+                if links[a] != links[b] and (types & masks).any() and (a, b) not in self.pairs:
+                    first, second = sorted((int(links[a]), int(links[b])))
+                    ignored.add((first, second))
+        for a, b in ignored & kept:
+            names = f"{model.body(a).name}, {model.body(b).name}"
+            self.refuse("bodies", names, "that only some of their welded parts touch")
+        return sorted(ignored)
 
     def _exclusion_words(self) -> dict[int, int]:
         """By link: a word that shares a bit with another link's word where PhysX must ignore a pair that MuJoCo does.
@@ -138,18 +75,16 @@ class _Converter:
         PhysX itself ignores links that a joint connects.
         """
         model = self.model
-        welds = sorted({int(model.body_weldid[body]) for body in model.geom_bodyid.tolist()})
         single = {body for body in range(model.nbody) if model.body_jntnum[body] == 1}
-        words, used = dict.fromkeys(welds, 0), 0
-        for a in welds:
-            for b in (b for b in welds if b > a and self._filtered(a, b)):
-                connected = model.body_weldid[model.body_parentid[b]] == a and b in single and a != 0
-                if not connected:
-                    if used == _MOST_EXCLUSIONS:
-                        self.refuse("body", model.body(b).name, f"more than {used} pairs of bodies without contact")
-                    words[a] |= 1 << used
-                    words[b] |= 1 << used
-                    used += 1
+        words, used = dict.fromkeys(model.body_weldid.tolist(), 0), 0
+        for a, b in self._ignored():
+            connected = model.body_weldid[model.body_parentid[b]] == a and b in single and a != 0
+            if not connected:
+                if used == _MOST_EXCLUSIONS:
+                    self.refuse("body", model.body(b).name, f"more than {used} pairs of bodies without contact")
+                words[a] |= 1 << used
+                words[b] |= 1 << used
+                used += 1
         return words
 
     def _friction(self) -> np.ndarray:
@@ -158,11 +93,11 @@ class _Converter:
         MuJoCo takes the larger of two, or that of the geom of higher priority; as many linear equations as pairs.
         """
         model = self.model
-        friction = model.geom_friction[:, 0].copy()
-        if not self.pairs:
+        friction, pairs = model.geom_friction[:, 0].copy(), sorted(self.pairs)
+        if not pairs:
             return friction
-        matrix, target = np.zeros((len(self.pairs), model.ngeom)), np.zeros(len(self.pairs))
-        for row, (a, b) in enumerate(self.pairs):
+        matrix, target = np.zeros((len(pairs), model.ngeom)), np.zeros(len(pairs))
+        for row, (a, b) in enumerate(pairs):
             first, second = model.geom_priority[a], model.geom_priority[b]
             deciding = [a] if first > second else [b] if second > first else [a, b]
             highest = max(deciding, key=lambda geom: int(model.geom_condim[geom]))
@@ -174,9 +109,9 @@ class _Converter:
         # Near the asset's own coefficients, where the equations leave a choice.
         friction += np.linalg.lstsq(matrix, target - matrix @ friction, rcond=None)[0]
         wrong = np.abs(matrix @ friction - target) > 1e-6
-        wrong |= (friction[np.array(self.pairs)] < -1e-9).any(1)
+        wrong |= (friction[np.array(pairs)] < -1e-9).any(1)
         if wrong.any():
-            names = [self._geom_name(geom) for geom in self.pairs[int(np.argmax(wrong))]]
+            names = [self._geom_name(geom) for geom in pairs[int(np.argmax(wrong))]]
             self.refuse("geoms", ", ".join(names), "their friction beside that of the other pairs")
         return friction.clip(min=0.0)
 
@@ -298,7 +233,7 @@ def make_articulation(
         ConfigError: names an element of the model that PhysX cannot express.
     """
     converter = _Converter(model, asset)
-    converter.check()
+    Actuators.from_model(model, asset)
     shapes = converter.shapes(friction, rest_offset, contact_offset)
     ground = tuple(shapes.pop(0, ()))
     return Articulation(converter.links(shapes), bool(converter.floating), ground)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
 
+from dualfid_robot.robots.features import COMPUTING
+from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import require, require_integer, require_number
 from dualfid_robot.simulators.base import PARAMETERS, STATE_BOUND, parameter_shape
 from dualfid_robot.simulators.physx.model import make_articulation, make_contact_table
@@ -26,6 +29,9 @@ class PhysxSimulator(ProcessSimulator):
     WORKER: ClassVar[str] = f"{__package__}.worker"
     PACKAGES: ClassVar[tuple[str, ...]] = ("sapien",)
     INSTALL: ClassVar[str] = 'pip install "dualfid_robot[physx]"'
+    HONOURS: ClassVar[frozenset[str]] = COMPUTING | {
+        *("flag contact", "flag gravity", "delayed sensor", "margin of limits", "armature of a slide"),
+    }
     SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = tuple(name for name in PARAMETERS if name not in _OF_PARTS)
     SNAPSHOT: ClassVar[tuple[str, ...]] = (*ProcessSimulator.SNAPSHOT, *SUPPORTED_PARAMETERS)
 
@@ -73,6 +79,13 @@ class PhysxSimulator(ProcessSimulator):
         spec = self._spec(min(self.config.workers or cpus(), self.num_worlds))
         self._launch([replace(spec, worker=worker) for worker in range(spec.workers)])
 
+    @classmethod
+    def check_robot(cls, robot: RobotModel, contact_bodies: Sequence[str] = ()) -> None:
+        super().check_robot(robot, contact_bodies)
+        config = cls.Config()
+        offsets = config.friction, config.rest_offset, config.contact_offset
+        make_contact_table(robot.model, make_articulation(robot.model, robot.path.name, *offsets), contact_bodies)
+
     def _spec(self, workers: int) -> Spec:
         robot, config, n = self.robot, self.config, self.num_worlds
         model = robot.compile(
@@ -108,7 +121,7 @@ class PhysxSimulator(ProcessSimulator):
     def _initialize(self, arrays: dict[str, np.ndarray]) -> None:
         for name in self.SUPPORTED_PARAMETERS:
             arrays[name][:] = 0.0 if name == "com" else 1.0
-        arrays["gravity"][:] = self.robot.model.opt.gravity
+        arrays["gravity"][:] = self.robot.gravity
 
     def _worlds_of(self, worker: int) -> np.ndarray:
         return np.arange(worker, self.num_worlds, len(self._workers))

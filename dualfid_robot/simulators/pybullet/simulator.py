@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.features import COMPUTING
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import require_integer, require_number
 from dualfid_robot.simulators.base import STATE_BOUND
@@ -30,6 +31,9 @@ class PybulletSimulator(ProcessSimulator):
         'pip install "dualfid_robot[pybullet]" (PyPI has no wheel for Python >= 3.12), or choose '
         "simulator/low=mujoco_reduced"
     )
+    HONOURS: ClassVar[frozenset[str]] = COMPUTING | {
+        *("flag contact", "flag filterparent", "flag gravity", "delayed sensor"),
+    }
     SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = PARAMETERS
     """Not gravity, which the robots of a client share, nor com: a link's frame is its inertial one."""
     SNAPSHOT: ClassVar[tuple[str, ...]] = (*ProcessSimulator.SNAPSHOT, *PARAMETERS)
@@ -85,7 +89,12 @@ class PybulletSimulator(ProcessSimulator):
 
     @classmethod
     def check_robot(cls, robot: RobotModel, contact_bodies: Sequence[str] = ()) -> None:
+        super().check_robot(robot, contact_bodies)
         _check_contacts(make_urdf(robot), contact_bodies)
+
+    @classmethod
+    def touching(cls, robot: RobotModel, config: Config) -> frozenset[tuple[str, str]]:
+        return frozenset(pair for pair in robot.touching("feet") if "world" in pair)
 
     def _make_spec(self, workers: int, robots_per_client: int) -> Spec:
         robot, config, n = self.robot, self.config, self.num_worlds
@@ -96,7 +105,7 @@ class PybulletSimulator(ProcessSimulator):
         return Spec(
             urdf=urdf.text,
             planes=tuple((plane.normal, plane.offset) for plane in urdf.planes),
-            gravity=tuple(model.opt.gravity.tolist()),
+            gravity=tuple(robot.gravity.tolist()),
             floating=robot.floating_base,
             mass=urdf.mass,
             inertia=urdf.inertia,

@@ -6,7 +6,6 @@ collision geoms.
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -16,10 +15,11 @@ import numpy as np
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.actuators import Actuators
+from dualfid_robot.robots.contacts import touching_pairs
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.pybullet.links import Link, joint_inertia, make_links, pose_in, quaternion_of, rotation_of
 
-_JOINT, _GEOM, _OBJ = mujoco.mjtJoint, mujoco.mjtGeom, mujoco.mjtObj
+_JOINT, _GEOM = mujoco.mjtJoint, mujoco.mjtGeom
 _ROUND = {int(_GEOM.mjGEOM_SPHERE), int(_GEOM.mjGEOM_CAPSULE), int(_GEOM.mjGEOM_CYLINDER)}
 
 
@@ -73,6 +73,8 @@ class Urdf:
 def make_urdf(robot: RobotModel, child_armature: float = 1.0, parent_armature: float = 1.0) -> Urdf:
     """Write the URDF of a robot with one tree of hinge and slide joints, on a floating or a fixed base.
 
+    Features that the engine does not have are refused before (`Simulator.check_robot`).
+
     Args:
         child_armature: factor on each hinge's armature, added to the inertia of the link below about the hinge's axis.
         parent_armature: the same for the link above.
@@ -80,10 +82,10 @@ def make_urdf(robot: RobotModel, child_armature: float = 1.0, parent_armature: f
     Raises:
         ConfigError: names an element of the model that URDF, or an engine that is built from it, cannot express.
     """
-    _check(robot)
+    Actuators.from_robot(robot)
     model = robot.model
-    feet, planes = _colliding(robot)
-    links = make_links(model, feet, child_armature, parent_armature)
+    contacts = _ground_contacts(robot)
+    links = make_links(model, list(robot.foot_geoms), child_armature, parent_armature)
     root = ElementTree.Element("robot", name="robot")
     if not robot.floating_base:
         ElementTree.SubElement(root, "link", name="world")
@@ -104,8 +106,8 @@ def make_urdf(robot: RobotModel, child_armature: float = 1.0, parent_armature: f
         root_offset=base.com if base else np.zeros(3),
         root_rotation=quaternion_of(base.axes if base else np.eye(3)),
         foot_links=tuple(link.name for link in foot_links),
-        friction=tuple(_friction(model, link, planes) for link in foot_links),
-        planes=tuple(_plane(model, geom, feet) for geom in planes),
+        friction=tuple(_friction(model, link, contacts) for link in foot_links),
+        planes=tuple(_plane(model, geom, contacts) for geom in np.unique(contacts[:, 1]).tolist()),
     )
 
 
@@ -115,71 +117,40 @@ def _bodies(model: mujoco.MjModel, link: Link) -> tuple[str, ...]:
     return tuple(model.body(i).name for i in np.flatnonzero(model.body_weldid == link.body))
 
 
-def _check(robot: RobotModel) -> None:
-    """Refuse what the conversion would lose."""
-    model = robot.model
+def _ground_contacts(robot: RobotModel) -> np.ndarray:
+    """The pairs (pairs, 2) of a foot's geom and the plane that it touches.
 
-    def refuse(kind: str, name: str, problem: str) -> None:
-        raise ConfigError(f"{robot.path.name}: {kind} {name}: {problem} cannot be expressed for this engine")
-
-    for kind, count, type_ in (
-        ("tendon", model.ntendon, _OBJ.mjOBJ_TENDON),
-        ("equality", model.neq, _OBJ.mjOBJ_EQUALITY),
-        ("contact pair", model.npair, _OBJ.mjOBJ_PAIR),
-        ("flex", model.nflex, _OBJ.mjOBJ_FLEX),
-    ):
-        if count:
-            refuse(kind, mujoco.mj_id2name(model, type_, 0) or "0", f"a {kind}")
-    if model.opt.density or model.opt.viscosity:
-        refuse("option", "density, viscosity", "a fluid")
-    for i in range(1, model.nbody):
-        body = model.body(i)
-        moves = model.body_weldid[i] != 0
-        if moves and model.body_gravcomp[i]:
-            refuse("body", body.name, "gravity compensation")
-        if model.body_mocapid[i] >= 0:
-            refuse("body", body.name, "a mocap body")
-        if robot.floating_base and moves and model.body_rootid[i] != model.jnt_bodyid[0]:
-            refuse("body", body.name, "a second tree of moving bodies beside a floating base")
-    for i in range(model.njnt):
-        name, dof = model.joint(i).name, model.jnt_dofadr[i]
-        if model.jnt_type[i] == _JOINT.mjJNT_BALL:
-            refuse("joint", name, "a ball joint")
-        if model.jnt_type[i] == _JOINT.mjJNT_FREE and (i > 0 or model.dof_damping[dof : dof + 6].any()):
-            refuse("joint", name, "a second or damped free joint")
-        if model.jnt_stiffnesspoly[i].any() or model.dof_dampingpoly[dof].any():
-            refuse("joint", name, "a nonlinear spring or damper")
-        if model.jnt_type[i] == _JOINT.mjJNT_SLIDE and model.dof_armature[dof]:
-            refuse("joint", name, "armature of a slide joint")
-        if model.jnt_limited[i] and model.jnt_margin[i]:
-            refuse("joint", name, "a margin of the limits")
-    Actuators.from_robot(robot)
-
-
-def _touch(model: mujoco.MjModel, a: int, b: int) -> bool:
-    types, masks = model.geom_contype, model.geom_conaffinity
-    return bool(types[a] & masks[b] or types[b] & masks[a])
-
-
-def _colliding(robot: RobotModel) -> tuple[list[int], list[int]]:
-    """Geoms of feet that touch a static geom of the scene, and those static geoms, which must be planes."""
-    model = robot.model
-    static = [i for i in range(model.ngeom) if model.body_weldid[model.geom_bodyid[i]] == 0]
-    moving = [i for i in range(model.ngeom) if model.body_weldid[model.geom_bodyid[i]] != 0]
-    if not robot.feet and any(_touch(model, a, b) for a in moving for b in static):
-        raise ConfigError(f"contacts=feet: {robot.path.name} has no feet; name them in the task's asset.feet")
-    feet = [i for i in moving if model.body(model.geom_bodyid[i]).name in robot.feet]
+    Raises:
+        ConfigError: a foot touches something else, or only other moving bodies.
+    """
+    model, asset, feet = robot.model, robot.path.name, robot.foot_geoms
+    static = model.body_weldid[model.geom_bodyid] == 0
     trees = model.body_rootid[model.geom_bodyid]
-    for a, b in itertools.combinations(feet, 2):
-        if trees[a] != trees[b] and _touch(model, a, b):
-            names = f"{model.geom(a).name}, {model.geom(b).name}"
-            raise ConfigError(f"{robot.path.name}: geoms {names}: feet can only touch planes, not one another")
-    feet = [i for i in feet if any(_touch(model, i, other) for other in static)]
-    ground = [i for i in static if any(_touch(model, i, foot) for foot in feet)]
-    for geom in ground:
-        if model.geom_type[geom] != _GEOM.mjGEOM_PLANE:
-            raise ConfigError(f"{robot.path.name}: geom {model.geom(geom).name}: feet can only touch planes")
-    return feet, ground
+    found = []
+    for a, b in touching_pairs(model).tolist():
+        foot, other = (b, a) if static[a] else (a, b)
+        name = str(model.geom(other).name)
+        if foot not in feet or not (static[other] or other in feet):
+            continue
+        if static[other]:
+            if model.geom_type[other] != _GEOM.mjGEOM_PLANE:
+                raise ConfigError(f"{asset}: geom {name}: feet can only touch planes in engine pybullet")
+            found.append((foot, other))
+        elif trees[foot] != trees[other]:
+            names = f"{model.geom(foot).name}, {name}"
+            raise ConfigError(
+                f"{asset}: geoms {names}: feet can only touch planes, not one another, in engine pybullet"
+            )
+    pairs = np.array(found, np.int64).reshape(-1, 2)
+    planes = np.unique(pairs[:, 1])
+    for foot in feet:
+        touched = (pairs[:, 0] == foot).sum()
+        if touched != len(planes) or not touched:
+            raise ConfigError(
+                f"{asset}: geom {model.geom(foot).name}: a foot touches every plane or none in engine pybullet, "
+                f"and it touches {touched} of {len(planes)}; the file's contype, conaffinity or exclude say so"
+            )
+    return pairs
 
 
 def _add_link(root: ElementTree.Element, model: mujoco.MjModel, link: Link) -> None:
@@ -251,11 +222,11 @@ def _add_joint(root: ElementTree.Element, model: mujoco.MjModel, link: Link) -> 
         ElementTree.SubElement(element, "limit", {key: repr(float(value)) for key, value in values.items()})
 
 
-def _friction(model: mujoco.MjModel, link: Link, planes: list[int]) -> float:
+def _friction(model: mujoco.MjModel, link: Link, contacts: np.ndarray) -> float:
     """Sliding friction between a link's geoms and the ground, by MuJoCo's rules for a pair of geoms."""
     found = set()
     for geom in link.geoms:
-        for plane in (plane for plane in planes if _touch(model, geom, plane)):
+        for plane in contacts[contacts[:, 0] == geom, 1].tolist():
             first, second = model.geom_priority[geom], model.geom_priority[plane]
             deciding = [geom] if first > second else [plane] if second > first else [geom, plane]
             condim = max(model.geom_condim[i] for i in deciding)
@@ -269,9 +240,9 @@ def _friction(model: mujoco.MjModel, link: Link, planes: list[int]) -> float:
     return found.pop()
 
 
-def _plane(model: mujoco.MjModel, geom: int, feet: list[int]) -> Plane:
+def _plane(model: mujoco.MjModel, geom: int, contacts: np.ndarray) -> Plane:
     """A plane as feet feel it: MuJoCo's contacts begin at the margin, so the plane is raised by it."""
-    margins = {model.geom_margin[geom] + model.geom_margin[i] for i in feet if _touch(model, geom, i)}
+    margins = {model.geom_margin[geom] + model.geom_margin[i] for i in contacts[contacts[:, 1] == geom, 0]}
     if len(margins) > 1:
         raise ConfigError(f"geom {model.geom(geom).name}: feet have different margins {sorted(margins)} to this plane")
     data = mujoco.MjData(model)
