@@ -11,11 +11,8 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from hydra import compose, initialize_config_dir
-
-from dualfid_robot.config.command_line import register_simulators
+from dualfid_robot.config.engines import compose_config, hydra_apart
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.train.trainer import Trainer
 
 WARMUP = 5
@@ -34,10 +31,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="timed iterations")
     parser.add_argument("overrides", nargs="*", help="settings of train.py")
     arguments = parser.parse_args()
-    register_simulators(arguments.overrides)
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with hydra_apart():
         # beyond the warm-up, so that the boundary really moves
-        experiment = Experiment(compose("config", ["allocation.warmup_iterations=2", *arguments.overrides]))
+        experiment = Experiment(compose_config(["allocation.warmup_iterations=2", *arguments.overrides]))
     trainer = Trainer(experiment)
     rows = [trainer.iterate() for _ in range(WARMUP + arguments.rounds)][WARMUP:]
     report_gpu_memory()

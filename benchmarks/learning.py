@@ -116,7 +116,7 @@ def train(name: str, overrides: list[str]) -> Path:
 def evaluation(path: Path, policy_name: PolicyName) -> Evaluation:
     """A checkpoint's policy in its own E_high."""
     experiment, policy = load_policy(path)
-    pool = experiment.make_pool(experiment.settings["simulator"]["high"], EPISODES, seed=10_000)
+    pool = experiment.make_pool(experiment.high_engine, EPISODES, seed=10_000)
     result = evaluate(policy_agent(policy, policy_name), pool)
     pool.simulator.close()
     return result

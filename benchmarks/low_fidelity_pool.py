@@ -23,13 +23,12 @@ from pathlib import Path
 import numpy as np
 import pybullet as bullet
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from timing import measure_in_turn, rounds_argument
 from torch import Tensor
 
-from dualfid_robot.config.command_line import register_simulators
-from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
+from dualfid_robot.config.engines import compose_config, hydra_apart
+from dualfid_robot.config.experiment import plain
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.base import Simulator
 from dualfid_robot.simulators.pybullet.protocol import Spec
@@ -149,13 +148,9 @@ class BareLoop:
 
 def configurations() -> tuple[dict[str, object], dict[str, object]]:
     """The Ant's low and high simulator, as train.py configures them."""
-    register_simulators()
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        cfg = compose("config", ["task=Ant", "simulator/low=pybullet", "simulator/high=mujoco"])
-    low, high = (OmegaConf.to_container(cfg.simulator[side], resolve=True) for side in ("low", "high"))
-    assert isinstance(low, dict)
-    assert isinstance(high, dict)
-    return {str(key): value for key, value in low.items()}, {str(key): value for key, value in high.items()}
+    with hydra_apart():
+        cfg = compose_config(["task=Ant", "simulator/low=pybullet", "simulator/high=mujoco"])
+    return plain(cfg.simulator.low.pybullet), plain(cfg.simulator.high)
 
 
 def walk(simulator: Simulator, controls: list[Tensor]) -> None:

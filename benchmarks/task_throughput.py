@@ -12,12 +12,8 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from hydra import compose, initialize_config_dir
-
-from dualfid_robot.config.command_line import register_simulators
-from dualfid_robot.config.default_low import default_low
+from dualfid_robot.config.engines import compose_config, hydra_apart
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.envs.registry import task_names
 from dualfid_robot.train.trainer import Trainer
 
@@ -27,10 +23,8 @@ SIDES = ("low", "high")
 
 def measure(task: str, iterations: int) -> str:
     """A task's row."""
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        low, _ = default_low(compose("config", [f"task={task}"]).task)
-        settings = [f"task={task}", f"simulator/low={low}", "allocation=fixed", "allocation.rule.rho=0.5"]
-        experiment = Experiment(compose("config", settings))
+    with hydra_apart():
+        experiment = Experiment(compose_config([f"task={task}", "allocation=fixed", "allocation.rule.rho=0.5"]))
     trainer = Trainer(experiment)
     assert trainer.env.high is not None
     rows = [trainer.iterate() for _ in range(WARMUP + iterations)][WARMUP:]
@@ -40,7 +34,7 @@ def measure(task: str, iterations: int) -> str:
     pools = [1.0 / statistics.median(row[f"seconds_per_env_step/{side}"] for row in rows) for side in SIDES]
     learner = samples / statistics.median(row["seconds/learner"] for row in rows)
     iteration = statistics.median(row["seconds/iteration"] for row in rows)
-    simulators = low, trainer.env.high.simulator.name()
+    simulators = experiment.low_engines[0]["name"], experiment.high_engine["name"]
     figures = " | ".join(f"{steps:,.0f} ({name})" for steps, name in zip(pools, simulators, strict=True))
     return f"| {task} | {split} | {figures} | {learner:,.0f} | {iteration:.2f} s | {samples / iteration:,.0f} |"
 
@@ -50,7 +44,6 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=task_names(), default=task_names())
     parser.add_argument("--iterations", type=int, default=6, help="timed iterations of each task")
     arguments = parser.parse_args()
-    register_simulators()
     columns = "environments low + high | low, env steps/s | high, env steps/s | learner, samples/s | iteration"
     print(f"| task | {columns} | samples/s |")
     print("|---|---|---|---|---|---|---|")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dualfid_robot.errors import ConfigError
@@ -24,7 +25,8 @@ def parse_settings(cls: type, settings: Mapping[str, Any], where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     unknown = sorted(set(settings) - set(fields))
     if unknown:
-        raise ConfigError(f"{where}.{unknown[0]}={settings[unknown[0]]}: no such setting; {where} has {sorted(fields)}")
+        key = f"{where}.{unknown[0]}={settings[unknown[0]]}"
+        raise ConfigError(f"{key}: no such setting; {alternatives(str(unknown[0]), fields)}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in settings:
@@ -34,6 +36,12 @@ def parse_settings(cls: type, settings: Mapping[str, Any], where: str) -> Any:
         return cls(**values)
     except ConfigError as error:
         raise ConfigError(f"{where}.{error}") from error
+
+
+def alternatives(name: str, known: Iterable[str]) -> str:
+    """What an unknown name may have meant, else every name that there is."""
+    close = difflib.get_close_matches(name, known, n=3)
+    return f"did you mean {' or '.join(close)}?" if close else f"allowed are {sorted(known)}"
 
 
 def _checked(value: Any, expected: Any, key: str) -> Any:

@@ -13,11 +13,11 @@ set_environment()  # before the first import of torch and MuJoCo
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from dualfid_robot.config.command_line import register_simulators
-from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
+from dualfid_robot.config.engines import compose_config as config_of
+from dualfid_robot.config.engines import hydra_apart
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.robots.model import RobotModel
 
 ROOT = Path(__file__).parents[1]
@@ -48,9 +48,8 @@ def compose_config() -> Callable[..., DictConfig]:
     """Compose cfg/config.yaml with overrides, as the command line does."""
 
     def composed(*overrides: str) -> DictConfig:
-        register_simulators(overrides)
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return compose("config", list(overrides))
+        with hydra_apart():
+            return config_of(overrides)
 
     return composed
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from dualfid_robot.adapters.gymnasium import PoolVectorEnv
-from dualfid_robot.config.command_line import describe, register_simulators
+from dualfid_robot.config.command_line import describe
+from dualfid_robot.config.engines import compose_config, hydra_apart
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.errors import ConfigError
@@ -52,20 +50,9 @@ def make_vec(
     named = {"task": task, "num_envs": num_envs, "simulator/high": simulator, "seed": seed, "sim_device": device}
     arguments = [f"{key}={value}" for key, value in named.items() if value is not None]
     try:
-        experiment = Experiment(_compose([*arguments, *overrides]))
+        with hydra_apart():  # the caller may itself be a Hydra application
+            experiment = Experiment(compose_config([*arguments, *overrides]))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(describe(error)) from error
-    pool = experiment.make_pool(experiment.settings["simulator"]["high"], experiment.num_envs, experiment.seed)
+    pool = experiment.make_pool(experiment.high_engine, experiment.num_envs, experiment.seed)
     return PoolVectorEnv(pool, tensors)
-
-
-def _compose(overrides: list[str]) -> DictConfig:
-    """train.py's configuration. The caller may itself be a Hydra application, whose own state must survive."""
-    register_simulators(overrides)
-    outer = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return compose("config", overrides)
-    finally:
-        GlobalHydra.instance().hydra = outer

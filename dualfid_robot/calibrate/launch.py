@@ -23,13 +23,16 @@ def launch_calibration(cfg: DictConfig) -> None:
     """
     settings, user = plain(cfg), UserFolder(cfg.get("config_dir", ""))
     task: TaskSettings = parse_settings(TaskSettings, settings["task"], "task")
-    low, high = settings["simulator"]["low"], settings["simulator"]["high"]
+    high, chosen = settings["simulator"]["high"], list(settings["simulator"]["low"].values())
+    if len(chosen) > 1:
+        raise ConfigError(f"simulator/low={[low['name'] for low in chosen]}: one engine is fitted at a time")
+    low = chosen[0]
     engine = low["engine"]
     robot = task.load_robot(user)
 
     # What the high simulator does, and how near the low one is as it stands.
     windows = collect(robot, high, task.sim.dt, max_windows=settings["windows"], seed=settings["seed"])
-    print(f"{len(windows)} windows of {task.name}'s motion in {high['engine']}", flush=True)
+    print(f"{len(windows)} windows of {task.name}'s motion in {high['name']}", flush=True)
     if not settings["search"]:
         cost = relative_cost(windows, robot, high, low, task.sim.dt)
         print(_table({"as configured": residual(windows, robot, low, task.sim.dt)}, cost))
@@ -37,7 +40,7 @@ def launch_calibration(cfg: DictConfig) -> None:
 
     # The fit.
     if engine not in settings["fit"]:
-        raise ConfigError(f"simulator.low.engine={engine}: nothing to fit; fit has {sorted(settings['fit'])}")
+        raise ConfigError(f"simulator/low={low['name']}: nothing to fit; fit has {sorted(settings['fit'])}")
     fit = calibrate(
         windows,
         robot,

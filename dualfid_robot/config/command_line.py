@@ -5,10 +5,8 @@ This module imports neither torch nor an engine, so that `--help` answers at onc
 
 from __future__ import annotations
 
-import difflib
 import errno
 import functools
-import logging
 import os
 import re
 import sys
@@ -18,27 +16,18 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from dualfid_robot.config.machine import (
-    CONFIG_DIR,
-    DEFAULT_HIGH,
-    DEFAULT_HIGH_ON_GPU,
-    DEFAULT_LOW,
-    FALLBACK_LOW,
-    gpu_is_usable,
-    pybullet_is_installed,
-)
+from dualfid_robot.config.engines import choose_engines, register_groups, simulator_names
+from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.config.output import make_output_safe
-from dualfid_robot.config.user_folder import UserFolder, command_line_config_dir, remember_config_dir
+from dualfid_robot.config.user_folder import command_line_config_dir, remember_config_dir
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.settings import alternatives
 
 _USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ENOLCK)
@@ -81,7 +70,7 @@ def run(
     try:
         arguments = _with_keys(_refuse_inert(sys.argv[1:]), positional)
         sys.argv[1:] = [_as_list(argument, lists) for argument in arguments]
-        register_simulators(sys.argv[1:])
+        register_groups()
         hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")(_reporting(main))()
     except _USER_ERRORS as error:
         exit_with(error)
@@ -95,9 +84,10 @@ def _reporting(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], Non
 
     @functools.wraps(main)
     def job(cfg: DictConfig) -> None:
+        hydra_job = HydraConfig.get()
         try:
             remember_config_dir(cfg, command_line_config_dir())
-            main(settle_low(cfg))
+            main(choose_engines(cfg, hydra_job.runtime.choices, hydra_job.overrides.task))
         except _USER_ERRORS as error:
             exit_with(error)
 
@@ -112,73 +102,6 @@ def exit_with(error: Exception) -> NoReturn:
         time.sleep(5.0)  # what rank 0 finds too, it says for all: torchrun ends the others when it exits
     print(f"error: {describe(error)}", file=sys.stderr)
     sys.exit(2)
-
-
-def register_simulators(arguments: Sequence[str] = ()) -> None:
-    """Offer each file of cfg/simulator/ as an option of both `simulator/low` and `simulator/high`, and as `default`
-    the one that suits this machine.
-
-    Args:
-        arguments: the settings of the command line, of which `sim_device` says whether a GPU shall be used, and `task`
-            which low simulator.
-    """
-    store = ConfigStore.instance()
-    for side, default in (("low", _default_low(arguments)), ("high", _default_high(arguments))):
-        for path in sorted((CONFIG_DIR / "simulator").glob("*.yaml")):
-            store.store(group=f"simulator/{side}", name=path.stem, node=OmegaConf.load(path))
-        store.store(
-            group=f"simulator/{side}", name="default", node=OmegaConf.load(CONFIG_DIR / "simulator" / f"{default}.yaml")
-        )
-
-
-def _default_low(arguments: Sequence[str]) -> str:
-    """The low simulator that the task names; else PyBullet, of which `settle_low` finds out whether it takes the task.
-
-    A task that is not in cfg/task/ is left to that, too.
-    """
-    path = CONFIG_DIR / "task" / f"{_argument(arguments, 'task') or 'Ant'}.yaml"
-    named = OmegaConf.select(OmegaConf.load(path), "low") if path.is_file() else None
-    if named and (CONFIG_DIR / "simulator" / f"{named}.yaml").is_file():
-        return str(named)
-    return DEFAULT_LOW if pybullet_is_installed() else FALLBACK_LOW
-
-
-def _argument(arguments: Sequence[str], key: str) -> str:
-    """The last value of a setting on the command line; empty where there is none."""
-    return next((text.partition("=")[2] for text in reversed(arguments) if text.startswith(f"{key}=")), "")
-
-
-def _default_high(arguments: Sequence[str]) -> str:
-    device = _argument(arguments, "sim_device")
-    on_gpu = gpu_is_usable() if device in ("", "''") else device.startswith("cuda")
-    return DEFAULT_HIGH_ON_GPU if on_gpu else DEFAULT_HIGH
-
-
-def settle_low(cfg: DictConfig) -> DictConfig:
-    """The configuration of a Hydra job with the low simulator that suits the task, where the user chose none.
-
-    Raises:
-        ConfigError: the task's settings are wrong.
-    """
-    job = HydraConfig.get()
-    if job.runtime.choices.get("simulator/low") != "default" or cfg.get("test", False):
-        return cfg
-    from dualfid_robot.config.default_low import default_low  # imports torch, as the job will
-
-    name, notice = default_low(cfg.task, UserFolder(cfg.get("config_dir", "")))
-    if notice and int(os.environ.get("RANK", 0)) == 0:
-        logging.getLogger(__name__).warning(notice)
-    if name == _default_low(list(job.overrides.task)):
-        return cfg
-    hydra_ = GlobalHydra.instance().hydra
-    assert hydra_ is not None and job.job.config_name is not None
-    composed = hydra_.compose_config(
-        job.job.config_name, [*job.overrides.task, f"simulator/low={name}"], RunMode.RUN, with_log_configuration=False
-    )
-    with open_dict(composed):
-        del composed["hydra"]
-    remember_config_dir(composed, command_line_config_dir())
-    return composed
 
 
 def _refuse_inert(arguments: Sequence[str]) -> list[str]:
@@ -224,24 +147,21 @@ def _as_list(argument: str, lists: Sequence[str]) -> str:
 
 def describe(error: Exception) -> str:
     """One line for an error: the key, the value and what is allowed, without Hydra's and OmegaConf's further lines."""
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        return f"{group}={option}: allowed are {sorted(error.options)}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        options = error.options or simulator_names()  # Hydra tells none where a list was given: of E_low's engines
+        return f"{group}={option}: allowed are {sorted(options)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {error.message.splitlines()[0]}"
     if isinstance(error, OSError):
         return ": ".join(text for text in (error.filename, error.strerror) if text)
     if isinstance(error, UnicodeDecodeError):
         return f"a file that should be text in UTF-8 is none ({error})"
+    if other := re.search(r"To append to your default list use \+(simulator(?:/low|/high)?)=(.*)", str(error)):
+        meant = ("simulator/high", "simulator/low") if other[1] == "simulator" else ("simulator",)
+        return f"{other[1]}={other[2]}: did you mean {' or '.join(f'{name}={other[2]}' for name in meant)}?"
     cause = error.__cause__
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
-        return f"{cause.full_key}: no such setting{_similar(cause)}"
+        known = [str(key) for key in cause.parent_node] if isinstance(cause.parent_node, DictConfig) else []
+        return f"{cause.full_key}: no such setting; {alternatives(str(cause.key), known)}"
     return " ".join(str(error).split())
-
-
-def _similar(error: OmegaConfBaseException) -> str:
-    if not isinstance(error.parent_node, DictConfig):
-        return ""
-    known = [str(key) for key in error.parent_node]
-    close = difflib.get_close_matches(str(error.key), known, n=3)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; allowed are {sorted(known)}"

@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.algorithms.ppo_config import PPOConfig
+from dualfid_robot.config.engines import resolve_shares
 from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.config.user_folder import UserFolder
 from dualfid_robot.config.values import check_name, check_seed, find_device
@@ -25,7 +26,7 @@ from dualfid_robot.policies.actor_critic import AdapterKind, DualActorCritic
 from dualfid_robot.robots.changes import parse_changes
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import parse_settings, require_integer, require_number
-from dualfid_robot.simulators.registry import changed_robot, engine_class, make_simulator
+from dualfid_robot.simulators.registry import changed_robot, engine_class, engine_config, make_simulator
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class TaskSettings:
 
     Attributes:
         env: settings of the task itself.
-        low: the file of cfg/simulator that `simulator/low=default` stands for; empty for PyBullet where it can be.
+        low: the files of cfg/simulator that `simulator/low=default` stands for; empty for PyBullet where it can be.
         simulators: calibrated values, by engine; the files of cfg/simulator read them.
         randomize: whether what stands under randomization is in force.
     """
@@ -141,7 +142,7 @@ class TaskSettings:
     env: dict[str, Any]
     asset: AssetConfig
     sim: SimConfig
-    low: str = ""
+    low: str | tuple[str, ...] = ""
     simulators: dict[str, Any] = field(default_factory=dict)
     randomize: bool = False
     randomization: RandomizationConfig = field(default_factory=RandomizationConfig)
@@ -177,6 +178,8 @@ class Experiment:
         task, network, ppo, run: typed settings.
         user: the user's folder of settings and tasks.
         robot: the task's robot.
+        low_engines: settings of E_low's engines, each with its share of E_low; the shares add up to 1.
+        high_engine: settings of E_high.
         max_cost: bound on the measured cost, s, or None.
         low_reward_factor: factor on the reward of E_low.
         sim_device: device of every engine that can use it; an engine that cannot runs on the CPU if it is E_low, and is
@@ -195,11 +198,14 @@ class Experiment:
         self.settings: dict[str, Any] = {str(key): value for key, value in settings.items()}
         self._fill_defaults()
         self.sim_device, self.rl_device = (find_device(key, self.settings[key]) for key in ("sim_device", "rl_device"))
-        engine_class(self.settings["simulator"]["high"].get("engine")).check_device(self.sim_device)
+        engine_class(self.high_engine.get("engine")).check_device(self.sim_device)
         unknown = sorted(self.settings.keys() - _TOP_LEVEL)
         if unknown:
             raise ConfigError(f"{unknown[0]}: no such setting; allowed are {sorted(_TOP_LEVEL)}")
         self.task: TaskSettings = parse_settings(TaskSettings, self.settings["task"], "task")
+        other = sorted(self.settings["train"].keys() - {"params"})
+        if other:
+            raise ConfigError(f"train.{other[0]}: no such setting; allowed are ['params']")
         train: TrainSettings = parse_settings(TrainSettings, self.settings["train"]["params"], "train.params")
         self.network = train.network
         where, run_keys = "train.params.config", {field.name for field in fields(RunConfig)}
@@ -209,7 +215,7 @@ class Experiment:
         self.ppo: PPOConfig = parse_settings(PPOConfig, of_ppo, where)
         self.user = UserFolder(self.settings.get("config_dir", ""))
         self.robot = self.task.load_robot(self.user)
-        self._check_changes()
+        self._check_engines()
 
     def _fill_defaults(self) -> None:
         settings = self.settings
@@ -234,16 +240,37 @@ class Experiment:
             allowed = f"a number other than 0 in [-{MOST_REWARD_FACTOR:g}, {MOST_REWARD_FACTOR:g}]"
             raise ConfigError(f"low_reward_factor={factor}: {allowed} is expected")
         self.low_reward_factor = float(factor)
-        for side, simulator in settings["simulator"].items():
-            simulator["changes"] = parse_changes(simulator.get("changes", {}), f"simulator.{side}.changes").factors
+        self._fill_simulators()
 
-    def _check_changes(self) -> None:
-        """Raise ConfigError where the robot lacks what a side's engine would have to change."""
-        for side, simulator in self.settings["simulator"].items():
+    def _fill_simulators(self) -> None:
+        """Put E_low's engines under their names, with a share each, and note what is changed of every engine's robot.
+
+        With `+gap=none`, E_low's engine stands for E_high's and has its name.
+        """
+        simulators = self.settings["simulator"]
+        low = [{"share": None} | engine for engine in simulators["low"].values()]
+        simulators["low"] = {engine["name"]: engine for engine in low}
+        for where, simulator in self.engines.items():
+            simulator["changes"] = parse_changes(simulator.get("changes", {}), f"{where}.changes").factors
+        shares = resolve_shares({name: engine["share"] for name, engine in simulators["low"].items()})
+        self.low_engines = tuple(engine | {"share": shares[name]} for name, engine in simulators["low"].items())
+        self.high_engine: dict[str, Any] = simulators["high"]
+
+    @property
+    def engines(self) -> dict[str, dict[str, Any]]:
+        """Settings of every engine, by the name of their section: simulator.low.<name> …, simulator.high."""
+        simulators = self.settings["simulator"]
+        low = {f"simulator.low.{name}": engine for name, engine in simulators["low"].items()}
+        return low | {"simulator.high": simulators["high"]}
+
+    def _check_engines(self) -> None:
+        """Raise ConfigError where an engine lacks a setting, or the robot lacks what an engine has to change of it."""
+        for where, simulator in self.engines.items():
+            engine_config(simulator, where)
             try:
                 changed_robot(simulator, self.robot)
             except ConfigError as error:
-                raise ConfigError(f"simulator.{side}.{error}") from error
+                raise ConfigError(f"{where}.{error}") from error
 
     @property
     def run_name(self) -> str:
@@ -276,7 +303,7 @@ class Experiment:
         if self.task.randomize:
             robot = changed_robot(simulator, self.robot)
             randomization = Randomization(self.task.randomization, task, cls, num_envs, robot)
-            logger.info("%s: randomised in every episode: %s", cls.name(), self.task.randomization)
+            logger.info("%s: randomised in every episode: %s", simulator["name"], self.task.randomization)
         engine = make_simulator(simulator, self.robot, num_envs, self.task.sim.dt, task.contact_bodies, device)
         pin_memory = device.type == "cpu" and self.rl_device.type == "cuda"
         return EnvironmentPool(engine, task, seed, pin_memory, randomization, reward_factor)
@@ -332,7 +359,7 @@ def complete_experiment(
 
     Args:
         cfg: its configuration, with `task`, `train`, `seed` and `sim_device`.
-        simulators: settings of both simulators, by side.
+        simulators: settings of both simulators, by side, as in train.py's configuration.
         num_envs: as for train.py.
     """
     settings = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "config.yaml")))

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from dualfid_robot.config.engines import simulator_names, simulator_settings
-from dualfid_robot.config.experiment import Experiment, complete_experiment
+from dualfid_robot.config.experiment import Experiment, complete_experiment, plain
 from dualfid_robot.config.values import check_count
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.task import State, Task, Term
@@ -43,22 +43,26 @@ def check(cfg: DictConfig, console: Console) -> Experiment:
             agent meets values that are not finite.
     """
     check_count("episodes", cfg.episodes)
-    simulators = cast(dict[str, Any], OmegaConf.to_container(cfg.simulator, resolve=True))
-    experiment = complete_experiment(cfg, simulators, num_envs=cfg.num_envs)
+    experiment = complete_experiment(cfg, plain(cfg.simulator), num_envs=cfg.num_envs)
     task = experiment.make_task()
     _describe(experiment, task, console)
     check_functions(task)
     console.print(_engine_table(experiment, cfg))
-    if lost := lost_contacts(simulators["low"], simulators["high"], experiment.robot):
-        console.print(lost, soft_wrap=True, highlight=False)
+    for engine in experiment.low_engines:
+        if lost := lost_contacts(engine, experiment.high_engine, experiment.robot):
+            console.print(lost, soft_wrap=True, highlight=False)
     timed_envs = experiment.num_envs if cfg.num_envs != "" else min(experiment.num_envs, TIMED_ENVS)
-    trials = {side: Trial.run(experiment, simulators[side], cfg.episodes, timed_envs, cfg.seed) for side in simulators}
+    low = experiment.low_engines
+    sides = {"low" if len(low) == 1 else f"low {engine['name']}": engine for engine in low}
+    sides["high"] = experiment.high_engine
+    trials = {side: Trial.run(experiment, engine, cfg.episodes, timed_envs, cfg.seed) for side, engine in sides.items()}
     _report(trials, task, timed_envs, console)
     for side, trial in trials.items():
+        where = f"the {side} simulator, {trial.engine}"
         if bad := trial.seen.columns_where(trial.seen.not_finite > 0):
-            raise ConfigError(f"task={experiment.task.name}: not finite in the {side} simulator: {_few(bad)}")
+            raise ConfigError(f"task={experiment.task.name}: not finite in {where}: {_few(bad)}")
         if not math.isfinite(trial.evaluation.mean):
-            raise ConfigError(f"task={experiment.task.name}: the reward is not finite in the {side} simulator")
+            raise ConfigError(f"task={experiment.task.name}: the reward is not finite in {where}")
     return experiment
 
 
@@ -134,7 +138,7 @@ def _engine_table(experiment: Experiment, cfg: DictConfig) -> Table:
     table = Table(title="Engines", title_justify="left")
     for header in ("simulator", "physics step", "accepts the task"):
         table.add_column(header, no_wrap=header != "accepts the task")
-    task = cast(dict[str, Any], OmegaConf.to_container(cfg.task, resolve=True))
+    task = plain(cfg.task)
     for name in simulator_names():
         settings = simulator_settings(name, task)
         substeps = settings["substeps"]
@@ -148,9 +152,9 @@ def verdict(experiment: Experiment, simulator: Mapping[str, Any]) -> str:
 
     An engine for GPUs compiles kernels for every robot, on a CPU for minutes: there it is asked only if it was chosen.
     """
-    pair = {settings["engine"] for settings in experiment.settings["simulator"].values()}
+    chosen = {settings["engine"] for settings in experiment.engines.values()}
     for_gpu = "cuda" in engine_class(simulator["engine"]).DEVICE_TYPES
-    if for_gpu and experiment.sim_device.type == "cpu" and simulator["engine"] not in pair:
+    if for_gpu and experiment.sim_device.type == "cpu" and simulator["engine"] not in chosen:
         return "not asked: compiles for minutes on a CPU; choose it with simulator/high=… to know"
     try:
         experiment.make_pool(simulator, 2, seed=0).simulator.close()
@@ -238,7 +242,7 @@ class Trial:
             pool.simulator.close()
         timed = experiment.make_pool(simulator, timed_envs, seed)
         try:
-            return cls(pool.simulator.name(), evaluation, seen, steps_per_second(timed, seed))
+            return cls(simulator["name"], evaluation, seen, steps_per_second(timed, seed))
         finally:
             timed.simulator.close()
 

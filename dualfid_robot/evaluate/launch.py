@@ -25,6 +25,7 @@ from dualfid_robot.robots.changes import parse_changes
 from dualfid_robot.runs.atomic import is_writable, write_text
 from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint
 from dualfid_robot.runs.saved_policy import load_policy
+from dualfid_robot.simulators.registry import engine_config
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +35,14 @@ AGENTS = ("policy", "zero", "random")
 def launch_evaluation(cfg: DictConfig) -> None:
     """Evaluate a checkpoint, or an agent without one, in any engine."""
     check_agent(cfg)
+    engine_config(plain(cfg.simulator), "simulator")
     if cfg.agent == "policy":
         if not cfg.checkpoint:
             raise ConfigError("checkpoint: name the policy to evaluate, such as checkpoint=runs/…/nn/last")
-        named = [text for text in HydraConfig.get().overrides.task if text.startswith(("task=", "task."))]
+        own = ("task=", "task.", "train=", "train.")
+        named = [text for text in HydraConfig.get().overrides.task if text.lstrip("+~").startswith(own)]
         if named:
-            raise ConfigError(f"{named[0]}: a checkpoint's policy is evaluated in its own task; leave it out")
+            raise ConfigError(f"{named[0]}: a checkpoint's policy is evaluated with its own settings; leave it out")
         cfg.task = json.loads(load_checkpoint(Path(cfg.checkpoint))["settings"])["task"]
     if cfg.randomize != "":
         OmegaConf.update(cfg, "task.randomize", cfg.randomize, force_add=True)
@@ -67,9 +70,9 @@ def evaluate_agent(cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any)
         evaluation = evaluate(subject.agent, pool)
     finally:
         pool.simulator.close()
-    name = f"{experiment.task.name}, {subject.title} in {simulator['engine']}"
+    name = f"{experiment.task.name}, {subject.title} in {simulator['name']}"
     plain_console().print(f"{name}: {evaluation.line()}", soft_wrap=True)
-    stem = subject.stem.with_name(f"{subject.stem.name}_{simulator['engine']}")
+    stem = subject.stem.with_name(f"{subject.stem.name}_{simulator['name']}")
     if not cfg.checkpoint:
         stem.parent.mkdir(exist_ok=True)
     report = subject.source | {"simulator": dict(simulator)} | evaluation.summary()
@@ -113,7 +116,7 @@ def _policy_of(cfg: DictConfig, simulator: Mapping[str, Any]) -> _Subject:
 def _compare_changes(path: Path, simulator: Mapping[str, Any]) -> None:
     """Say so where the policy was trained for another robot: a file of cfg/simulator has the asset's."""
     trained = json.loads(load_checkpoint(path)["settings"])["simulator"]["high"]["changes"]
-    now = parse_changes(simulator.get("changes", {}), f"{simulator['engine']}.changes").factors
+    now = parse_changes(simulator.get("changes", {}), "simulator.changes").factors
     if trained != now:
         logger.warning("E_high of %s had changes=%s; this simulator has changes=%s", path, trained, now)
 
@@ -121,7 +124,7 @@ def _compare_changes(path: Path, simulator: Mapping[str, Any]) -> None:
 def _agent_without_policy(cfg: DictConfig, simulator: Mapping[str, Any]) -> _Subject:
     if cfg.checkpoint:
         raise ConfigError(f"checkpoint={cfg.checkpoint}: agent={cfg.agent} needs none; leave one of the two out")
-    experiment = complete_experiment(cfg, {"low": dict(simulator), "high": dict(simulator)})
+    experiment = complete_experiment(cfg, {"low": {simulator["name"]: dict(simulator)}, "high": dict(simulator)})
     task = experiment.make_task()
     agent = zero_agent(task) if cfg.agent == "zero" else random_agent(task, cfg.seed)
     stem = RUNS / f"{experiment.task.name}_{cfg.agent}"

@@ -326,8 +326,8 @@ def _publish(metadata: Metadata, folder: Path) -> ExportedPolicy:
 
 def _engines(experiment: Experiment, request: ExportRequest) -> dict[str, dict[str, Any]]:
     """Settings of the simulators to evaluate in, by name: E_high first."""
-    high = experiment.settings["simulator"]["high"]
-    engines = {request.simulator or str(high["engine"]): high}
+    high = experiment.high_engine
+    engines = {str(high["name"]): high}
     for name in request.simulators:
         engines.setdefault(name, simulator_settings(name, experiment.settings["task"]))
     return engines

@@ -14,7 +14,7 @@ from dualfid_robot.command import Command
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import parse_settings
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Numbers = tuple[float, ...]
 Bounds = tuple[float | None, ...]
@@ -207,7 +207,7 @@ class Training:
 
     Attributes:
         fidelity_trained_on: "low", "high" or "both".
-        engines: settings of the low and high simulator.
+        engines: settings of E_high under "high"; under "low" those of E_low's engines, by name.
         versions: of packages and of the machine.
         share_history: share of low environments, evenly thinned over the run.
         calibration: fitted settings of low simulators, by engine.

@@ -14,8 +14,6 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from dualfid_robot.config.engines import simulator_settings
-from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.config.output import plain_console
 from dualfid_robot.config.values import check_count, find_device
 from dualfid_robot.errors import ConfigError
@@ -120,38 +118,18 @@ def engine_settings(cfg: DictConfig, metadata: Metadata) -> dict[str, Any]:
     """Settings of the engine: the command line's, else those that the policy was trained or measured with, else those
     of the file in cfg/simulator, with what was calibrated for the policy's task.
 
-    A file stands for the settings that the policy knows if no other file of the same engine is nearer to them.
+    The policy's own have the name of the file that they come from.
     """
-    chosen = chosen_simulator()
     asked = {text.partition("=")[0].removeprefix("simulator.") for text in HydraConfig.get().overrides.task}
-    composed = OmegaConf.create({"task": _calibrated(metadata), "simulator": cfg.simulator})
+    fitted = {"simulators": metadata.training.calibration}  # what the files of cfg/simulator read of a task
+    composed = OmegaConf.create({"task": fitted, "simulator": cfg.simulator})
     settings = cast(dict[str, Any], OmegaConf.to_container(composed.simulator, resolve=True))
-    known = [metadata.training.engines[side] for side in ("high", "low") if side in metadata.training.engines]
-    for theirs in [*known, *(evaluation.simulator for evaluation in metadata.evaluations.values())]:
-        if chosen == _nearest_file(theirs, metadata):
+    trained_in = [metadata.training.engines["high"], *metadata.training.engines["low"].values()]
+    for theirs in [*trained_in, *(evaluation.simulator for evaluation in metadata.evaluations.values())]:
+        if theirs["name"] == settings["name"]:
             kept = asked | OF_THE_MACHINE
             return settings | {key: value for key, value in theirs.items() if key in settings and key not in kept}
     return settings
-
-
-def chosen_simulator() -> str:
-    """Name of the file in cfg/simulator that was asked for."""
-    return str(HydraConfig.get().runtime.choices["simulator"])
-
-
-def _nearest_file(settings: Mapping[str, Any], metadata: Metadata) -> str | None:
-    """The file of cfg/simulator from which settings differ least, among those of their engine."""
-    distances = {}
-    for path in sorted((CONFIG_DIR / "simulator").glob("*.yaml")):
-        file = simulator_settings(path.stem, _calibrated(metadata))
-        if file["engine"] == settings.get("engine"):
-            distances[path.stem] = sum(file[key] != settings.get(key) for key in file)
-    return min(distances, key=lambda name: distances[name]) if distances else None
-
-
-def _calibrated(metadata: Metadata) -> dict[str, Any]:
-    """What the files of cfg/simulator read of a task."""
-    return {"simulators": metadata.training.calibration}
 
 
 def _play(cfg: DictConfig, player: Player, settings: Mapping[str, Any]) -> None:
@@ -169,7 +147,7 @@ def _play(cfg: DictConfig, player: Player, settings: Mapping[str, Any]) -> None:
             wait()
 
         evaluation = player.play(steps, after_step)
-    _say(f"{metadata.task}, {metadata.policy.head} policy in {chosen_simulator()}: {evaluation.line()}")
+    _say(f"{metadata.task}, {metadata.policy.head} policy in {settings['name']}: {evaluation.line()}")
     whole = steps is None or steps >= metadata.episode_length
     if whole and not cfg.commands and cfg.dial == 1.0:
         _say(comparison(metadata, settings, evaluation))

@@ -16,6 +16,8 @@ from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import parse_settings
 from dualfid_robot.simulators.base import Simulator
 
+_OF_THE_CONFIGURATION = {"engine", "name", "share", "changes"}
+
 
 def engine_names() -> list[str]:
     """Names of the engines, installed or not."""
@@ -44,6 +46,20 @@ def changed_robot(config: Mapping[str, Any], robot: RobotModel) -> RobotModel:
     return robot.changed(parse_changes(config.get("changes", {}), f"{config.get('engine')}.changes"))
 
 
+def engine_config(config: Mapping[str, Any], where: str) -> Any:
+    """The engine's own settings, as its `Config`.
+
+    Args:
+        config: as for `make_simulator`.
+        where: how errors call the section of settings.
+
+    Raises:
+        ConfigError: unknown engine, or a setting that it does not have.
+    """
+    settings = {key: value for key, value in config.items() if key not in _OF_THE_CONFIGURATION}
+    return parse_settings(engine_class(config.get("engine")).Config, settings, where)
+
+
 def lost_contacts(low: Mapping[str, Any], high: Mapping[str, Any], robot: RobotModel) -> str:
     """What can touch in E_high and cannot in E_low, as one line; empty where there is nothing.
 
@@ -67,9 +83,8 @@ def lost_contacts(low: Mapping[str, Any], high: Mapping[str, Any], robot: RobotM
 
 
 def _touching(config: Mapping[str, Any], robot: RobotModel) -> frozenset[tuple[str, str]]:
-    settings = {key: value for key, value in config.items() if key != "changes"}
-    engine = engine_class(settings.pop("engine", None))
-    return engine.touching(robot, parse_settings(engine.Config, settings, engine.name()))
+    engine = engine_class(config.get("engine"))
+    return engine.touching(robot, engine_config(config, engine.name()))
 
 
 def _few(names: Sequence[str], most: int = 6) -> str:
@@ -84,8 +99,8 @@ def make_simulator(
     contact_bodies: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> Simulator:
-    """Build the engine that `config["engine"]` names, for the robot with `config["changes"]`; the other keys are that
-    engine's own settings.
+    """Build the engine that `config["engine"]` names, for the robot with `config["changes"]`. `config["name"]` is how
+    messages call it, and `config["share"]` is not read. The other keys are that engine's own settings.
 
     An engine's `simulator.py` exposes `ENGINE`, a Simulator class whose `Config` is a dataclass of its settings.
 
@@ -93,7 +108,6 @@ def make_simulator(
         ConfigError: unknown engine, an engine that is not installed, a setting that the engine does not have, or
             changes that the robot cannot have.
     """
-    settings = {key: value for key, value in config.items() if key != "changes"}
-    engine = engine_class(settings.pop("engine", None))
-    parsed = parse_settings(engine.Config, settings, engine.name())
+    engine = engine_class(config.get("engine"))
+    parsed = engine_config(config, config.get("name", engine.name()))
     return engine(parsed, changed_robot(config, robot), num_worlds, control_dt, contact_bodies, device)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from dualfid_robot.config.command_line import register_simulators
+from dualfid_robot.config.engines import DEFAULT, choose_engines, compose_config, register_groups
 from dualfid_robot.config.machine import CONFIG_DIR
-from dualfid_robot.config.user_folder import UserFolder, command_line_config_dir, remember_config_dir
+from dualfid_robot.config.user_folder import command_line_config_dir, remember_config_dir
 
 THREAD_SETTINGS = ("threads", "workers")  # what the engines call the number of their threads or processes
 
@@ -21,6 +19,7 @@ THREAD_SETTINGS = ("threads", "workers")  # what the engines call the number of 
 @contextmanager
 def hydra_initialized() -> Iterator[GlobalHydra]:
     """Hydra with train.py's groups. In an entry point this is its own Hydra, so that its `--config-dir` counts."""
+    register_groups()
     if GlobalHydra.instance().is_initialized():
         yield GlobalHydra.instance()
     else:
@@ -34,24 +33,15 @@ def options(group: str) -> list[str]:
         return sorted(hydra_.config_loader().get_group_options(group))
 
 
-@functools.lru_cache(maxsize=1)
-def _register(arguments: tuple[str, ...]) -> None:
-    """`register_simulators`, which reads a dozen files, once for runs that follow each other in the same task."""
-    register_simulators(arguments)
-
-
 def compose_run(overrides: Sequence[str], config_dir: str = "") -> DictConfig:
-    """The configuration of `python train.py OVERRIDES`, with overrides that name both simulators.
+    """What `python train.py OVERRIDES` would train with.
 
     Args:
         config_dir: the user's folder of settings; empty for what `--config-dir` names, where an entry point runs.
     """
-    _register(tuple(text for text in overrides if text.startswith(("task=", "sim_device="))))
     search = [f"hydra.searchpath=[{quoted(f'file://{config_dir}')}]"] if config_dir else []
     with hydra_initialized():
-        cfg = compose("config", [*search, *overrides])
-    remember_config_dir(cfg, config_dir or command_line_config_dir())
-    return cfg
+        return compose_config([*search, *overrides], config_dir=config_dir or command_line_config_dir())
 
 
 def quoted(text: str) -> str:
@@ -67,26 +57,23 @@ def settle(overrides: Sequence[str], threads: int) -> tuple[DictConfig, list[str
     Raises:
         ConfigError, HydraException: something cannot be composed.
     """
-    settled = list(overrides)
-    _register(tuple(text for text in settled if text.startswith(("task=", "sim_device="))))
     with hydra_initialized():
-        cfg = compose("config", settled, return_hydra_config=True)
-        choices: dict[str, Any] = dict(cfg.hydra.runtime.choices)
-        if choices["simulator/low"] == "default":
-            from dualfid_robot.config.default_low import default_low  # imports torch
-
-            settled.append(f"simulator/low={default_low(cfg.task, UserFolder(command_line_config_dir()))[0]}")
-        if choices["simulator/high"] == "default":
-            settled.append(f"simulator/high={cfg.simulator.high.engine}")  # the files of both defaults have their names
-        cfg = compose("config", settled) if len(settled) > len(overrides) else cfg
-    for side in ("low", "high"):
-        if OmegaConf.is_interpolation(cfg.simulator, side):  # it is the other side's
-            continue
-        for name in THREAD_SETTINGS:
-            if name in cfg.simulator[side]:
-                settled.append(f"simulator.{side}.{name}={threads}")
-                cfg.simulator[side][name] = threads
-    with open_dict(cfg):
-        cfg.pop("hydra", None)
+        cfg = compose("config", list(overrides))
+    left_low, left_high = DEFAULT in cfg.simulator.low, cfg.simulator.high.name == DEFAULT
     remember_config_dir(cfg, command_line_config_dir())
+    choose_engines(cfg, {}, overrides)
+    settled = list(overrides)
+    low, high = cfg.simulator.low, cfg.simulator.high
+    # The engines, where the overrides leave them to the task and the machine.
+    if left_low:
+        settled.append(f"simulator/low=[{','.join(map(str, low))}]")
+    if left_high:
+        settled.append(f"simulator/high={high.name}")
+    # Their threads.
+    of_low = {f"low.{name}": low[name] for name in low if not OmegaConf.is_interpolation(low, name)}  # not E_high's own
+    for where, settings in (of_low | {"high": high}).items():
+        for name in THREAD_SETTINGS:
+            if name in settings:
+                settled.append(f"simulator.{where}.{name}={threads}")
+                settings[name] = threads
     return cfg, settled

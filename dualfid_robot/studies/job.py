@@ -157,9 +157,7 @@ class Job:
         from dualfid_robot.evaluate.evaluation import evaluate
 
         trainer, experiment = self.trainer, self.trainer.experiment
-        pool = experiment.make_pool(
-            experiment.settings["simulator"]["high"], self._evaluation["episodes"], self._evaluation["seed"]
-        )
+        pool = experiment.make_pool(experiment.high_engine, self._evaluation["episodes"], self._evaluation["seed"])
         try:
             result = evaluate(policy_agent(copy.deepcopy(trainer.policy), "adapted"), pool)
         finally:

@@ -315,13 +315,14 @@ class PlannedStudy:
     def _check_pools(self, experiment: Experiment) -> None:
         """Build both simulators with two worlds. An engine that is not installed, or that cannot take the robot or the
         gap, is refused now."""
-        for side, simulator in experiment.settings["simulator"].items():
+        for where, simulator in experiment.engines.items():
             key = json.dumps([experiment.settings["task"], simulator], sort_keys=True)
             if key not in self._pools:
                 try:
                     experiment.make_pool(simulator, 2, seed=0).simulator.close()
                 except ConfigError as error:
-                    raise ConfigError(f"simulator/{side}={simulator['engine']}: {error}") from error
+                    group = "/".join(where.split(".")[:2])
+                    raise ConfigError(f"{group}={simulator['name']}: {error}") from error
                 self._pools.add(key)
 
     def _reference_runs(self) -> Iterator[PlannedRun]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -67,10 +69,12 @@ def _train(cfg: DictConfig) -> None:
             if checkpoint is not None:
                 trainer.resume(checkpoint, bool(cfg.accept_changes))
             folder = own_folder or ranks.share(lambda: _new_folder(experiment.run_name, held))
-            logger.info("E_low: %s; E_high: %s; learner on %s", *map(_where, trainer.env.pools), experiment.rl_device)
-            sides = experiment.settings["simulator"]
-            if None not in trainer.env.pools and (lost := lost_contacts(sides["low"], sides["high"], experiment.robot)):
-                logger.info(lost)
+            low = _where(trainer.env.low, experiment.low_engines)
+            high = _where(trainer.env.high, [experiment.high_engine])
+            logger.info("E_low: %s; E_high: %s; learner on %s", low, high, experiment.rl_device)
+            for engine in experiment.low_engines if None not in trainer.env.pools else ():
+                if lost := lost_contacts(engine, experiment.high_engine, experiment.robot):
+                    logger.info(lost)
             trainer.train(folder, BestExport(experiment.save_path(folder)) if cfg.export else None)
         finally:
             trainer.close()
@@ -90,8 +94,8 @@ def _new_folder(name: str, held: ExitStack) -> Path:
     return folder
 
 
-def _where(pool: EnvironmentPool | None) -> str:
-    return "unused" if pool is None else f"{pool.simulator.name()} on {pool.device}"
+def _where(pool: EnvironmentPool | None, engines: Sequence[Mapping[str, Any]]) -> str:
+    return "unused" if pool is None else f"{', '.join(engine['name'] for engine in engines)} on {pool.device}"
 
 
 def _checkpoint_to_resume(cfg: DictConfig, experiment: Experiment) -> Path | None:

@@ -24,6 +24,7 @@ from dualfid_robot.algorithms.signals import SignalFilter
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.envs.dual import DualEnvironment
 from dualfid_robot.envs.pool import EnvironmentPool, PoolStatistics
+from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.runs.checkpoint import fitting, load_checkpoint, save_checkpoint
 from dualfid_robot.runs.identity import identity
@@ -74,7 +75,10 @@ class Trainer:
         self._last_metrics: dict[str, float] = {}
 
     def _make_environment(self, low_seed: int, high_seed: int) -> DualEnvironment:
-        experiment, simulators = self.experiment, self.experiment.settings["simulator"]
+        experiment = self.experiment
+        if len(experiment.low_engines) > 1:
+            raise ConfigError(f"simulator/low={[engine['name'] for engine in experiment.low_engines]}: one is expected")
+        simulators = {"low": experiment.low_engines[0], "high": experiment.high_engine}
         pools: dict[str, EnvironmentPool | None] = {"low": None, "high": None}
         sizes = {
             "low": (self.allocator.max_n_low, low_seed, experiment.low_reward_factor),

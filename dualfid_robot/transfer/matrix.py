@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dualfid_robot.config import experiment as experiment_module
-from dualfid_robot.config.engines import simulator_names, simulator_settings
+from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import policy_agent
@@ -60,7 +60,7 @@ class Subject:
         path: its file.
         task: its task's settings.
         trained_in: files of cfg/simulator, by "low" and "high", with the changes of the robot there. Other settings
-            stand as the file that is most like them.
+            may have been changed.
         iteration, samples: how long it was trained.
     """
 
@@ -235,7 +235,8 @@ def _subjects(checkpoints: Sequence[Path]) -> list[Subject]:
                 f"checkpoint={given}: was trained on task={state['task']}, and {subjects[0].path} on"
                 f" task={subjects[0].task['name']}; all must be of one task"
             )
-        trained_in = {side: _origin(simulator, settings["task"]) for side, simulator in settings["simulator"].items()}
+        low, high = settings["simulator"]["low"].values(), settings["simulator"]["high"]
+        trained_in = {"low": ", ".join(map(_origin, low)), "high": _origin(high)}
         label = _label(path)
         if label in {subject.label for subject in subjects}:
             label = str(path)
@@ -243,21 +244,10 @@ def _subjects(checkpoints: Sequence[Path]) -> list[Subject]:
     return subjects
 
 
-def _origin(simulator: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+def _origin(simulator: Mapping[str, Any]) -> str:
     """The file of a run's simulator, and the changes of the robot in it."""
-    changes = [f"{name}={factor:g}" for name, factor in simulator.get("changes", {}).items()]
-    return " with ".join([_file_of(simulator, task), *([", ".join(changes)] if changes else [])])
-
-
-def _file_of(simulator: Mapping[str, Any], task: Mapping[str, Any]) -> str:
-    """The file of cfg/simulator with the engine and most settings of a run's simulator."""
-
-    def in_common(name: str) -> tuple[bool, int]:
-        settings = simulator_settings(name, task)
-        equal = sum(settings.get(key) == value for key, value in simulator.items())
-        return settings["engine"] == simulator["engine"], equal
-
-    return max(simulator_names(), key=in_common)
+    changes = [f"{name}={factor:g}" for name, factor in simulator["changes"].items()]
+    return " with ".join([simulator["name"], *([", ".join(changes)] if changes else [])])
 
 
 def _label(path: Path) -> str:

@@ -50,9 +50,16 @@ def test_entry_points_import_no_heavy_package() -> None:
     [
         (("task=Foo",), f"error: task=Foo: allowed are {sorted(path.stem for path in CONFIG_DIR.glob('task/*.yaml'))}"),
         (("simulator/low=havok",), "error: simulator/low=havok: allowed are"),
+        (("simulator/low=[mujoco,havok]",), "error: simulator/low=havok: allowed are"),
+        (("simulator=mujoco",), "error: simulator=mujoco: did you mean simulator/high=mujoco or simulator/low=mujoco?"),
+        (("simulator.low=mujoco",), "error: simulator.low=mujoco: did you mean simulator/low=mujoco?"),
+        (("train.param=3",), "error: train.param: no such setting; allowed are ['params']"),
         (("allocation=greedy",), "error: allocation=greedy: allowed are"),
-        (("task.env.numEnv=3",), "error: task.env.numEnv: no such setting; did you mean numEnvs?"),
-        (("train.params.config.gama=0.9",), "error: train.params.config.gama: no such setting; did you mean gamma?"),
+        (("task.env.numEnv=3",), "error: task.env.numEnv=3: no such setting; did you mean numEnvs?"),
+        (
+            ("train.params.config.gama=0.9",),
+            "error: train.params.config.gama=0.9: no such setting; did you mean gamma?",
+        ),
         (("pipeline=gpu",), "error: pipeline=gpu: does nothing here; the device is chosen with sim_device"),
         (("num_envs=-5",), "error: num_envs=-5: a whole number of at least 1 is expected"),
         (("num_envs=many",), "error: num_envs=many: a whole number of at least 1 is expected"),
@@ -60,7 +67,7 @@ def test_entry_points_import_no_heavy_package() -> None:
         (("sim_device=cuda:99",), "error: sim_device=cuda:99: allowed are ['cpu'"),
         (("headless=False",), "error: headless=False: there is no live viewer"),
         (("+gravity=3",), "error: gravity: no such setting; allowed are"),
-        (("simulator.high.substeps=-1",), "error: mujoco.substeps=-1: must be at least 1"),
+        (("simulator.high.substeps=-1",), "error: simulator.high.substeps=-1: must be"),
         (
             ("train.params.network.sigma_init=1e30",),
             "error: train.params.network.sigma_init=1e+30: must be a number in",
@@ -87,6 +94,12 @@ def test_wrong_input_gives_one_line_and_status_2(
     ("script", "arguments", "message"),
     [
         ("evaluate.py", (), "error: checkpoint: name the policy to evaluate"),
+        ("evaluate.py", ("simulator/low=mujoco",), "error: simulator/low=mujoco: did you mean simulator=mujoco?"),
+        (
+            "evaluate.py",
+            ("agent=zero", "simulator.substep=3"),
+            "error: simulator.substep=3: no such setting",
+        ),
         ("evaluate.py", ("agent=zero", "task=Foo"), "error: task=Foo: allowed are ["),
         ("evaluate.py", ("agent=zero", "simulator=havok"), "error: simulator=havok: allowed are ["),
         ("evaluate.py", ("agent=zero", "num_envs=0"), "error: num_envs=0: a whole number of at least 1 is expected"),
@@ -94,7 +107,7 @@ def test_wrong_input_gives_one_line_and_status_2(
         (
             "evaluate.py",
             ("checkpoint=here", "task=Cartpole"),
-            "error: task=Cartpole: a checkpoint's policy is evaluated",
+            "error: task=Cartpole: a checkpoint's policy is evaluated with its own settings",
         ),
         ("check_task.py", ("task=Foo",), "error: task=Foo: allowed are ["),
         ("check_task.py", ("episodes=few",), "error: episodes=few: a whole number of at least 1 is expected"),
@@ -107,7 +120,7 @@ def test_wrong_input_gives_one_line_and_status_2(
         (
             "check_task.py",
             ("task.env.dethCost=1",),
-            "error: task.env.dethCost: no such setting; did you mean deathCost?",
+            "error: task.env.dethCost=1: no such setting; did you mean deathCost?",
         ),
     ],
 )
@@ -192,6 +205,14 @@ def test_isaac_gyms_command_line_is_understood(compose_config: Callable[..., Dic
     assert experiment.num_envs == 64 and experiment.seed == 7 and experiment.run.max_epochs == 5
     assert experiment.run_name == "mine" and experiment.ppo.gamma == 0.9
     assert experiment.task.env["resetDist"] == 2.5 and experiment.task.env["numEnvs"] == 64
+
+
+def test_a_default_of_a_task_may_be_set_though_its_yaml_does_not_name_it(
+    compose_config: Callable[..., DictConfig],
+) -> None:
+    config = compose_config("task=Cartpole", "task.env.clipObservations=10")
+    assert "clipObservations" not in OmegaConf.load(CONFIG_DIR / "task" / "Cartpole.yaml").env
+    assert Experiment(config).make_task().config.clipObservations == 10.0
 
 
 def test_a_random_seed_is_recorded(compose_config: Callable[..., DictConfig]) -> None:

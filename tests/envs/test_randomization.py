@@ -367,7 +367,7 @@ def test_an_engine_that_cannot_is_named(cartpole: RobotModel) -> None:
 def test_it_is_off_unless_asked_for(compose_config: Callable[..., DictConfig]) -> None:
     overrides = ["task=Cartpole", "num_envs=8", "simulator/low=mujoco_reduced", "train.params.config.minibatch_size=64"]
     plain, asked = (Experiment(compose_config(*overrides, *more)) for more in ([], ["task.randomize=True"]))
-    high = plain.settings["simulator"]["high"]
+    high = plain.high_engine
     assert plain.task.randomization == asked.task.randomization and plain.task.randomization.parameters
     pool = plain.make_pool(high, 8, 0)
     assert pool.randomization is None and pool.take_statistics().randomized == {}
@@ -392,7 +392,7 @@ def test_every_tasks_own_ranges_are_accepted_in_both_fidelities(
     experiment = Experiment(compose_config(*overrides))
     assert str(experiment.task.randomization) != "nothing"
     for side in ("low", "high"):
-        pool = experiment.make_pool(experiment.settings["simulator"][side], 4, 0)
+        pool = experiment.make_pool({"low": experiment.low_engines[0], "high": experiment.high_engine}[side], 4, 0)
         drive(pool, 5)
         assert pool.randomization is not None
         assert torch.isfinite(pool.observations).all()
@@ -401,7 +401,7 @@ def test_every_tasks_own_ranges_are_accepted_in_both_fidelities(
 
 def test_pybullet_takes_ants_ranges(compose_config: Callable[..., DictConfig]) -> None:
     experiment = Experiment(compose_config("task=Ant", "num_envs=4", "task.randomize=True", "simulator/low=pybullet"))
-    pool = experiment.make_pool(experiment.settings["simulator"]["low"], 4, 0)
+    pool = experiment.make_pool(experiment.low_engines[0], 4, 0)
     drive(pool, 5)
     assert torch.isfinite(pool.observations).all()
     pool.simulator.close()

@@ -24,7 +24,7 @@ def experiment(compose_config: Callable[..., DictConfig]) -> Experiment:
 
 
 def make_pool(experiment: Experiment, num_envs: int) -> EnvironmentPool:
-    return experiment.make_pool(experiment.settings["simulator"]["high"], num_envs, seed=3)
+    return experiment.make_pool(experiment.high_engine, num_envs, seed=3)
 
 
 def test_interval_is_students() -> None:

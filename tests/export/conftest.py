@@ -7,12 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
-from dualfid_robot.config.command_line import register_simulators
+from dualfid_robot.config.engines import compose_config, hydra_apart
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.export.closed_loop import visit
 from dualfid_robot.export.launch import export
 from dualfid_robot.export.request import ExportRequest
@@ -28,18 +25,16 @@ def make_checkpoint(path: Path, task: str, *overrides: str) -> Path:
     """Write a checkpoint of a policy that was never trained, but that has an adapter and normaliser statistics as a
     trained one has."""
     arguments = [f"task={task}", f"task.env.episodeLength={EPISODE}", "simulator/low=mujoco_reduced", *overrides]
-    arguments += [f"simulator.{side}.threads=1" for side in ("low", "high")]
-    register_simulators(arguments)
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        experiment = Experiment(compose("config", [*arguments, "num_envs=64"]))
+    arguments += [f"simulator.{side}.threads=1" for side in ("low.mujoco_reduced", "high")]
+    with hydra_apart():
+        experiment = Experiment(compose_config([*arguments, "num_envs=64"]))
     policy = experiment.make_policy()
     generator = torch.Generator().manual_seed(SEED)
 
     def random_agent(observations: torch.Tensor) -> torch.Tensor:
         return 0.5 * torch.randn(len(observations), policy.num_actions, generator=generator)
 
-    simulator = experiment.settings["simulator"]["high"]
+    simulator = experiment.high_engine
     seen = visit(experiment, simulator, NUM_ENVS, SEED, random_agent, 200).observations
     with torch.no_grad():
         policy.normalizer.update(seen, seen[::2])

@@ -190,7 +190,7 @@ def test_what_the_metadata_says_of_ant(export_of: ExportOf) -> None:
     assert (metadata.training.seed, metadata.training.iterations) == (42, 3)
     assert metadata.training.cost_seconds == 1.25 and metadata.training.share_history == ()
     assert metadata.training.fidelity_trained_on == "both"
-    assert metadata.training.engines["low"]["contacts"] == "feet"
+    assert metadata.training.engines["low"]["mujoco_reduced"]["contacts"] == "feet"
     assert metadata.training.calibration["pybullet"]["friction"] == 0.8874
     assert metadata.training.versions["export"]["torch"] == torch.__version__
     found = metadata.verification

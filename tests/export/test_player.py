@@ -19,13 +19,13 @@ import mujoco
 import numpy as np
 import pytest
 from conftest import NUM_ENVS, SEED, ExportOf
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from robot_files import permuted
 
-from dualfid_robot.config.engines import simulator_settings
-from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
+from dualfid_robot.config.engines import choose_engines, hydra_apart, simulator_settings
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import policy_agent
 from dualfid_robot.evaluate.evaluation import Evaluation, paired_difference
@@ -388,10 +388,10 @@ RunScript = Callable[..., subprocess.CompletedProcess[str]]
 
 def composed(*overrides: str) -> DictConfig:
     """cfg/play.yaml with overrides, as Hydra gives it to the job."""
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with hydra_apart():
         cfg = compose("play", list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
-    return cfg
+    return choose_engines(cfg, cfg.hydra.runtime.choices, overrides)
 
 
 def test_play_from_an_empty_folder(export_of: ExportOf, run_script: RunScript, tmp_path: Path) -> None:
@@ -532,13 +532,15 @@ def settings_for(metadata: Metadata, *overrides: str) -> dict[str, Any]:
 
 
 def test_the_policys_own_engine_is_taken(export_of: ExportOf) -> None:
-    """Settings of training are those of the file that is nearest to them, of the same engine; the command line's come
-    first, and other engines have what was calibrated for the task."""
+    """Settings of training are taken for the file that they came from; the command line's come first, and other engines
+    have what was calibrated for the task."""
     metadata = ExportedPolicy(export_of("Cartpole")).metadata
     high = simulator_settings("mujoco", {}) | {"substeps": 5, "threads": 3}
     low = simulator_settings("mujoco_reduced", {}) | {"iterations": 4}
     training = dataclasses.replace(
-        metadata.training, engines={"low": low, "high": high}, calibration={"pybullet": {"friction": 0.7}}
+        metadata.training,
+        engines={"low": {"mujoco_reduced": low}, "high": high},
+        calibration={"pybullet": {"friction": 0.7}},
     )
     metadata = dataclasses.replace(metadata, training=training, evaluations={})
     assert settings_for(metadata, "simulator=mujoco") == high | {"threads": 0}

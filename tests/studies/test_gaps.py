@@ -75,17 +75,17 @@ def test_another_low_simulator(gap: str, task: str, composed: Composed) -> None:
     """It wins over the one that the task names."""
     without, with_gap = composed(task, f"+gap={gap}")
     assert changed_sides(with_gap, without) == "low"
-    without["simulator"]["low"] = simulator_settings(LOW[gap], without["task"])
+    without["simulator"]["low"] = {LOW[gap]: simulator_settings(LOW[gap], without["task"]) | {"share": None}}
     assert with_gap == without
 
 
 def test_no_gap_is_the_same_simulator_twice(compose_config: Compose, composed: Composed) -> None:
     more = ("simulator/high=physx", "simulator.high.substeps=3", "simulator.high.changes.mass=2", "+gap=none")
     for arguments in (("+gap=none",), more):
-        settings = Experiment(compose_config("task=Anymal", *arguments)).settings["simulator"]
-        assert settings["low"] == settings["high"]
-    assert (settings["low"]["engine"], settings["low"]["substeps"]) == ("physx", 3)
-    assert settings["low"]["changes"] == {"mass": 2.0}
+        experiment = Experiment(compose_config("task=Anymal", *arguments))
+        (low,) = experiment.low_engines
+        assert low == experiment.high_engine | {"share": 1.0}
+    assert (low["name"], low["engine"], low["substeps"], low["changes"]) == ("physx", "physx", 3, {"mass": 2.0})
     without, with_gap = composed("Anymal", "+gap=none")
     assert changed_sides(with_gap, without) == "low"
 
@@ -105,7 +105,7 @@ def test_both_sides_that_a_users_gap_changes(overrides: tuple[str, ...], compose
 def test_pybullet_without_a_fit() -> None:
     """It is what pybullet.yaml is for a task that nothing was fitted for."""
     uncalibrated = simulator_settings("pybullet_uncalibrated", {})
-    assert uncalibrated == simulator_settings("pybullet", {})
+    assert uncalibrated == simulator_settings("pybullet", {}) | {"name": "pybullet_uncalibrated"}
     fitted = {"simulators": {"pybullet": {"friction": 0.1}}}
     assert simulator_settings("pybullet", fitted)["friction"] == 0.1
     assert simulator_settings("pybullet_uncalibrated", fitted) == uncalibrated
@@ -118,23 +118,26 @@ def test_every_simulators_robot_can_be_changed(name: str) -> None:
 
 def test_settings_hold_what_is_changed_and_no_more(compose_config: Compose) -> None:
     """So that a run without changes is the same as one that was made before there were any."""
-    experiment = Experiment(compose_config("task=Ant", "simulator.low.changes.mass=1"))
-    assert [experiment.settings["simulator"][side]["changes"] for side in ("low", "high")] == [{}, {}]
-    changed = Experiment(compose_config("task=Ant", "simulator.low.changes.mass=2"))
-    assert changed.settings["simulator"]["low"]["changes"] == {"mass": 2.0}
-    older = compose_config("task=Ant")
-    with_struct = OmegaConf.to_container(older, resolve=True)
-    assert isinstance(with_struct, dict)
-    del with_struct["low_reward_factor"], with_struct["simulator"]["low"]["changes"]
-    assert Experiment(OmegaConf.create(with_struct)).settings == Experiment(older).settings
+    experiment = Experiment(
+        compose_config("task=Ant", "simulator/low=pybullet", "simulator.low.pybullet.changes.mass=1")
+    )
+    assert [engine["changes"] for engine in experiment.engines.values()] == [{}, {}]
+    changed = Experiment(compose_config("task=Ant", "simulator/low=mujoco", "simulator.low.mujoco.changes.mass=2"))
+    assert changed.low_engines[0]["changes"] == {"mass": 2.0}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("simulator.high.changes.mass=0",), "simulator.high.changes.mass=0.0: must be a number in (0, 1000]"),
-        (("simulator.low.changes.friction=-1",), "simulator.low.changes.friction=-1.0: must be a number in (0, 1000]"),
-        (("simulator.low.changes=heavy",), "simulator.low.changes=heavy: a mapping is expected"),
+        (
+            ("simulator/low=mujoco", "simulator.low.mujoco.changes.friction=-1"),
+            "simulator.low.mujoco.changes.friction=-1.0: must be a number in (0, 1000]",
+        ),
+        (
+            ("simulator/low=mujoco", "simulator.low.mujoco.changes=heavy"),
+            "simulator.low.mujoco.changes=heavy: a mapping is expected",
+        ),
         (("+simulator.high.changes.wind=2",), "simulator.high.changes.wind=2: no such setting; simulator.high.changes"),
         (("low_reward_factor=0",), "low_reward_factor=0: a number other than 0 in [-1000, 1000] is expected"),
         (("low_reward_factor=.nan",), "low_reward_factor=.nan: a number other than 0 in"),
@@ -156,7 +159,7 @@ def test_wrong_settings(arguments: tuple[str, ...], message: str, compose_config
     ("arguments", "message"),
     [
         (("+gap=foo",), f"error: gap=foo: allowed are {GAPS}"),
-        (("simulator.high.changes.mas=2",), "error: simulator.high.changes.mas: no such setting; did you mean mass?"),
+        (("simulator.high.changes.mas=2",), "error: simulator.high.changes.mas=2: no such setting; did you mean mass?"),
     ],
 )
 def test_wrong_input_gives_one_line_and_status_2(arguments: tuple[str, ...], message: str, run_script: Run) -> None:
@@ -175,9 +178,8 @@ def pools(compose_config: Compose) -> Iterator[Callable[..., tuple[EnvironmentPo
 
     def build(*overrides: str) -> tuple[EnvironmentPool, EnvironmentPool]:
         experiment = Experiment(compose_config("simulator.high.threads=1", *overrides))
-        simulators = experiment.settings["simulator"]
-        factors = {"low": experiment.low_reward_factor, "high": 1.0}
-        made.extend(experiment.make_pool(simulators[side], 8, 3, factors[side]) for side in ("low", "high"))
+        made.append(experiment.make_pool(experiment.low_engines[0], 8, 3, experiment.low_reward_factor))
+        made.append(experiment.make_pool(experiment.high_engine, 8, 3, 1.0))
         return made[-2], made[-1]
 
     yield build

@@ -24,7 +24,12 @@ ROOT = Path(__file__).parents[2]
 
 OVERRIDES = [
     *("task=Cartpole", "num_envs=20", "train.params.config.minibatch_size=160", "simulator/low=mujoco_reduced"),
-    *("simulator/high=mujoco", "simulator.low.threads=1", "simulator.high.threads=1", "max_iterations=1000000"),
+    *(
+        "simulator/high=mujoco",
+        "simulator.low.mujoco_reduced.threads=1",
+        "simulator.high.threads=1",
+        "max_iterations=1000000",
+    ),
     *("task.env.episodeLength=60", "seed=3"),
 ]
 EVALUATION = {"points": 3, "episodes": 5, "seed": 77}
@@ -87,7 +92,7 @@ def test_a_run_is_evaluated_at_even_costs_from_the_untrained_policy_on(folder: C
     assert result is not None and result["machine"]["versions"]["dualfid_robot"]
 
     experiment = Experiment(compose_run(OVERRIDES))
-    pool = experiment.make_pool(experiment.settings["simulator"]["high"], 5, seed=77)
+    pool = experiment.make_pool(experiment.high_engine, 5, seed=77)
     untrained = evaluate(policy_agent(experiment.make_policy(), "base"), pool)
     pool.simulator.close()
     assert result["curve"][0]["returns"] == pytest.approx(untrained.returns.tolist(), rel=1e-2)

@@ -190,7 +190,7 @@ def test_runs_that_fail_are_reported_and_the_others_finish(user: Callable[..., l
 def test_wrong_input_is_one_line_and_nothing_runs(user: Callable[..., list[str]], tmp_path: Path) -> None:
     for arguments, changes, message in (
         ((), {"methods": ["magic"]}, "error: study.methods=magic: must be one of ['annealed'"),
-        ((), {"budget": [3]}, "error: study.budget=[3]: no such setting; study has ["),
+        ((), {"budget": [3]}, "error: study.budget=[3]: no such setting; did you mean budgets"),
         (("study.seeds=[-1]",), {}, "error: study.seeds=-1: must be a whole number of at least 0"),
         (("folders=x",), {}, "error: folders: no such setting; did you mean folder?"),
         (("report_only=True",), {}, "error: report_only=True: there is no study in"),

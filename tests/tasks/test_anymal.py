@@ -180,7 +180,7 @@ def test_a_wrong_range_is_refused_by_name(robot: RobotModel) -> None:
 def make_pool(compose_config: Callable[..., DictConfig]) -> Callable[..., EnvironmentPool]:
     def made(side: str, seed: int = 0) -> EnvironmentPool:
         experiment = Experiment(compose_config(*SMALL))
-        return experiment.make_pool(experiment.settings["simulator"][side], 8, seed)
+        return experiment.make_pool({"low": experiment.low_engines[0], "high": experiment.high_engine}[side], 8, seed)
 
     return made
 

@@ -266,7 +266,7 @@ def test_wrong_terrain_is_refused_by_name(robot: RobotModel, settings: dict[str,
 def make_pool(compose_config: Callable[..., DictConfig]) -> Callable[..., EnvironmentPool]:
     def made(side: str, seed: int = 0) -> EnvironmentPool:
         experiment = Experiment(compose_config(*SMALL, *EVERYWHERE))
-        return experiment.make_pool(experiment.settings["simulator"][side], 40, seed)
+        return experiment.make_pool({"low": experiment.low_engines[0], "high": experiment.high_engine}[side], 40, seed)
 
     return made
 

@@ -25,7 +25,12 @@ from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.train.trainer import Trainer
 
 DT = 1 / 60
-SMALL = ("task=FrankaCabinet", "simulator/low=mujoco_reduced", "simulator.high.threads=1", "simulator.low.threads=1")
+SMALL = (
+    "task=FrankaCabinet",
+    "simulator/low=mujoco_reduced",
+    "simulator.high.threads=1",
+    "simulator.low.mujoco_reduced.threads=1",
+)
 HANDLE = (0.0515 + 0.305, 0.0, 0.4 + 0.3172 + 0.01)  # m, drawer closed
 
 
@@ -42,7 +47,9 @@ def task(robot: RobotModel) -> Task:
 @pytest.fixture
 def make_pool(compose_config: Callable[..., DictConfig]) -> Callable[[str, int, int], EnvironmentPool]:
     experiment = Experiment(compose_config(*SMALL))
-    return lambda side, n, seed: experiment.make_pool(experiment.settings["simulator"][side], n, seed)
+    return lambda side, n, seed: experiment.make_pool(
+        {"low": experiment.low_engines[0], "high": experiment.high_engine}[side], n, seed
+    )
 
 
 def test_observation_layout_against_mujoco(task: Task) -> None:

@@ -203,7 +203,7 @@ def test_initial_states_are_valid_and_throw_nothing(task: Task, humanoid: RobotM
 
 def make_pool(compose_config: Callable[..., DictConfig], side: str, n: int) -> EnvironmentPool:
     experiment = Experiment(compose_config("task=Humanoid", "simulator/low=mujoco_reduced"))
-    return experiment.make_pool(experiment.settings["simulator"][side], n, seed=3)
+    return experiment.make_pool({"low": experiment.low_engines[0], "high": experiment.high_engine}[side], n, seed=3)
 
 
 @pytest.mark.parametrize("side", ["low", "high"])

@@ -15,13 +15,11 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from dualfid_robot.algorithms.communicator import ALONE, Communicator, ProcessGroup
-from dualfid_robot.config.command_line import register_simulators
+from dualfid_robot.config.engines import compose_config, hydra_apart
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.runs.checkpoint import load_checkpoint
 from dualfid_robot.train.trainer import Trainer, _seeds
 
@@ -96,10 +94,9 @@ SIZE, NUM_ENVS, NUM_LOW, ITERATIONS = 2, 64, 30, 4  # 16 steps: no ant falls
 
 
 def lockstep_experiment(ranks: int) -> Experiment:
-    register_simulators()
     sizes = (f"num_envs={NUM_ENVS // ranks}", f"train.params.config.minibatch_size={NUM_ENVS * 4 // ranks}")
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        return Experiment(compose("config", [*LOCKSTEP, *sizes]))
+    with hydra_apart():
+        return Experiment(compose_config([*LOCKSTEP, *sizes]))
 
 
 def part_of(state: Any, rank: int) -> Any:
