@@ -303,7 +303,7 @@ def test_a_seed_repeats_everything(cartpole: RobotModel) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"frictoin": {"range": [0, 1]}}, r"randomization\.frictoin=.*: no such setting; .* has \['action_noise', "),
+        ({"frictoin": {"range": [0, 1]}}, r"randomization\.frictoin=.*: no such setting; did you mean friction"),
         ({"friction": [0.5, 1.5]}, r"randomization\.friction=\[0.5, 1.5\]: a mapping is expected"),
         ({"friction": {"range": [1.5, 0.5]}}, r"friction\.range=\[1.5, 0.5\]: must be two finite numbers, the lower"),
         ({"friction": {"range": [1.0]}}, r"friction\.range=\[1.0\]: must be two finite numbers"),

@@ -138,7 +138,7 @@ def test_settings_hold_what_is_changed_and_no_more(compose_config: Compose) -> N
             ("simulator/low=mujoco", "simulator.low.mujoco.changes=heavy"),
             "simulator.low.mujoco.changes=heavy: a mapping is expected",
         ),
-        (("+simulator.high.changes.wind=2",), "simulator.high.changes.wind=2: no such setting; simulator.high.changes"),
+        (("+simulator.high.changes.wind=2",), "simulator.high.changes.wind=2: no such setting; allowed are"),
         (("low_reward_factor=0",), "low_reward_factor=0: a number other than 0 in [-1000, 1000] is expected"),
         (("low_reward_factor=.nan",), "low_reward_factor=.nan: a number other than 0 in"),
         (("low_reward_factor=True",), "low_reward_factor=True: a number other than 0 in"),
