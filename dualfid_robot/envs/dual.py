@@ -1,25 +1,48 @@
-"""The dual environment: N rows, of which the first n_low live in the low pool and the rest in the high pool."""
+"""The dual environment: N rows, of which the first n_low live in E_low's engines, one after another, the rest in E_high."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dualfid_robot.envs.pool import EnvironmentPool, PoolStatistics
 
 
-class DualEnvironment:
-    """Rows [0, n_low) are the low pool's environments, rows [n_low, N) the high pool's.
+def rows_of_engines(n_low: int, shares: Sequence[float]) -> list[int]:
+    """How many of n_low rows each engine of E_low gets: the nearest whole numbers to its share that add up to n_low.
 
-    A pool is absent if the allocation never uses it. Pools on different devices step at the same time. Pools on one
-    device step in turn, so that each has a cost of its own.
+    Args:
+        n_low: rows of E_low.
+        shares: of the engines; they add up to 1.
+    """
+    ends = [round(n_low * end) for end in accumulate(shares)]
+    ends[-1] = n_low
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def capacities(most_low: int, shares: Sequence[float]) -> list[int]:
+    """The most rows that each engine of E_low can ever get while E_low has at most `most_low`."""
+    splits = [rows_of_engines(n_low, shares) for n_low in range(most_low + 1)]
+    return [max(rows) for rows in zip(*splits, strict=True)]
+
+
+class DualEnvironment:
+    """Rows [0, n_low) are E_low's environments, contiguous for each of its engines, rows [n_low, N) are E_high's.
+
+    Either side may be empty where the allocation never uses it. Pools on different devices step at the same time.
+    Pools on one device step in turn, which costs nothing there and keeps their costs apart.
 
     Attributes:
+        low: E_low's pools, in the order of their rows.
+        high: E_high's pool.
         num_envs: N.
-        n_low: rows of the low pool; `reallocate` moves the boundary.
-        overlap: whether the pools step at the same time.
+        n_low: rows of E_low; `reallocate` moves the boundary.
+        overlap: whether some pools step at the same time.
         reward: (N,); terminated: (N,) bool; truncated: (N,) bool: results of the last step, on `device`.
         final_observations: (N, num_observations): the last observations of the episodes that ended in the last step.
             Other rows hold no values.
@@ -27,62 +50,66 @@ class DualEnvironment:
 
     def __init__(
         self,
-        low: EnvironmentPool | None,
+        low: Sequence[EnvironmentPool],
         high: EnvironmentPool | None,
         num_envs: int,
         device: torch.device | str = "cpu",
+        shares: Sequence[float] = (1.0,),
     ) -> None:
-        """Join two pools.
+        """Join pools.
 
         Args:
-            low, high: pools whose sizes bound n_low and N - n_low.
+            low: pools of E_low; their sizes bound the rows that `shares` gives them.
+            high: pool of E_high, whose size bounds N - n_low.
             num_envs: N.
             device: the learner's, of actions, observations and results.
+            shares: of E_low's pools in its rows; they add up to 1.
         """
-        pool = low or high
-        assert pool is not None
-        self.low = low
-        self.high = high
-        self.num_envs = num_envs
+        self.low, self.high = list(low), high
+        self.num_envs, self.shares = num_envs, tuple(shares)
         self.device = torch.device(device)
-        self.overlap = low is not None and high is not None and low.device != high.device
-        self.n_low = 0 if low is None else num_envs
-        self.task = pool.task
+        devices = {pool.device for pool in self.pools}
+        self.overlap = len(devices) > 1
+        self.n_low = num_envs if self.low else 0
+        self.task = self.pools[0].task
         self.reward = torch.zeros(num_envs, device=device)
         self.terminated = torch.zeros(num_envs, dtype=torch.bool, device=device)
         self.truncated = torch.zeros(num_envs, dtype=torch.bool, device=device)
-        self.final_observations = torch.zeros(num_envs, pool.task.num_observations, device=device)
-        self._carriers = {id(pool): _ActionCarrier(pool, self.device) for pool in self.pools if pool is not None}
+        self.final_observations = torch.zeros(num_envs, self.task.num_observations, device=device)
+        self._carriers = {id(pool): _ActionCarrier(pool, self.device) for pool in self.pools}
 
     @property
-    def pools(self) -> tuple[EnvironmentPool | None, EnvironmentPool | None]:
-        """Low and high."""
-        return self.low, self.high
+    def pools(self) -> list[EnvironmentPool]:
+        """E_low's pools, then E_high's."""
+        return self.low if self.high is None else [*self.low, self.high]
 
     def reallocate(self, n_low: int) -> None:
-        """Give the first n_low rows to the low pool. Environments out of use are frozen and go on later."""
-        low, high = self._capacity(self.low), self._capacity(self.high)
-        if not 0 <= n_low <= low or self.num_envs - n_low > high:
-            raise ValueError(f"n_low={n_low} of {self.num_envs} does not fit pools of {low} and {high}")
+        """Give the first n_low rows to E_low. Environments out of use are frozen and go on later."""
+        rows = rows_of_engines(n_low, self.shares) if self.low else [n_low]
+        sizes = [pool.num_envs for pool in self.low] or [0]
+        high = 0 if self.high is None else self.high.num_envs
+        if n_low < 0 or self.num_envs - n_low > high or any(n > size for n, size in zip(rows, sizes, strict=True)):
+            raise ValueError(f"n_low={n_low} of {self.num_envs} does not fit pools of {sizes} and {high}")
         self.n_low = n_low
 
     def pair(self, generator: torch.Generator) -> None:
-        """Put the low rows into the present states of high rows. Low row i < n_high takes the state of the i-th high
-        row, its partner. Further low rows take high rows' states equally often. If that does not come out even, the
-        generator draws the rows that serve once more.
+        """Put the low rows into the present states of high rows.
+
+        Low row i < n_high gets the state of the i-th high row, whose partner it is. The others are dealt so that every
+        high row's state is taken equally often, up to one time; which are taken once more is drawn.
 
         Args:
             generator: on any device.
         """
-        assert self.low is not None and self.high is not None
+        assert self.high is not None and len(self.low) == 1
         n_high = self.num_envs - self.n_low
         order = torch.arange(n_high, device=generator.device).repeat(self.n_low // n_high)
         once_more = torch.randperm(n_high, generator=generator, device=generator.device)
-        self.low.adopt(self.high, torch.cat((order, once_more[: self.n_low - len(order)])))
+        self.low[0].adopt(self.high, torch.cat((order, once_more[: self.n_low - len(order)])))
 
     def observe(self, out: Tensor) -> None:
         """Write the current observations of all rows into `out` (N, num_observations)."""
-        for pool, rows in self._parts():
+        for pool, rows in self.parts():
             self._fetch(pool.observations[: rows.stop - rows.start], out[rows])
 
     def step(self, actions: Tensor) -> None:
@@ -91,7 +118,7 @@ class DualEnvironment:
         Args:
             actions: (N, num_actions), unclipped, on `device`.
         """
-        parts = self._parts()
+        parts = self.parts()
         if self.overlap:
             self._step_at_once(parts, actions)
         else:
@@ -107,59 +134,64 @@ class DualEnvironment:
             self._fetch(pool.final_observations[:n], self.final_observations[rows])
 
     def _step_at_once(self, parts: list[tuple[EnvironmentPool, slice]], actions: Tensor) -> None:
-        # Start all copies of actions before the first step. A copy from the learner's GPU to the CPU then waits for the
-        # policy alone. It does not wait for the GPU's physics.
+        # All copies of actions are under way before the first step is: a copy from the learner's GPU to a pool of the
+        # CPU then waits for the policy only, and not for the GPU's physics, which the CPU's pools step beside.
         for pool, rows in parts:
             self._carriers[id(pool)].send(actions[rows])
-        parts = sorted(parts, key=lambda part: part[0].device.type == "cpu")
-        for pool, _ in parts:
+        on_gpu = [pool for pool, _ in parts if pool.device.type != "cpu"]
+        for pool in on_gpu:
             pool.start_step(self._carriers[id(pool)].receive())
-        for pool, _ in reversed(parts):
+        # Pools of the CPU share its cores, so they step in turn.
+        for pool, _ in parts:
+            if pool.device.type == "cpu":
+                pool.step(self._carriers[id(pool)].receive())
+        for pool in on_gpu:
             pool.finish_step()
 
-    def take_statistics(self) -> dict[str, PoolStatistics]:
-        """Statistics of each pool since the last call, by side. An absent pool's are empty."""
-        sides = zip(("low", "high"), self.pools, strict=True)
-        return {side: pool.take_statistics() if pool else PoolStatistics() for side, pool in sides}
+    def take_statistics(self) -> list[PoolStatistics]:
+        """What happened in each of `pools` since the last call."""
+        return [pool.take_statistics() for pool in self.pools]
 
-    def hidden_seconds(self, statistics: dict[str, PoolStatistics]) -> float:
-        """Time in which both pools were stepping, which is what overlap saved. Pools begin a step together, so each
-        step counts with the shorter of their times."""
+    def hidden_seconds(self, statistics: Sequence[PoolStatistics]) -> float:
+        """Part of the pools' time in which pools of two devices were stepping: what overlap saved.
+
+        They begin a step together, so it is the shorter device's time of every step.
+        """
         if not self.overlap:
             return 0.0
-        steps = zip(statistics["low"].step_seconds, statistics["high"].step_seconds, strict=False)
-        return sum(min(pair) for pair in steps)
+        steps = max(len(part.step_seconds) for part in statistics)
+        seconds = {pool.device: np.zeros(steps) for pool in self.pools}
+        for pool, part in zip(self.pools, statistics, strict=True):
+            if part.step_seconds:
+                seconds[pool.device] += part.step_seconds
+        return float(np.minimum.reduce(list(seconds.values())).sum())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
-        sides = zip(("low", "high"), self.pools, strict=True)
-        return {"n_low": self.n_low} | {side: pool.state_dict() for side, pool in sides if pool is not None}
+        return {"n_low": self.n_low, "pools": [pool.state_dict() for pool in self.pools]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of an environment of the same task, engines and sizes."""
-        for side, pool in zip(("low", "high"), self.pools, strict=True):
-            if pool is not None:
-                pool.load_state_dict(state[side])
+        for pool, of_pool in zip(self.pools, state["pools"], strict=True):
+            pool.load_state_dict(of_pool)
         self.reallocate(state["n_low"])
 
     def close(self) -> None:
-        """Close both simulators."""
+        """Close all simulators."""
         for pool in self.pools:
-            if pool is not None:
-                pool.simulator.close()
+            pool.simulator.close()
+
+    def parts(self) -> list[tuple[EnvironmentPool, slice]]:
+        """The pools that have rows now, each with its rows."""
+        sizes = rows_of_engines(self.n_low, self.shares) if self.low else []
+        ends = list(accumulate([*sizes, self.num_envs - self.n_low]))
+        rows = [slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
+        return [(pool, part) for pool, part in zip(self.pools, rows, strict=False) if part.stop > part.start]
 
     def _fetch(self, source: Tensor, target: Tensor) -> None:
         # A copy to a GPU need not make the host wait. Its source is pinned memory. The pool writes there again only
         # after it has received actions that were computed after this copy.
         target.copy_(source, non_blocking=self.device.type == "cuda")
-
-    def _parts(self) -> list[tuple[EnvironmentPool, slice]]:
-        parts = ((self.low, slice(0, self.n_low)), (self.high, slice(self.n_low, self.num_envs)))
-        return [(pool, rows) for pool, rows in parts if pool is not None and rows.stop > rows.start]
-
-    @staticmethod
-    def _capacity(pool: EnvironmentPool | None) -> int:
-        return 0 if pool is None else pool.num_envs
 
 
 class _ActionCarrier:
