@@ -136,7 +136,7 @@ class Books:
         metrics = {
             "iteration": self.iteration,
             "samples": self.samples,
-            "cost": self.cost,
+            "cost_seconds": self.cost,
             "seconds/iteration": elapsed,
             "seconds/learner": learner,
             "seconds/hidden": sum(report.hidden for report in reports) / ranks,

@@ -1,12 +1,10 @@
-"""The training loop: roll out in both simulators, measure, update, decide the next split."""
+"""The training loop: roll out in all simulators, measure, update, decide the next split."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import math
-import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,9 +20,8 @@ from dualfid_robot.algorithms.measurements import SIGNAL_OF_METRIC, measure
 from dualfid_robot.algorithms.research import make_algorithm
 from dualfid_robot.algorithms.signals import SignalFilter
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.envs.dual import DualEnvironment
-from dualfid_robot.envs.pool import EnvironmentPool, PoolStatistics
-from dualfid_robot.errors import ConfigError
+from dualfid_robot.envs.dual import DualEnvironment, capacities
+from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.runs.checkpoint import fitting, load_checkpoint, save_checkpoint
 from dualfid_robot.runs.identity import identity
@@ -32,13 +29,12 @@ from dualfid_robot.runs.interrupt import Interrupt
 from dualfid_robot.runs.resume import check_resumable
 from dualfid_robot.runs.run_log import RunLog
 from dualfid_robot.settings import parse_settings
-from dualfid_robot.train.control_variate import check_control_variate, optimal_split
+from dualfid_robot.train.accounting import Books, IterationReport, Prices
+from dualfid_robot.train.control_variate import check_control_variate
 from dualfid_robot.train.progress import ProgressDisplay
 
 logger = logging.getLogger(__name__)
 
-EPISODES = 100  # a return is reported as the mean of so many finished episodes
-SIDES = ("low", "high")
 
 
 class Trainer:
@@ -48,8 +44,7 @@ class Trainer:
         ranks: the processes of the run.
         policy: both policies in one network.
         env: the dual environment of this process.
-        iteration: iterations done; samples: environment steps of both simulators in all processes.
-        cost_seconds: measured cost so far: seconds of both simulators and of the learner, of all processes together.
+        books: what was done so far, and what it cost.
     """
 
     def __init__(self, experiment: Experiment, ranks: Communicator = ALONE) -> None:
@@ -63,37 +58,54 @@ class Trainer:
         self.filter = SignalFilter(experiment.num_envs * ranks.size, allocation.smoothing)
         self.policy = ranks.share(experiment.make_policy)
         self.algorithm = make_algorithm(self.policy, experiment.ppo, device, shuffling_seed, ranks)
-        self.env = self._make_environment(low_seed, high_seed)
+        self.env, self.books = self._open_environment(low_seed, high_seed)
         self.storage = self.algorithm.make_storage(experiment.num_envs)
         self._observations = torch.zeros(experiment.num_envs, self.env.task.num_observations, device=device)
         self._generator = torch.Generator(device).manual_seed(noise_seed)
-        self.iteration = 0
-        self.samples = 0
-        self.cost_seconds = 0.0
         self.best_return = -math.inf
-        self._recent = {side: deque[tuple[float, float]](maxlen=EPISODES) for side in SIDES}
         self._last_metrics: dict[str, float] = {}
 
-    def _make_environment(self, low_seed: int, high_seed: int) -> DualEnvironment:
-        experiment = self.experiment
-        if len(experiment.low_engines) > 1:
-            raise ConfigError(f"simulator/low={[engine['name'] for engine in experiment.low_engines]}: one is expected")
-        simulators = {"low": experiment.low_engines[0], "high": experiment.high_engine}
-        pools: dict[str, EnvironmentPool | None] = {"low": None, "high": None}
-        sizes = {
-            "low": (self.allocator.max_n_low, low_seed, experiment.low_reward_factor),
-            "high": (self.allocator.max_n_high, high_seed, 1.0),
-        }
+    def _open_environment(self, low_seed: int, high_seed: int) -> tuple[DualEnvironment, Books]:
+        """Build the engines' pools that the allocation can ever use, and the books for them."""
+        experiment, allocator = self.experiment, self.allocator
+        engines = [("low", engine) for engine in experiment.low_engines] if allocator.max_n_low else []
+        shares = [engine["share"] for _, engine in engines]
+        sizes = capacities(allocator.max_n_low, shares) if engines else []
+        seeds = _seeds_of_pools(low_seed, len(engines))
+        if allocator.max_n_high:
+            engines.append(("high", experiment.high_engine))
+            sizes.append(allocator.max_n_high)
+            seeds.append(high_seed)
+        pools: list[EnvironmentPool] = []
         try:
-            for side, (size, seed, reward_factor) in sizes.items():
-                if size:
-                    pools[side] = experiment.make_pool(simulators[side], size, seed, reward_factor)
+            for (side, engine), size, seed in zip(engines, sizes, seeds, strict=True):
+                factor = experiment.low_reward_factor if side == "low" else 1.0
+                pools.append(experiment.make_pool(engine, size, seed, factor))
         except BaseException:
-            for pool in pools.values():
-                if pool is not None:
-                    pool.simulator.close()
+            for pool in pools:
+                pool.simulator.close()
             raise
-        return DualEnvironment(pools["low"], pools["high"], experiment.num_envs, experiment.rl_device)
+        high = pools[-1] if allocator.max_n_high else None
+        low = pools[: len(shares)]
+        env = DualEnvironment(low, high, experiment.num_envs, experiment.rl_device, shares or (1.0,))
+        prices = Prices(tuple(engine["price"] for _, engine in engines), experiment.learner_price)
+        steps = experiment.num_envs * experiment.ppo.horizon_length
+        return env, Books([(side, engine["name"]) for side, engine in engines], prices, steps)
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done."""
+        return self.books.iteration
+
+    @property
+    def samples(self) -> int:
+        """Environment steps of all engines in all processes."""
+        return self.books.samples
+
+    @property
+    def cost_seconds(self) -> float:
+        """Measured cost so far: Σ price · seconds of all engines and of the learner, of all processes together."""
+        return self.books.cost
 
     def train(self, folder: Path, after_saving: Callable[[bool], None] | None = None) -> None:
         """Train until the iterations or the cost run out, or a signal asks to stop; the last state is always saved.
@@ -142,95 +154,39 @@ class Trainer:
 
     def iterate(self) -> dict[str, float]:
         """One iteration of the algorithm (docs/algorithm.md); returns its metrics, the same on every rank."""
-        experiment = self.experiment
-        started = time.perf_counter()
-        self.env.reallocate(self.allocator.n_low)
-        metrics = self.allocator.metrics()
-        if not math.isnan(self.filter.signals.divergence):  # measured before
-            metrics["allocation/divergence_smoothed"] = self.filter.signals.divergence
-        reallocation_seconds = time.perf_counter() - started
+        books = self.books
+        books.begin()
+        # Move the boundary between E_low's rows and E_high's.
+        with books.allocating():
+            self.env.reallocate(self.allocator.n_low)
+            metrics = self._allocation_metrics()
+        # T steps: π_θ acts in E_low, π_{θ,φ} in E_high.
         self._roll_out()
-        measuring = time.perf_counter()
-        scalars = measure(self.policy, self.storage, self.allocator.rule.requires, self.ranks)
-        measuring_seconds = time.perf_counter() - measuring
+        # Measure how far the two policies are apart, and what else the rule reads.
+        with books.allocating():
+            scalars = measure(self.policy, self.storage, self.allocator.rule.requires, self.ranks)
+        # θ learns from all rows, φ from E_high's; `read_back` alone waits for the device.
         progress = self._progress(self.iteration, self.cost_seconds)
-        scalars |= self.algorithm.update(self.storage, progress)
-        metrics |= read_back(scalars)
-        statistics = self.env.take_statistics()  # only now: it asks the device too
+        metrics |= read_back(scalars | self.algorithm.update(self.storage, progress))
+        statistics = self.env.take_statistics()
         hidden = self.env.hidden_seconds(statistics)
-        allocating = time.perf_counter()
-        spent = allocating - started
-        learner = spent - sum(part.seconds for part in statistics.values()) + hidden
-        self._allocate(self._measured(metrics, statistics, learner), self.cost_seconds + spent * self.ranks.size)
-        finished = time.perf_counter()
-        elapsed = finished - started
-        seconds = {
-            "seconds/iteration": elapsed,
-            "seconds/hidden": hidden,
-            "seconds/learner": elapsed - sum(part.seconds for part in statistics.values()) + hidden,
-            "seconds/allocation": reallocation_seconds + measuring_seconds + finished - allocating,
-        }
-        if experiment.ppo.control_variate:
-            seconds["control_variate/seconds"] = statistics["low"].adoption_seconds
-        metrics |= self._account(self.ranks.exchange((seconds, statistics)))
-        if experiment.ppo.control_variate:
-            metrics["control_variate/optimal_low_per_high"] = optimal_split(metrics)
+        # Decide the next split from what was measured and what it cost.
+        with books.allocating():
+            self._decide(metrics, books.report(statistics, hidden))
+        # Book what all ranks did.
+        metrics |= books.close(self.ranks.exchange(books.report(statistics, hidden)))
         self._last_metrics = metrics
         return metrics
 
-    def _progress(self, iterations: int, cost_seconds: float) -> float:
-        """How much of the run is over, in [0, 1]: of its iterations or of its cost, whichever is the more."""
-        bound = self.experiment.max_cost
-        of_cost = 0.0 if bound is None else cost_seconds / bound
-        return min(max(iterations / self.experiment.run.max_epochs, of_cost), 1.0)
-
-    def _measured(
-        self, metrics: dict[str, float], statistics: dict[str, PoolStatistics], learner_seconds: float
-    ) -> dict[str, float]:
-        """What an iteration measured, by the names of `Signals`."""
-        measured = {signal: metrics[name] for name, signal in SIGNAL_OF_METRIC.items() if name in metrics}
-        for side, part in statistics.items():
-            if part.env_steps:
-                measured[f"cost_{side}"] = part.seconds / part.env_steps
-        measured["cost_learner"] = learner_seconds / (self.storage.horizon * self.env.num_envs)
-        return measured
-
-    def _allocate(self, measured: dict[str, float], cost_seconds: float) -> None:
-        """Rank 0 decides the next iteration's split, for all, by what it knows after an iteration."""
-        iteration = self.iteration + 1
-
-        def decide() -> tuple[dict[str, Any], dict[str, Any]]:
-            signals = self.filter.update(measured, iteration, self._progress(iteration, cost_seconds))
-            self.allocator.update(signals)
-            return self.filter.state_dict(), self.allocator.state_dict()
-
-        signals, allocation = self.ranks.share(decide)
-        self.filter.load_state_dict(signals)
-        self.allocator.load_state_dict(allocation)
-
-    def _account(self, reports: list[tuple[dict[str, float], dict[str, PoolStatistics]]]) -> dict[str, float]:
-        """Take in what an iteration cost on every rank and what its episodes brought; the metrics of it.
-
-        Seconds are means over the ranks, so that they add up to the time that passed; the cost is the ranks' sum.
-        """
-        ranks = len(reports)
-        metrics = {key: sum(seconds[key] for seconds, _ in reports) / ranks for key in reports[0][0]}
-        samples = self.storage.horizon * self.env.num_envs * ranks
-        self.iteration += 1
-        self.samples += samples
-        self.cost_seconds += metrics["seconds/iteration"] * ranks
-        metrics |= {
-            "iteration": self.iteration,
-            "samples": self.samples,
-            "cost_seconds": self.cost_seconds,
-            "env_steps_per_second": samples / metrics["seconds/iteration"],
-            "seconds_per_env_step/learner": metrics["seconds/learner"] * ranks / samples,
-        }
-        for side in SIDES:
-            metrics |= self._side_metrics(side, [statistics[side] for _, statistics in reports])
+    def _allocation_metrics(self) -> dict[str, float]:
+        """The split of this iteration, and the smoothed D that it was decided from, once that was measured."""
+        metrics, divergence = self.allocator.metrics(), self.filter.signals.divergence
+        if not math.isnan(divergence):
+            metrics["allocation/divergence_smoothed"] = divergence
         return metrics
 
     def _roll_out(self) -> None:
+        """Fill the storage with T steps of all rows, and their returns."""
         env, storage = self.env, self.storage
         pairs = 0
         if self.experiment.ppo.control_variate:
@@ -255,30 +211,27 @@ class Trainer:
                 env.observe(self._observations)
         self.algorithm.compute_returns(storage, self._observations)
 
-    def _side_metrics(self, side: str, parts: list[PoolStatistics]) -> dict[str, float]:
-        seconds, env_steps = sum(part.seconds for part in parts), sum(part.env_steps for part in parts)
-        failures = sum(part.failures for part in parts)
-        metrics: dict[str, float] = {
-            f"seconds/{side}": seconds / len(parts),
-            f"failures/{side}": failures,
-            f"overflows/{side}": sum(part.overflows for part in parts),
-        }
-        if env_steps:
-            metrics[f"seconds_per_env_step/{side}"] = seconds / env_steps
-            for name in parts[0].measures:
-                total = sum(part.measures[name] * part.env_steps for part in parts)
-                metrics[f"measure_{name}/{side}"] = total / env_steps
-        for name in parts[0].randomized:
-            metrics[f"randomized_{name}/{side}"] = sum(part.randomized[name] for part in parts) / len(parts)
-        recent = self._recent[side]
-        for part in parts:
-            recent.extend(zip(part.returns.tolist(), part.lengths.tolist(), strict=True))
-        if recent:
-            metrics[f"return/{side}"] = sum(r for r, _ in recent) / len(recent)
-            metrics[f"episode_length/{side}"] = sum(length for _, length in recent) / len(recent)
-        if failures:
-            logger.warning("%d world(s) of the %s simulator went non-finite and were reset", failures, side)
-        return metrics
+    def _decide(self, metrics: dict[str, float], report: IterationReport) -> None:
+        """Rank 0 decides the next iteration's split, for all, by what it knows after this one."""
+        measured = {signal: metrics[name] for name, signal in SIGNAL_OF_METRIC.items() if name in metrics}
+        measured |= self.books.costs_of_a_step(report)
+        iteration = self.iteration + 1
+        cost = self.cost_seconds + self.books.cost_of(report) * self.ranks.size
+
+        def decide() -> tuple[dict[str, Any], dict[str, Any]]:
+            signals = self.filter.update(measured, iteration, self._progress(iteration, cost))
+            self.allocator.update(signals)
+            return self.filter.state_dict(), self.allocator.state_dict()
+
+        signals, allocation = self.ranks.share(decide)
+        self.filter.load_state_dict(signals)
+        self.allocator.load_state_dict(allocation)
+
+    def _progress(self, iterations: int, cost_seconds: float) -> float:
+        """How much of the run is over, in [0, 1]: of its iterations or of its cost, whichever is the more."""
+        bound = self.experiment.max_cost
+        of_cost = 0.0 if bound is None else cost_seconds / bound
+        return min(max(iterations / self.experiment.run.max_epochs, of_cost), 1.0)
 
     def _save_best(self, folder: Path) -> None:
         """Keep the policy with the best return in the simulator that it is meant for: high, where there is one.
@@ -309,8 +262,8 @@ class Trainer:
             "iteration": self.iteration,
             "samples": self.samples,
             "cost_seconds": self.cost_seconds,
+            "books": self.books.state_dict(),
             "best_return": self.best_return,
-            "recent": {side: list(map(list, recent)) for side, recent in self._recent.items()},
             "policy": self.policy.state_dict(),
             "algorithm": self.algorithm.state_dict(),
             "allocator": self.allocator.state_dict(),
@@ -347,11 +300,8 @@ class Trainer:
             self.algorithm.load_state_dict(state["algorithm"])
             self.allocator.load_state_dict(state["allocator"])
             self.filter.load_state_dict(state["signals"])
-            self.iteration, self.samples = state["iteration"], state["samples"]
-            self.cost_seconds, self.best_return = state["cost_seconds"], state["best_return"]
-            self._last_metrics = state["metrics"]
-            for side, episodes in state["recent"].items():
-                self._recent[side].extend((r, length) for r, length in episodes)
+            self.books.load_state_dict(state["books"])
+            self.best_return, self._last_metrics = state["best_return"], state["metrics"]
 
     def close(self) -> None:
         """Close the simulators."""
@@ -366,6 +316,12 @@ def _seeds(seed: int, rank: int) -> list[int]:
     """Seeds of a rank's low pool, high pool, shuffling and noise, independent of those of other ranks and runs."""
     spawn_key = (rank,) if rank else ()
     return [int(seed) for seed in np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(4)]
+
+
+def _seeds_of_pools(seed: int, count: int) -> list[int]:
+    """Independent seeds for E_low's engines; that of the first is the side's own."""
+    further = np.random.SeedSequence(seed).generate_state(max(count - 1, 0))
+    return [seed, *map(int, further)][:count]
 
 
 def _digest(policy: DualActorCritic) -> str:
