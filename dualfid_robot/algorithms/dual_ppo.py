@@ -85,7 +85,7 @@ class DualPPO:
         self._base, self._adapter = policy.base_parameters(), policy.adapter_parameters()
         self._parameters = [*self._base, *self._adapter]
         self.base_optimizer = torch.optim.Adam(self._base, lr=self._rate(config.learning_rate), fused=True)
-        adapter_rate, decay = self._rate(config.adapter_learning_rate), config.adapter_weight_decay
+        adapter_rate, decay = self._rate(config.adapter_speed * config.learning_rate), config.adapter_weight_decay
         self.adapter_optimizer = (
             torch.optim.AdamW(self._adapter, lr=adapter_rate, weight_decay=decay, fused=True) if self._adapter else None
         )
@@ -244,8 +244,9 @@ class DualPPO:
         low_sum, high_sum = kl_sums.double().unbind()
         low_kl, high_kl = low_sum / max(n_low * horizon, 1), high_sum / max(n_high * horizon, 1)
         _adapt(self.base_optimizer, torch.maximum(low_kl, high_kl), threshold)
-        if n_high > 0 and self.adapter_optimizer is not None:
-            _adapt(self.adapter_optimizer, high_kl, threshold)
+        if self.adapter_optimizer is not None:
+            rate = self.base_optimizer.param_groups[0]["lr"] * config.adapter_speed
+            self.adapter_optimizer.param_groups[0]["lr"].copy_(rate)
 
     def update_observation_statistics(self, storage: RolloutStorage) -> None:
         """Update the normaliser of observations, with the same weight for each fidelity."""

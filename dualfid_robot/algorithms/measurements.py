@@ -12,6 +12,7 @@ from dualfid_robot.policies.actor_critic import DualActorCritic
 SIGNAL_OF_METRIC = {
     "divergence/D": "divergence",
     "divergence/high": "divergence_high",
+    "reward/high": "reward_high",
 }
 """The signal that a logged metric is the raw value of."""
 
@@ -30,9 +31,11 @@ def measure(
         Scalars by the names of ``SIGNAL_OF_METRIC``, for ``read_back``. What needs a fidelity that has no samples is
         left out.
     """
-    metrics = {"divergence/D": policy_divergence(policy, storage.low_observations)}
+    metrics: dict[str, Tensor | None] = {"divergence/D": policy_divergence(policy, storage.low_observations)}
     if "divergence_high" in required:
         metrics["divergence/high"] = policy_divergence(policy, storage.high_observations)
+    if storage.n_low < storage.num_envs:
+        metrics["reward/high"] = storage.rewards[:, storage.n_low :].mean()
     measured = {name: value for name, value in metrics.items() if value is not None}
     if measured:
         ranks.average_(list(measured.values()))

@@ -18,11 +18,12 @@ class PPOConfig:
         minibatch_size: samples per gradient step, both fidelities together, of one process; divides N · T.
         mini_epochs: passes over an iteration's samples.
         gamma, tau: discount, and λ of GAE.
-        learning_rate, adapter_learning_rate: of θ and of φ; the initial ones with ``lr_schedule`` "adaptive". A step of
-            B moves W' = W + s B A by s·|A| < 1 of itself, so φ's is the larger.
-        lr_schedule: "adaptive" (after every epoch /1.5 where KL > 2 kl_threshold, ·1.5 where KL < kl_threshold / 2; θ
-            by the greater of both fidelities' KL, φ by the high one), "annealed" (the same, but kl_threshold falls
-            linearly to 0 over the run) or "constant".
+        learning_rate: of θ; the initial one with ``lr_schedule`` "adaptive".
+        adapter_speed: φ's learning rate as a multiple of θ's. At 1 both move the adapted policy about equally, so that
+            it moves twice.
+        lr_schedule: "adaptive" (after every epoch /1.5 where KL > 2 kl_threshold, ·1.5 where KL < kl_threshold / 2, by
+            the greater of both fidelities' KL), "annealed" (the same, but kl_threshold falls linearly to 0 over the
+            run) or "constant".
         kl_threshold: see lr_schedule.
         e_clip: ε of the ratio, and of the value where ``clip_value``.
         critic_coef, entropy_coef, bounds_loss_coef: coefficients of the loss (``ppo_loss_gradient``).
@@ -46,7 +47,7 @@ class PPOConfig:
     gamma: float = 0.99
     tau: float = 0.95
     learning_rate: float = 3e-4
-    adapter_learning_rate: float = 1e-3
+    adapter_speed: float = 0.1
     lr_schedule: Literal["adaptive", "annealed", "constant"] = "adaptive"
     kl_threshold: float = 0.008
     e_clip: float = 0.2
@@ -62,7 +63,7 @@ class PPOConfig:
     value_bootstrap: bool = True
     reward_scale: float = 1.0
     mixed_precision: bool | Literal["auto"] = "auto"
-    loss_weighting: Literal["sum", "share"] = "sum"
+    loss_weighting: Literal["sum", "share"] = "share"
     base_learns_from: Literal["both", "low"] = "both"
     control_variate: bool = False
     adapter_weight_decay: float = 0.0
@@ -72,7 +73,7 @@ class PPOConfig:
             require_integer(name, getattr(self, name), low)
         for name in ("gamma", "tau"):
             require_number(name, getattr(self, name), 0.0, 1.0)
-        for name in ("learning_rate", "adapter_learning_rate", "kl_threshold", "e_clip", "grad_norm", "reward_scale"):
+        for name in ("learning_rate", "adapter_speed", "kl_threshold", "e_clip", "grad_norm", "reward_scale"):
             require_number(name, getattr(self, name), 0.0, math.inf, open_low=True)
         for name in ("critic_coef", "entropy_coef", "bounds_loss_coef", "adapter_weight_decay"):
             require_number(name, getattr(self, name), 0.0, math.inf)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from dualfid_robot.algorithms.divergence_scale import DivergenceScale
+
 
 @dataclass(frozen=True)
 class Signals:
@@ -15,8 +17,10 @@ class Signals:
     Attributes:
         divergence: D of the two policies on states visited in E_low, per action dimension.
         divergence_high: the same on states visited in E_high.
-        cost_low, cost_high: measured seconds per environment step of each simulator.
-        cost_learner: measured seconds per environment step of everything else.
+        reward_high: mean reward of a step in E_high.
+        relative_divergence: D / S of states visited in E_high, see ``DivergenceScale``; by itself, not smoothed again.
+        cost_low, cost_high: measured cost of an environment step of each simulator, price · seconds.
+        cost_learner: measured cost of everything else per environment step.
         iteration: iterations done.
         progress: of the run, 0 at its beginning and 1 at its end.
         num_envs: N, environments of both fidelities together.
@@ -24,6 +28,8 @@ class Signals:
 
     divergence: float = math.nan
     divergence_high: float = math.nan
+    reward_high: float = math.nan
+    relative_divergence: float = math.nan
     cost_low: float = math.nan
     cost_high: float = math.nan
     cost_learner: float = math.nan
@@ -57,14 +63,26 @@ class SignalFilter:
     def __init__(self, num_envs: int, smoothing: float) -> None:
         self.smoothing = smoothing
         self.signals = Signals(num_envs=num_envs)
+        self.scale = DivergenceScale()
 
-    def update(self, measured: Mapping[str, float], iteration: int, progress: float) -> Signals:
-        """Take in an iteration's measurements, by the names of ``Signals``; what was not measured stays what it is.
+    def update(
+        self, measured: Mapping[str, float], iteration: int, progress: float, low_share: float = math.nan
+    ) -> Signals:
+        """Take in an iteration's measurements; what was not measured stays what it is.
+
+        Args:
+            measured: values by the names of ``Signals``.
+            iteration: iterations done.
+            progress: of the run.
+            low_share: of E_low's rows in the iteration.
 
         Raises:
             FloatingPointError: a measurement is not finite.
         """
         values: dict[str, Any] = {name: self._smoothed(name, value) for name, value in measured.items()}
+        if "divergence_high" in values:
+            reward = measured.get("reward_high", math.nan)
+            values["relative_divergence"] = self.scale.update(values["divergence_high"], reward, low_share)
         self.signals = replace(self.signals, iteration=iteration, progress=progress, **values)
         return self.signals
 
@@ -75,7 +93,8 @@ class SignalFilter:
         return value if math.isnan(last) else self.smoothing * last + (1.0 - self.smoothing) * value
 
     def state_dict(self) -> dict[str, Any]:
-        return asdict(self.signals)
+        return {"signals": asdict(self.signals), "scale": self.scale.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.signals = replace(self.signals, **state)
+        self.signals = replace(self.signals, **state["signals"])
+        self.scale.load_state_dict(state["scale"])

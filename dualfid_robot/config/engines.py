@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT = "default"
 OPEN_GROUPS = ("task", "train", "simulator", "allocation")
-OF_A_SIDE = ("name", "share")  # settings that the configuration has besides the engine's own
+OF_A_SIDE = ("name", "share", "price")  # settings that the configuration has besides the engine's own
 
 
 def simulator_names() -> list[str]:
@@ -58,7 +58,7 @@ def register_groups() -> None:
     store = ConfigStore.instance()
     for name in (*simulator_names(), DEFAULT):
         file = [] if name == DEFAULT else [f"/simulator/{name}@_here_"]
-        node: dict[str, Any] = {"defaults": [*file, "_self_"], "name": name}
+        node: dict[str, Any] = {"defaults": [*file, "_self_"], "name": name, "price": 1.0}
         store.store(group="simulator/high", name=name, node=node)
         store.store(group="simulator/low", name=name, node=node | {"share": None}, package=f"simulator.low.{name}")
     for group in OPEN_GROUPS:

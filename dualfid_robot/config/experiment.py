@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -182,6 +183,7 @@ class Experiment:
         high_engine: settings of E_high.
         max_cost: bound on the measured cost, s, or None.
         low_reward_factor: factor on the reward of E_low.
+        learner_price: of a second of everything but the engines.
         sim_device: device of every engine that can use it; an engine that cannot runs on the CPU if it is E_low, and is
             refused if it is E_high.
         rl_device: device of the policy and the learner.
@@ -240,6 +242,8 @@ class Experiment:
             allowed = f"a number other than 0 in [-{MOST_REWARD_FACTOR:g}, {MOST_REWARD_FACTOR:g}]"
             raise ConfigError(f"low_reward_factor={factor}: {allowed} is expected")
         self.low_reward_factor = float(factor)
+        self.learner_price = settings.setdefault("learner_price", 1.0)
+        _check_price("learner_price", self.learner_price)
         self._fill_simulators()
 
     def _fill_simulators(self) -> None:
@@ -248,10 +252,12 @@ class Experiment:
         With `+gap=none`, E_low's engine stands for E_high's and has its name.
         """
         simulators = self.settings["simulator"]
-        low = [{"share": None} | engine for engine in simulators["low"].values()]
+        low = [{"share": None, "price": 1.0} | engine for engine in simulators["low"].values()]
+        simulators["high"].setdefault("price", 1.0)
         simulators["low"] = {engine["name"]: engine for engine in low}
         for where, simulator in self.engines.items():
             simulator["changes"] = parse_changes(simulator.get("changes", {}), f"{where}.changes").factors
+            _check_price(f"{where}.price", simulator["price"])
         shares = resolve_shares({name: engine["share"] for name, engine in simulators["low"].items()})
         self.low_engines = tuple(engine | {"share": shares[name]} for name, engine in simulators["low"].items())
         self.high_engine: dict[str, Any] = simulators["high"]
@@ -340,6 +346,11 @@ def _override(settings: dict[str, Any], key: str, section: dict[str, Any], full_
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_price(key: str, value: Any) -> None:
+    if not _is_number(value) or not 0.0 <= value < math.inf:
+        raise ConfigError(f"{key}={value}: a number of at least 0 is expected")
 
 
 def _default_device(usable: tuple[str, ...]) -> str:

@@ -70,7 +70,7 @@ def _train(cfg: DictConfig) -> None:
                 trainer.resume(checkpoint, bool(cfg.accept_changes))
             folder = own_folder or ranks.share(lambda: _new_folder(experiment.run_name, held))
             low = _where(trainer.env.low, experiment.low_engines)
-            high = _where(trainer.env.high, [experiment.high_engine])
+            high = _where(trainer.env.pools[len(trainer.env.low) :], [experiment.high_engine])
             logger.info("E_low: %s; E_high: %s; learner on %s", low, high, experiment.rl_device)
             for engine in experiment.low_engines if None not in trainer.env.pools else ():
                 if lost := lost_contacts(engine, experiment.high_engine, experiment.robot):
@@ -94,8 +94,10 @@ def _new_folder(name: str, held: ExitStack) -> Path:
     return folder
 
 
-def _where(pool: EnvironmentPool | None, engines: Sequence[Mapping[str, Any]]) -> str:
-    return "unused" if pool is None else f"{', '.join(engine['name'] for engine in engines)} on {pool.device}"
+def _where(pools: Sequence[EnvironmentPool], engines: Sequence[Mapping[str, Any]]) -> str:
+    """Which engines a side has, and on which device each is."""
+    parts = [f"{engine['name']} on {pool.device}" for pool, engine in zip(pools, engines, strict=False)]
+    return ", ".join(parts) or "unused"
 
 
 def _checkpoint_to_resume(cfg: DictConfig, experiment: Experiment) -> Path | None:

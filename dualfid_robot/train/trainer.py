@@ -183,6 +183,9 @@ class Trainer:
         metrics, divergence = self.allocator.metrics(), self.filter.signals.divergence
         if not math.isnan(divergence):
             metrics["allocation/divergence_smoothed"] = divergence
+        relative = self.filter.signals.relative_divergence
+        if not math.isnan(relative):
+            metrics["allocation/relative_divergence"] = relative
         return metrics
 
     def _roll_out(self) -> None:
@@ -215,11 +218,11 @@ class Trainer:
         """Rank 0 decides the next iteration's split, for all, by what it knows after this one."""
         measured = {signal: metrics[name] for name, signal in SIGNAL_OF_METRIC.items() if name in metrics}
         measured |= self.books.costs_of_a_step(report)
-        iteration = self.iteration + 1
+        iteration, low_share = self.iteration + 1, self.env.n_low / self.env.num_envs
         cost = self.cost_seconds + self.books.cost_of(report) * self.ranks.size
 
         def decide() -> tuple[dict[str, Any], dict[str, Any]]:
-            signals = self.filter.update(measured, iteration, self._progress(iteration, cost))
+            signals = self.filter.update(measured, iteration, self._progress(iteration, cost), low_share)
             self.allocator.update(signals)
             return self.filter.state_dict(), self.allocator.state_dict()
 
