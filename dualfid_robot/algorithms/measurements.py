@@ -6,19 +6,24 @@ from torch import Tensor
 
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
 from dualfid_robot.algorithms.divergence import policy_divergence
+from dualfid_robot.algorithms.drift import Drift
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
 SIGNAL_OF_METRIC = {
     "divergence/D": "divergence",
     "divergence/high": "divergence_high",
-    "reward/high": "reward_high",
+    "divergence/drift": "drift",
 }
 """The signal that a logged metric is the raw value of."""
 
 
 def measure(
-    policy: DualActorCritic, storage: RolloutStorage, required: frozenset[str], ranks: Communicator = ALONE
+    policy: DualActorCritic,
+    storage: RolloutStorage,
+    required: frozenset[str],
+    ranks: Communicator = ALONE,
+    drift: Drift | None = None,
 ) -> dict[str, Tensor]:
     """Measure D, which is always logged, and the required signals; means over the ranks.
 
@@ -26,6 +31,8 @@ def measure(
         policy: both policies, as they acted.
         storage: the rollout.
         required: names of ``Signals``.
+        ranks: the processes that train together.
+        drift: of the run, where the rule asks for it.
 
     Returns:
         Scalars by the names of ``SIGNAL_OF_METRIC``, for ``read_back``. What needs a fidelity that has no samples is
@@ -34,8 +41,8 @@ def measure(
     metrics: dict[str, Tensor | None] = {"divergence/D": policy_divergence(policy, storage.low_observations)}
     if "divergence_high" in required:
         metrics["divergence/high"] = policy_divergence(policy, storage.high_observations)
-    if storage.n_low < storage.num_envs:
-        metrics["reward/high"] = storage.rewards[:, storage.n_low :].mean()
+    if drift is not None:
+        metrics["divergence/drift"] = drift.measure(storage.high_observations)
     measured = {name: value for name, value in metrics.items() if value is not None}
     if measured:
         ranks.average_(list(measured.values()))

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from dualfid_robot.algorithms.divergence_scale import DivergenceScale
-
 
 @dataclass(frozen=True)
 class Signals:
@@ -17,8 +15,8 @@ class Signals:
     Attributes:
         divergence: D of the two policies on states visited in E_low, per action dimension.
         divergence_high: the same on states visited in E_high.
-        reward_high: mean reward of a step in E_high.
-        relative_divergence: D / S of states visited in E_high, see ``DivergenceScale``; by itself, not smoothed again.
+        drift: V, how much straighter than by chance the adapter moves, see ``Drift``; 1 without a gap.
+        gap: G, the excess of V over what is seen without a gap. It rises at once and falls slowly.
         cost_low, cost_high: measured cost of an environment step of each simulator, price · seconds.
         cost_learner: measured cost of everything else per environment step.
         iteration: iterations done.
@@ -28,8 +26,8 @@ class Signals:
 
     divergence: float = math.nan
     divergence_high: float = math.nan
-    reward_high: float = math.nan
-    relative_divergence: float = math.nan
+    drift: float = math.nan
+    gap: float = math.nan
     cost_low: float = math.nan
     cost_high: float = math.nan
     cost_learner: float = math.nan
@@ -38,6 +36,10 @@ class Signals:
     num_envs: int = 0
 
 
+WITHOUT_GAP = 1.3
+"""The greatest V that is usual between equal simulators."""
+RELEASE = 0.95
+"""What is left of G at the next measurement of a lower V. Where ρ is 0 a gap cannot be seen, so it is not forgotten."""
 _UNSMOOTHED = ("iteration", "progress", "num_envs")
 MEASURED = frozenset(asdict(Signals())) - set(_UNSMOOTHED)
 """Names of the signals that are measurements."""
@@ -63,26 +65,21 @@ class SignalFilter:
     def __init__(self, num_envs: int, smoothing: float) -> None:
         self.smoothing = smoothing
         self.signals = Signals(num_envs=num_envs)
-        self.scale = DivergenceScale()
 
-    def update(
-        self, measured: Mapping[str, float], iteration: int, progress: float, low_share: float = math.nan
-    ) -> Signals:
+    def update(self, measured: Mapping[str, float], iteration: int, progress: float) -> Signals:
         """Take in an iteration's measurements; what was not measured stays what it is.
 
         Args:
             measured: values by the names of ``Signals``.
             iteration: iterations done.
             progress: of the run.
-            low_share: of E_low's rows in the iteration.
 
         Raises:
             FloatingPointError: a measurement is not finite.
         """
         values: dict[str, Any] = {name: self._smoothed(name, value) for name, value in measured.items()}
-        if "divergence_high" in values:
-            reward = measured.get("reward_high", math.nan)
-            values["relative_divergence"] = self.scale.update(values["divergence_high"], reward, low_share)
+        if "drift" in measured:
+            values["gap"] = max(measured["drift"] - WITHOUT_GAP, RELEASE * known(self.signals.gap), 0.0)
         self.signals = replace(self.signals, iteration=iteration, progress=progress, **values)
         return self.signals
 
@@ -93,8 +90,7 @@ class SignalFilter:
         return value if math.isnan(last) else self.smoothing * last + (1.0 - self.smoothing) * value
 
     def state_dict(self) -> dict[str, Any]:
-        return {"signals": asdict(self.signals), "scale": self.scale.state_dict()}
+        return asdict(self.signals)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.signals = replace(self.signals, **state["signals"])
-        self.scale.load_state_dict(state["scale"])
+        self.signals = replace(self.signals, **state)

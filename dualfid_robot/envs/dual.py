@@ -1,4 +1,4 @@
-"""The dual environment: N rows, of which the first n_low live in E_low's engines, one after another, the rest in E_high."""
+"""The dual environment: N rows. The first n_low live in E_low's engines, one after another, the rest in E_high."""
 
 from __future__ import annotations
 

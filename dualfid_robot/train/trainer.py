@@ -15,6 +15,7 @@ import torch
 
 from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
+from dualfid_robot.algorithms.drift import Drift
 from dualfid_robot.algorithms.dual_ppo import read_back
 from dualfid_robot.algorithms.measurements import SIGNAL_OF_METRIC, measure
 from dualfid_robot.algorithms.research import make_algorithm
@@ -34,7 +35,6 @@ from dualfid_robot.train.control_variate import check_control_variate
 from dualfid_robot.train.progress import ProgressDisplay
 
 logger = logging.getLogger(__name__)
-
 
 
 class Trainer:
@@ -58,6 +58,7 @@ class Trainer:
         self.filter = SignalFilter(experiment.num_envs * ranks.size, allocation.smoothing)
         self.policy = ranks.share(experiment.make_policy)
         self.algorithm = make_algorithm(self.policy, experiment.ppo, device, shuffling_seed, ranks)
+        self.drift = Drift(self.policy) if "gap" in self.allocator.rule.requires else None
         self.env, self.books = self._open_environment(low_seed, high_seed)
         self.storage = self.algorithm.make_storage(experiment.num_envs)
         self._observations = torch.zeros(experiment.num_envs, self.env.task.num_observations, device=device)
@@ -164,7 +165,7 @@ class Trainer:
         self._roll_out()
         # Measure how far the two policies are apart, and what else the rule reads.
         with books.allocating():
-            scalars = measure(self.policy, self.storage, self.allocator.rule.requires, self.ranks)
+            scalars = measure(self.policy, self.storage, self.allocator.rule.requires, self.ranks, self.drift)
         # θ learns from all rows, φ from E_high's; `read_back` alone waits for the device.
         progress = self._progress(self.iteration, self.cost_seconds)
         metrics |= read_back(scalars | self.algorithm.update(self.storage, progress))
@@ -183,9 +184,8 @@ class Trainer:
         metrics, divergence = self.allocator.metrics(), self.filter.signals.divergence
         if not math.isnan(divergence):
             metrics["allocation/divergence_smoothed"] = divergence
-        relative = self.filter.signals.relative_divergence
-        if not math.isnan(relative):
-            metrics["allocation/relative_divergence"] = relative
+        if not math.isnan(self.filter.signals.gap):
+            metrics["allocation/gap"] = self.filter.signals.gap
         return metrics
 
     def _roll_out(self) -> None:
@@ -218,11 +218,11 @@ class Trainer:
         """Rank 0 decides the next iteration's split, for all, by what it knows after this one."""
         measured = {signal: metrics[name] for name, signal in SIGNAL_OF_METRIC.items() if name in metrics}
         measured |= self.books.costs_of_a_step(report)
-        iteration, low_share = self.iteration + 1, self.env.n_low / self.env.num_envs
+        iteration = self.iteration + 1
         cost = self.cost_seconds + self.books.cost_of(report) * self.ranks.size
 
         def decide() -> tuple[dict[str, Any], dict[str, Any]]:
-            signals = self.filter.update(measured, iteration, self._progress(iteration, cost), low_share)
+            signals = self.filter.update(measured, iteration, self._progress(iteration, cost))
             self.allocator.update(signals)
             return self.filter.state_dict(), self.allocator.state_dict()
 
@@ -271,6 +271,7 @@ class Trainer:
             "algorithm": self.algorithm.state_dict(),
             "allocator": self.allocator.state_dict(),
             "signals": self.filter.state_dict(),
+            "drift": None if self.drift is None else self.drift.state_dict(),
             **own,
             "other_ranks": [other for other, _ in collected[1:]],
         }
@@ -303,6 +304,8 @@ class Trainer:
             self.algorithm.load_state_dict(state["algorithm"])
             self.allocator.load_state_dict(state["allocator"])
             self.filter.load_state_dict(state["signals"])
+            if self.drift is not None:
+                self.drift.load_state_dict(state["drift"])
             self.books.load_state_dict(state["books"])
             self.best_return, self._last_metrics = state["best_return"], state["metrics"]
 

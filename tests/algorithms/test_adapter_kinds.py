@@ -204,7 +204,7 @@ def test_what_the_base_does_not_learn_needs_an_adapter(kind: AdapterKind) -> Non
 
 def test_the_bit_learns_a_constant_difference() -> None:
     """Rewards −(a ∓ 0.5)²: the policies' means come apart by about 1 through the bit alone."""
-    algorithm = make_algorithm(adapter="bit", gamma=0.0, adapter_learning_rate=1e-2)
+    algorithm = make_algorithm(adapter="bit", gamma=0.0, learning_rate=1e-3, adapter_speed=10.0)
     storage = algorithm.make_storage(NUM_ENVS)
     before: list[Tensor] = snapshot(algorithm.policy.adapter_parameters())
     assert not any(p.any() for p in before)

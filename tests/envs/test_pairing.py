@@ -102,7 +102,7 @@ def test_histories_memory_and_controls_are_taken_over(cartpole: RobotModel) -> N
 def test_partners_repeat_a_high_rollout_to_the_bit_until_an_episode_ends(cartpole: RobotModel) -> None:
     """Where the low simulator is the high one. Fresh episodes, whose states float32 holds exactly."""
     low, high = (toys.make_pool(cartpole, size, seed=seed) for size, seed in ((8, 1), (3, 2)))
-    env = DualEnvironment(low, high, num_envs=11)
+    env = DualEnvironment([low], high, num_envs=11)
     env.reallocate(8)
     env.pair(torch.Generator())
     observations = torch.zeros(11, low.task.num_observations)
@@ -132,7 +132,7 @@ def test_every_high_state_is_taken_equally_often(cartpole: RobotModel) -> None:
     low, high = (toys.make_pool(cartpole, size, task=toys.Chase, seed=seed) for size, seed in ((13, 1), (4, 2)))
     for _ in range(8):
         high.step(torch.full((4, 1), 0.3) * torch.arange(4)[:, None])
-    env = DualEnvironment(low, high, num_envs=17)
+    env = DualEnvironment([low], high, num_envs=17)
     env.reallocate(13)
     generator = torch.Generator().manual_seed(3)
     once_more = torch.zeros(4)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dualfid_robot.envs.dual import DualEnvironment
+from dualfid_robot.envs.dual import DualEnvironment, capacities, rows_of_engines
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.registry import make_task
 from dualfid_robot.errors import ConfigError
@@ -137,7 +137,7 @@ def test_a_seed_repeats_the_initial_states(cartpole: RobotModel) -> None:
 def test_the_dual_environment_is_its_two_pools(cartpole: RobotModel, overlap: bool) -> None:
     pools = make_pool(cartpole, "Cartpole", 6, seed=1), make_pool(cartpole, "Cartpole", 6, seed=2)
     alone = make_pool(cartpole, "Cartpole", 6, seed=1), make_pool(cartpole, "Cartpole", 6, seed=2)
-    env = DualEnvironment(*pools, num_envs=8)
+    env = DualEnvironment(pools[:1], pools[1], num_envs=8)
     env.overlap = overlap
     observations = torch.zeros(8, 4)
     for n_low in (2, 5, 6, 3):
@@ -153,13 +153,41 @@ def test_the_dual_environment_is_its_two_pools(cartpole: RobotModel, overlap: bo
         assert torch.equal(observations[:n_low], alone[0].observations[:n_low])
         assert torch.equal(observations[n_low:], alone[1].observations[: 8 - n_low])
         statistics = env.take_statistics()
-        assert [part.env_steps for part in statistics.values()] == [3 * n_low, 3 * (8 - n_low)]
-        hidden = sum(min(pair) for pair in zip(*(part.step_seconds for part in statistics.values()), strict=True))
-        assert env.hidden_seconds(statistics) == (hidden if overlap else 0.0)
+        assert [part.env_steps for part in statistics] == [3 * n_low, 3 * (8 - n_low)]
+        hidden = sum(min(pair) for pair in zip(*(part.step_seconds for part in statistics), strict=True))
+        assert env.hidden_seconds(statistics) == pytest.approx(hidden if overlap else 0.0)
+
+
+@pytest.mark.parametrize("shares", [(1.0,), (0.7, 0.3), (0.2, 0.5, 0.3), (0.001, 0.999)])
+def test_rows_of_several_engines(shares: tuple[float, ...]) -> None:
+    """Whole numbers that add up, each within one of its share; capacities hold every split."""
+    most = capacities(100, shares)
+    for n_low in range(101):
+        rows = rows_of_engines(n_low, shares)
+        assert sum(rows) == n_low and min(rows) >= 0
+        assert all(abs(n - share * n_low) <= 1.0 for n, share in zip(rows, shares, strict=True))
+        assert all(n <= size for n, size in zip(rows, most, strict=True))
+    assert rows_of_engines(10, (0.7, 0.3)) == [7, 3]
+
+
+def test_the_dual_environment_is_all_its_pools(cartpole: RobotModel) -> None:
+    """Three pools side by side: rows in order of the engines, each as if it were alone."""
+    sizes = (4, 2, 6)
+    pools, alone = ([make_pool(cartpole, "Cartpole", n, seed=n) for n in sizes] for _ in range(2))
+    env = DualEnvironment(pools[:2], pools[2], 8, shares=(0.6, 0.4))
+    for n_low, rows in ((5, (3, 2, 3)), (2, (1, 1, 6)), (4, (2, 2, 4))):
+        env.reallocate(n_low)
+        actions = torch.rand(8, 1) * 2 - 1
+        env.step(actions)
+        for pool, part in zip(alone, actions.split(list(rows)), strict=True):
+            pool.step(part)
+        expected = torch.cat([pool.reward[:n] for pool, n in zip(alone, rows, strict=True)])
+        assert torch.equal(env.reward, expected)
+    assert [part.env_steps for part in env.take_statistics()] == [6, 5, 13]
 
 
 def test_reallocation_beyond_a_pool_is_refused(cartpole: RobotModel) -> None:
-    env = DualEnvironment(make_pool(cartpole, "Cartpole", 6), make_pool(cartpole, "Cartpole", 4), 8)
+    env = DualEnvironment([make_pool(cartpole, "Cartpole", 6)], make_pool(cartpole, "Cartpole", 4), 8)
     with pytest.raises(ValueError, match="does not fit"):
         env.reallocate(3)
 
@@ -167,7 +195,7 @@ def test_reallocation_beyond_a_pool_is_refused(cartpole: RobotModel) -> None:
 def test_final_observations_are_in_their_rows(cartpole: RobotModel) -> None:
     low = make_pool(cartpole, "Cartpole", 2, episode_length=2)
     high = make_pool(cartpole, "Cartpole", 3, episode_length=3)
-    env = DualEnvironment(low, high, 5)
+    env = DualEnvironment([low], high, 5)
     env.reallocate(2)
     for step in (1, 2, 3):
         env.step(torch.zeros(5, 1))

@@ -115,9 +115,8 @@ def learn_in_lockstep(ranks: Communicator, folder: Path) -> dict[str, torch.Tens
         torch.save(trainer.env.state_dict(), folder / "initial.pt")
     else:
         state = torch.load(folder / "initial.pt", weights_only=False)
-        for name, pool in (("low", trainer.env.low), ("high", trainer.env.high)):
-            assert pool is not None
-            pool.load_state_dict(part_of(state[name], ranks.rank))
+        for pool, of_pool in zip(trainer.env.pools, state["pools"], strict=True):
+            pool.load_state_dict(part_of(of_pool, ranks.rank))
     rows = torch.arange(NUM_ENVS)
     own = torch.cat([side.tensor_split(ranks.size)[ranks.rank] for side in (rows[:NUM_LOW], rows[NUM_LOW:])])
     noise = torch.Generator().manual_seed(3)

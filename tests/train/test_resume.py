@@ -165,7 +165,7 @@ def test_a_best_policy_is_kept_when_a_curriculum_lowers_the_return(
     trainer = Trainer(Experiment(config))
     saved = []
     monkeypatch.setattr(trainer, "save", lambda path: saved.append(trainer.iteration))
-    for trainer.iteration, reached in enumerate([90.0, 100.0, 30.0, 20.0, 40.0, 40.0], 1):
+    for trainer.books.iteration, reached in enumerate([90.0, 100.0, 30.0, 20.0, 40.0, 40.0], 1):
         trainer._last_metrics = {"return/high": reached}
         trainer._save_best(tmp_path)
     assert saved == [3, 5] and trainer.best_return == 40.0

@@ -27,7 +27,7 @@ def test_each_mode_is_a_setting(
 ) -> None:
     trainer = Trainer(Experiment(compose_config(*SMALL, f"allocation={allocation}")))
     metrics = trainer.iterate()
-    assert (trainer.env.low is None) == (low == 0) and (trainer.env.high is None) == (high == 0)
+    assert (trainer.env.low == []) == (low == 0) and (trainer.env.high is None) == (high == 0)
     assert metrics["allocation/n_low"] == low and metrics["allocation/n_high"] == high
     trainer.close()
 

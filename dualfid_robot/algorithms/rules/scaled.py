@@ -1,4 +1,4 @@
-"""ρ = ρ_top exp(−α [D / S − 1]₊)."""
+"""ρ = ρ_top (1 − progress)² exp(−α G)."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from typing import ClassVar
 
 from dualfid_robot.algorithms.rules import rule
 from dualfid_robot.algorithms.signals import COSTS, Signals, known
-from dualfid_robot.settings import require_number
+from dualfid_robot.settings import require
+
+UNKNOWN_RATIO = 0.4
+"""k before it was measured."""
 
 
 @rule("scaled")
 @dataclass(frozen=True)
 class Scaled:
-    """ρ = ρ_top exp(−α [D / S − 1]₊), with D in units of what has proved harmless (``DivergenceScale``).
+    """ρ = ρ_top (1 − progress)² exp(−α G): cheap rows first, dear ones for the end, fewer cheap ones where they harm.
 
-    ρ_top = 1 − ¼ (c_low + c_learner) / (c_high + c_learner): the cheaper a low sample is, the more rows begin low. It
-    is at least one half, and 0.9 until costs are known.
+    ρ_top = 1 − k / 4 with k the cost of a low sample over that of a high one, the learner's part included. G says how
+    much straighter the divergence grows than by chance (``Signals.gap``). It has no unit, so α fits every robot.
     """
 
-    requires: ClassVar[frozenset[str]] = COSTS | {"divergence", "divergence_high", "relative_divergence"}
-    alpha: float = 1.0
+    requires: ClassVar[frozenset[str]] = COSTS | {"drift", "gap"}
+    alpha: float = 4.0
 
     def __post_init__(self) -> None:
-        require_number("alpha", self.alpha, 0.0, math.inf, open_low=True)
+        require(self.alpha >= 0.0, "alpha", self.alpha, "at least 0")
 
     def __call__(self, signals: Signals) -> float:
         ratio = (signals.cost_low + signals.cost_learner) / (signals.cost_high + signals.cost_learner)
-        top = max(1.0 - 0.25 * known(ratio, 0.4), 0.5)
-        return top * math.exp(-self.alpha * max(known(signals.relative_divergence, 1.0) - 1.0, 0.0))
+        top = 1.0 - 0.25 * min(known(ratio, UNKNOWN_RATIO), 1.0)
+        return top * (1.0 - signals.progress) ** 2 * math.exp(-self.alpha * known(signals.gap))
