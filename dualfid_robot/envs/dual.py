@@ -31,6 +31,20 @@ def capacities(most_low: int, shares: Sequence[float]) -> list[int]:
     return [max(rows) for rows in zip(*splits, strict=True)]
 
 
+def hidden_seconds(devices: Sequence[torch.device], step_seconds: Sequence[Sequence[float]]) -> float:
+    """Seconds in which pools of two devices were stepping at once, s; 0 for one device.
+
+    Args:
+        devices: of each pool.
+        step_seconds: of each pool, for each step; empty for a pool without rows.
+    """
+    totals = {device: np.zeros(max(map(len, step_seconds))) for device in devices}
+    for device, seconds in zip(devices, step_seconds, strict=True):
+        if seconds:
+            totals[device] += seconds
+    return float(np.minimum.reduce(list(totals.values())).sum()) if len(totals) > 1 else 0.0
+
+
 class DualEnvironment:
     """Rows [0, n_low) are E_low's environments, contiguous for each of its engines, rows [n_low, N) are E_high's.
 
@@ -157,14 +171,7 @@ class DualEnvironment:
 
         They begin a step together, so it is the shorter device's time of every step.
         """
-        if not self.overlap:
-            return 0.0
-        steps = max(len(part.step_seconds) for part in statistics)
-        seconds = {pool.device: np.zeros(steps) for pool in self.pools}
-        for pool, part in zip(self.pools, statistics, strict=True):
-            if part.step_seconds:
-                seconds[pool.device] += part.step_seconds
-        return float(np.minimum.reduce(list(seconds.values())).sum())
+        return hidden_seconds([pool.device for pool in self.pools], [part.step_seconds for part in statistics])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""

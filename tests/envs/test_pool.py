@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dualfid_robot.envs.dual import DualEnvironment, capacities, rows_of_engines
+from dualfid_robot.envs.dual import DualEnvironment, capacities, hidden_seconds, rows_of_engines
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.registry import make_task
 from dualfid_robot.errors import ConfigError
@@ -154,8 +154,15 @@ def test_the_dual_environment_is_its_two_pools(cartpole: RobotModel, overlap: bo
         assert torch.equal(observations[n_low:], alone[1].observations[: 8 - n_low])
         statistics = env.take_statistics()
         assert [part.env_steps for part in statistics] == [3 * n_low, 3 * (8 - n_low)]
-        hidden = sum(min(pair) for pair in zip(*(part.step_seconds for part in statistics), strict=True))
-        assert env.hidden_seconds(statistics) == pytest.approx(hidden if overlap else 0.0)
+        assert env.hidden_seconds(statistics) == 0.0  # one device
+
+
+def test_what_overlap_hides() -> None:
+    """Pools of one device step in turn, beside those of the other device: the shorter time of a step is hidden."""
+    gpu, cpu = torch.device("cuda:0"), torch.device("cpu")
+    assert hidden_seconds([cpu, cpu, gpu], [[1.0, 2.0], [1.0, 1.0], [3.0, 1.0]]) == 2.0 + 1.0
+    assert hidden_seconds([cpu, gpu], [[], [3.0]]) == 0.0
+    assert hidden_seconds([cpu, cpu], [[1.0], [2.0]]) == 0.0
 
 
 @pytest.mark.parametrize("shares", [(1.0,), (0.7, 0.3), (0.2, 0.5, 0.3), (0.001, 0.999)])
