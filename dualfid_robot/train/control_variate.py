@@ -1,11 +1,8 @@
-"""What `train.params.config.control_variate` asks of the other settings, and the split that it would like best."""
+"""What `train.params.config.control_variate` asks of the other settings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from dualfid_robot.algorithms.allocation import Allocator
-from dualfid_robot.algorithms.research.control_variate import optimal_low_per_high
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.errors import ConfigError
 
@@ -32,11 +29,3 @@ def check_control_variate(experiment: Experiment, allocator: Allocator) -> None:
             f"allocation.rule.rho={rule['rho']}: {needs} low rows besides those that are paired with a high one: more "
             f"than 0.5 and less than 1 (here are {allocator.n_low} low and {allocator.n_high} high environments)"
         )
-
-
-def optimal_split(metrics: Mapping[str, float]) -> float:
-    """N_low / N_high of least variance for a given cost, by an iteration's metrics: what a sample cost, its part of the
-    learner's time included."""
-    learner = metrics["seconds_per_env_step/learner"]
-    low, high = (metrics[f"seconds_per_env_step/{side}"] + learner for side in ("low", "high"))
-    return optimal_low_per_high(metrics["control_variate/correlation"], high, low)

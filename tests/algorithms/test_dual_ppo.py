@@ -518,8 +518,8 @@ def test_final_values_of_all_rows_are_those_of_the_truncated_ones(n_low: int) ->
         ),
         ({"base_learns_from": "high"}, ("base_learns_from", "=high:", "['both', 'low']")),
         (
-            {"control_variate": True, "loss_weighting": "share"},
-            ("loss_weighting", "=share:", "sum with control_variate=True"),
+            {"control_variate": True, "base_learns_from": "low"},
+            ("base_learns_from", "=low:", "both with control_variate=True"),
         ),
         ({"clip_value": 1}, ("clip_value", "1", "True or False")),
         ({"minibatch_size": 50}, ("minibatch_size", "50", "24 · 8 = 192")),

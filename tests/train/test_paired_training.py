@@ -52,11 +52,6 @@ def test_an_iteration_reports_its_control_variate(make_trainer: Callable[..., Tr
     assert (metrics["allocation/n_low"], metrics["allocation/n_high"]) == (48, 12)
     r, c = metrics["control_variate/correlation"], metrics["control_variate/coefficient"]
     assert 0.5 < r <= 1.0 and c < 0.0
-    assert 0.0 < metrics["control_variate/seconds"] < metrics["seconds/low"]
-    learner = metrics["seconds_per_env_step/learner"]
-    low, high = (metrics[f"seconds_per_env_step/{side}"] + learner for side in ("low", "high"))
-    split = metrics["control_variate/optimal_low_per_high"]
-    assert split == pytest.approx(math.sqrt(high / low) * r / math.sqrt(1 - r * r), rel=1e-6)
     parts = metrics["seconds/low"] + metrics["seconds/high"] + metrics["seconds/learner"]
     assert parts == pytest.approx(metrics["seconds/iteration"])
 
@@ -136,7 +131,6 @@ def test_a_resumed_run_goes_on_exactly(make_trainer: Callable[..., Trainer], tmp
         ("allocation.rule.rho=0.5", r"allocation\.rule\.rho=0\.5: .* more than 0\.5 and less than 1 \(here are 30 low"),
         ("allocation.rule.rho=1.0", r"allocation\.rule\.rho=1\.0: .* 60 low and 0 high"),
         ("allocation.rule.rho=0.0", r"allocation\.rule\.rho=0\.0: .* 0 low and 60 high"),
-        ("train.params.config.loss_weighting=share", r"loss_weighting=share: .*sum"),
         ("train.params.config.base_learns_from=low", r"base_learns_from=low: .*both"),
         ("train.params.config.control_variate=3", r"control_variate=3: True or False"),
     ],

@@ -16,7 +16,6 @@ begins and partners share, whether their rollouts have anything in common or not
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -146,20 +145,3 @@ def paired_order(
     free = shuffled_indices(horizon, num_envs, range(n_high, n_low), generator)
     low = zip(partners.tensor_split(pieces), free.tensor_split(pieces), strict=True)
     return [torch.cat(pair) for pair in low], list((partners + n_low).tensor_split(pieces))
-
-
-def optimal_low_per_high(correlation: float, cost_high: float, cost_low: float) -> float:
-    """N_low / N_high of least variance for a given cost, √((c_h / c_l) r² / (1 − r²)); 0 where r is not positive, as
-    the low fidelity is then left out, and inf at r = 1.
-
-    Peherstorfer, Willcox and Gunzburger, SIAM J. Sci. Comput. 38(5), 2016, for two models.
-
-    Args:
-        correlation: r.
-        cost_high, cost_low: of one sample, s.
-    """
-    if correlation <= 0.0:
-        return 0.0
-    if correlation >= 1.0:
-        return math.inf
-    return math.sqrt(cost_high / cost_low) * correlation / math.sqrt(1.0 - correlation**2)

@@ -48,6 +48,10 @@ class MFPG(DualPPO):
         weights = self.control_variate.weights(storage, samples.advantages, entropy(self.policy))
         return samples._replace(policy_weights=weights)
 
+    def loss_weights(self, n_low: int, n_high: int) -> tuple[float, float]:
+        """L_low + L_high, for which the control variate's weights are made."""
+        return 1.0, 1.0
+
     def metrics(self, sums: Tensor, norms: Tensor, storage: RolloutStorage) -> dict[str, Tensor]:
         """As of ``DualPPO``, with the correlation and the coefficient."""
         return super().metrics(sums, norms, storage) | self.control_variate.metrics()

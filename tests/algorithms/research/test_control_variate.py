@@ -19,7 +19,6 @@ from dualfid_robot.algorithms.research.control_variate import (
     ControlVariate,
     correlation_and_coefficient,
     first_episode,
-    optimal_low_per_high,
     paired_order,
     sample_weights,
 )
@@ -255,17 +254,6 @@ def test_partners_are_in_the_same_mini_batch(horizon: int, n_low: int, n_high: i
         assert abs(len(low_part) - horizon * n_low / pieces) < 2
     other, _ = paired_order(horizon, num_envs, n_low, pieces, torch.Generator().manual_seed(1))
     assert not torch.equal(torch.cat(low), torch.cat(other))
-
-
-@given(st.floats(0.05, 0.999), st.floats(1.0, 200.0))
-def test_the_optimal_split_is_a_grid_searchs(r: float, cost_ratio: float) -> None:
-    """Least variance for one second: n_h = 1 / (c_h + q c_l) samples and q n_h low ones."""
-    q = np.exp(np.linspace(-8, 12, 400_001))
-    variance = (cost_ratio + q) * (1 - r * r * (1 - 1 / q))
-    best = q[variance.argmin()]
-    found = optimal_low_per_high(r, cost_high=3.0 * cost_ratio, cost_low=3.0)
-    assert found == pytest.approx(best, rel=1e-3)
-    assert optimal_low_per_high(-r, cost_ratio, 1.0) == 0.0
 
 
 def test_a_restored_state_goes_on_the_same() -> None:
