@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT = "default"
 OPEN_GROUPS = ("task", "train", "simulator", "allocation")
-OF_A_SIDE = ("name", "share", "price")  # settings that the configuration has besides the engine's own
+OF_A_SIDE = ("name", "share", "least", "price")  # settings that the configuration has besides the engine's own
 
 
 def simulator_names() -> list[str]:
@@ -60,7 +60,9 @@ def register_groups() -> None:
         file = [] if name == DEFAULT else [f"/simulator/{name}@_here_"]
         node: dict[str, Any] = {"defaults": [*file, "_self_"], "name": name, "price": 1.0}
         store.store(group="simulator/high", name=name, node=node)
-        store.store(group="simulator/low", name=name, node=node | {"share": None}, package=f"simulator.low.{name}")
+        store.store(
+            group="simulator/low", name=name, node=node | {"share": None, "least": 0.0}, package=f"simulator.low.{name}"
+        )
     for group in OPEN_GROUPS:
         node_of_group = OmegaConf.create({})
         node_of_group._set_flag("struct", False)

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from dualfid_robot.algorithms.allocation import AllocationConfig
 from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.config.engines import resolve_shares
 from dualfid_robot.config.machine import CONFIG_DIR
@@ -243,7 +244,7 @@ class Experiment:
             raise ConfigError(f"low_reward_factor={factor}: {allowed} is expected")
         self.low_reward_factor = float(factor)
         self.learner_price = settings.setdefault("learner_price", 1.0)
-        _check_price("learner_price", self.learner_price)
+        _check_at_least_0("learner_price", self.learner_price)
         self._fill_simulators()
 
     def _fill_simulators(self) -> None:
@@ -252,15 +253,30 @@ class Experiment:
         With `+gap=none`, E_low's engine stands for E_high's and has its name.
         """
         simulators = self.settings["simulator"]
-        low = [{"share": None, "price": 1.0} | engine for engine in simulators["low"].values()]
+        low = [{"share": None, "least": 0.0, "price": 1.0} | engine for engine in simulators["low"].values()]
         simulators["high"].setdefault("price", 1.0)
         simulators["low"] = {engine["name"]: engine for engine in low}
         for where, simulator in self.engines.items():
             simulator["changes"] = parse_changes(simulator.get("changes", {}), f"{where}.changes").factors
-            _check_price(f"{where}.price", simulator["price"])
+            _check_at_least_0(f"{where}.price", simulator["price"])
+        for name, engine in simulators["low"].items():
+            _check_at_least_0(f"simulator.low.{name}.least", engine["least"])
+        self._least = sum(engine["least"] for engine in simulators["low"].values())
+        if self._least > 1.0:
+            told = ", ".join(f"{name}={engine['least']}" for name, engine in simulators["low"].items())
+            raise ConfigError(f"simulator.low.….least: {told}: must add up to at most 1")
         shares = resolve_shares({name: engine["share"] for name, engine in simulators["low"].items()})
         self.low_engines = tuple(engine | {"share": shares[name]} for name, engine in simulators["low"].items())
         self.high_engine: dict[str, Any] = simulators["high"]
+
+    @property
+    def allocation(self) -> AllocationConfig:
+        """Settings of the allocation. `rho_min: least` is what E_low's engines get at least, in sum."""
+        settings = dict(self.settings["allocation"])
+        if settings.get("rho_min") == "least":
+            settings["rho_min"] = self._least
+        allocation: AllocationConfig = parse_settings(AllocationConfig, settings, "allocation")
+        return allocation
 
     @property
     def engines(self) -> dict[str, dict[str, Any]]:
@@ -348,7 +364,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _check_price(key: str, value: Any) -> None:
+def _check_at_least_0(key: str, value: Any) -> None:
     if not _is_number(value) or not 0.0 <= value < math.inf:
         raise ConfigError(f"{key}={value}: a number of at least 0 is expected")
 

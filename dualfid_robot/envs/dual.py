@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -13,22 +14,42 @@ from torch import Tensor
 from dualfid_robot.envs.pool import EnvironmentPool, PoolStatistics
 
 
-def rows_of_engines(n_low: int, shares: Sequence[float]) -> list[int]:
-    """How many of n_low rows each engine of E_low gets: the nearest whole numbers to its share that add up to n_low.
+@dataclass(frozen=True)
+class Shares:
+    """How E_low's rows are split between its engines.
 
-    Args:
-        n_low: rows of E_low.
-        shares: of the engines; they add up to 1.
+    Attributes:
+        of_low: share of each engine in E_low's rows; they add up to 1.
+        least: rows that an engine has at least, as long as E_low has so many.
     """
-    ends = [round(n_low * end) for end in accumulate(shares)]
-    ends[-1] = n_low
+
+    of_low: tuple[float, ...] = (1.0,)
+    least: tuple[int, ...] = (0,)
+
+    def rows(self, n_low: int) -> list[int]:
+        """Rows of each engine: the nearest whole numbers to its share that add up to n_low, but for the least ones."""
+        rows = _nearest(n_low, self.of_low)
+        short = [i for i, n in enumerate(rows) if n < self.least[i]]
+        if not short:
+            return rows
+        # Engines that are short get their least, the others share what is left.
+        given = _nearest(min(sum(self.least[i] for i in short), n_low), [self.least[i] for i in short])
+        others = [i for i in range(len(rows)) if i not in short]
+        left = _nearest(n_low - sum(given), [self.of_low[i] for i in others]) if others else []
+        return [n for _, n in sorted([*zip(short, given, strict=True), *zip(others, left, strict=True)])]
+
+    def capacities(self, most_low: int) -> list[int]:
+        """The most rows that each engine can ever get while E_low has at most `most_low`."""
+        return [max(rows) for rows in zip(*map(self.rows, range(most_low + 1)), strict=True)]
+
+
+def _nearest(total: int, weights: Sequence[float]) -> list[int]:
+    """Whole numbers in proportion to the weights that add up to `total`."""
+    ends = [round(total * end / sum(weights)) for end in accumulate(weights)]
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def capacities(most_low: int, shares: Sequence[float]) -> list[int]:
-    """The most rows that each engine of E_low can ever get while E_low has at most `most_low`."""
-    splits = [rows_of_engines(n_low, shares) for n_low in range(most_low + 1)]
-    return [max(rows) for rows in zip(*splits, strict=True)]
+ALL_OF_ONE = Shares()
 
 
 def hidden_seconds(devices: Sequence[torch.device], step_seconds: Sequence[Sequence[float]]) -> float:
@@ -68,19 +89,19 @@ class DualEnvironment:
         high: EnvironmentPool | None,
         num_envs: int,
         device: torch.device | str = "cpu",
-        shares: Sequence[float] = (1.0,),
+        shares: Shares = ALL_OF_ONE,
     ) -> None:
         """Join pools.
 
         Args:
-            low: pools of E_low; their sizes bound the rows that `shares` gives them.
+            low: pools of E_low; their sizes bound the rows that `shares` gives each.
             high: pool of E_high, whose size bounds N - n_low.
             num_envs: N.
             device: the learner's, of actions, observations and results.
-            shares: of E_low's pools in its rows; they add up to 1.
+            shares: how E_low's rows are split between its pools.
         """
         self.low, self.high = list(low), high
-        self.num_envs, self.shares = num_envs, tuple(shares)
+        self.num_envs, self.shares = num_envs, shares
         self.device = torch.device(device)
         devices = {pool.device for pool in self.pools}
         self.overlap = len(devices) > 1
@@ -99,7 +120,7 @@ class DualEnvironment:
 
     def reallocate(self, n_low: int) -> None:
         """Give the first n_low rows to E_low. Environments out of use are frozen and go on later."""
-        rows = rows_of_engines(n_low, self.shares) if self.low else [n_low]
+        rows = self.shares.rows(n_low) if self.low else [n_low]
         sizes = [pool.num_envs for pool in self.low] or [0]
         high = 0 if self.high is None else self.high.num_envs
         if n_low < 0 or self.num_envs - n_low > high or any(n > size for n, size in zip(rows, sizes, strict=True)):
@@ -190,7 +211,7 @@ class DualEnvironment:
 
     def parts(self) -> list[tuple[EnvironmentPool, slice]]:
         """The pools that have rows now, each with its rows."""
-        sizes = rows_of_engines(self.n_low, self.shares) if self.low else []
+        sizes = self.shares.rows(self.n_low) if self.low else []
         ends = list(accumulate([*sizes, self.num_envs - self.n_low]))
         rows = [slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
         return [(pool, part) for pool, part in zip(self.pools, rows, strict=False) if part.stop > part.start]

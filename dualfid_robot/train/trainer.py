@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
+from dualfid_robot.algorithms.allocation import Allocator
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
 from dualfid_robot.algorithms.drift import Drift
 from dualfid_robot.algorithms.dual_ppo import read_back
@@ -21,7 +21,7 @@ from dualfid_robot.algorithms.measurements import SIGNAL_OF_METRIC, measure
 from dualfid_robot.algorithms.research import make_algorithm
 from dualfid_robot.algorithms.signals import SignalFilter
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.envs.dual import DualEnvironment, capacities
+from dualfid_robot.envs.dual import DualEnvironment, Shares
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.runs.checkpoint import fitting, load_checkpoint, save_checkpoint
@@ -29,7 +29,6 @@ from dualfid_robot.runs.identity import identity
 from dualfid_robot.runs.interrupt import Interrupt
 from dualfid_robot.runs.resume import check_resumable
 from dualfid_robot.runs.run_log import RunLog
-from dualfid_robot.settings import parse_settings
 from dualfid_robot.train.accounting import Books, IterationReport, Prices
 from dualfid_robot.train.control_variate import check_control_variate
 from dualfid_robot.train.progress import ProgressDisplay
@@ -52,7 +51,7 @@ class Trainer:
         low_seed, high_seed, _, noise_seed = _seeds(experiment.seed, ranks.rank)
         _, _, shuffling_seed, _ = _seeds(experiment.seed, 0)
         device = experiment.rl_device
-        allocation = parse_settings(AllocationConfig, experiment.settings["allocation"], "allocation")
+        allocation = experiment.allocation
         self.allocator = Allocator(experiment.num_envs, allocation)
         check_control_variate(experiment, self.allocator)
         self.filter = SignalFilter(experiment.num_envs * ranks.size, allocation.smoothing)
@@ -70,8 +69,11 @@ class Trainer:
         """Build the engines' pools that the allocation can ever use, and the books for them."""
         experiment, allocator = self.experiment, self.allocator
         engines = [("low", engine) for engine in experiment.low_engines] if allocator.max_n_low else []
-        shares = [engine["share"] for _, engine in engines]
-        sizes = capacities(allocator.max_n_low, shares) if engines else []
+        shares = Shares(
+            tuple(engine["share"] for _, engine in engines),
+            tuple(round(engine["least"] * experiment.num_envs) for _, engine in engines),
+        )
+        sizes = shares.capacities(allocator.max_n_low) if engines else []
         seeds = _seeds_of_pools(low_seed, len(engines))
         if allocator.max_n_high:
             engines.append(("high", experiment.high_engine))
@@ -87,8 +89,8 @@ class Trainer:
                 pool.simulator.close()
             raise
         high = pools[-1] if allocator.max_n_high else None
-        low = pools[: len(shares)]
-        env = DualEnvironment(low, high, experiment.num_envs, experiment.rl_device, shares or (1.0,))
+        low = pools[: len(pools) - (high is not None)]
+        env = DualEnvironment(low, high, experiment.num_envs, experiment.rl_device, shares)
         prices = Prices(tuple(engine["price"] for _, engine in engines), experiment.learner_price)
         steps = experiment.num_envs * experiment.ppo.horizon_length
         return env, Books([(side, engine["name"]) for side, engine in engines], prices, steps)
