@@ -96,7 +96,12 @@ def _reporting(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], Non
 
 def exit_with(error: Exception) -> NoReturn:
     """Say what the user can mend in one line, and end with status 2."""
-    if isinstance(error, OSError) and error.filename is None and error.errno not in _DISK_ERRORS:
+    if (
+        isinstance(error, OSError)
+        and not isinstance(error, HydraException)
+        and error.filename is None
+        and error.errno not in _DISK_ERRORS
+    ):
         raise error  # it is about no file: a fault of the program
     if int(os.environ.get("RANK", 0)) > 0:
         time.sleep(5.0)  # what rank 0 finds too, it says for all: torchrun ends the others when it exits
