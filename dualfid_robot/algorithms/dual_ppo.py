@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
-from dualfid_robot.algorithms.gradients import accumulate_joint_gradient
+from dualfid_robot.algorithms.gradients import SUMS, PolicyGradient
 from dualfid_robot.algorithms.minibatches import Chunk, chunks_per_minibatch, make_minibatches, shuffled_indices
 from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.algorithms.ppo_loss import LossCoefficients, MiniBatch
@@ -93,6 +93,7 @@ class DualPPO:
         self._coefficients = LossCoefficients(
             config.e_clip, config.critic_coef, config.clip_value, config.entropy_coef, config.bounds_loss_coef
         )
+        self._gradient = PolicyGradient(policy, self._coefficients)
 
     def make_storage(self, num_envs: int) -> RolloutStorage:
         """A storage for N environments; ConfigError unless the mini-batch size divides N · T."""
@@ -142,7 +143,7 @@ class DualPPO:
                 # Clip both norms, and step.
                 norms += self.step(index)
             # Both learning rates follow the KL of this epoch.
-            self.adapt_learning_rates(sums[epoch, :, 2], storage, progress)
+            self.adapt_learning_rates(sums[epoch, :, SUMS.index("approx_kl")], storage, progress)
         # Observations are normalised by what both fidelities have shown, from the next rollout on.
         self.update_observation_statistics(storage)
         return metrics | self.metrics(sums.mean(0), norms / (config.mini_epochs * len(minibatches)), storage)
@@ -225,7 +226,7 @@ class DualPPO:
 
     def accumulate_gradients(self, chunks: Sequence[Chunk], weights: tuple[float, float], sums: Tensor) -> None:
         """This process's gradients of a mini-batch."""
-        accumulate_joint_gradient(self.policy, chunks, weights, self._coefficients, sums)
+        self._gradient.accumulate(chunks, weights, sums)
 
     def step(self, index: int) -> Tensor:
         """Clip the gradients of mini-batch `index` and take a step; returns (2,) their norms before, of θ and φ."""
@@ -313,7 +314,7 @@ class DualPPO:
         for side, (name, size) in enumerate(sizes.items()):
             if size > 0:
                 means = sums[side] / (size * storage.horizon)
-                for column, metric in enumerate(("policy_loss", "value_loss", "approx_kl", "clip_fraction")):
+                for column, metric in enumerate(SUMS):
                     metrics[f"{metric}/{name}"] = means[column]
         return metrics
 

@@ -1,85 +1,188 @@
-"""Gradients of the PPO loss with respect to the parameters: of a whole mini-batch at once, or of one part of it."""
+"""The gradient of the PPO loss of a mini-batch with respect to θ and φ.
+
+A mini-batch is cut into blocks of one fidelity's rows. A block goes forward through its policy's merged weights, its
+loss is differentiated by hand, and the gradient goes backward, in whichever thread is free. Blocks' gradients are
+summed in order, so that results do not depend on the threads. From the merged weights they go to θ and φ once:
+
+    G_low, G_high = Σ_blocks ∂L/∂W, ∂L/∂W'        dW = G_low + G_high        dA, dB, dδb from G_high alone
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dualfid_robot.algorithms.minibatches import Chunk
-from dualfid_robot.algorithms.ppo_loss import LossCoefficients, LossGradient, ppo_loss_gradient
+from dualfid_robot.algorithms.ppo_loss import LossCoefficients, MiniBatch, policy_loss_gradient, value_loss_gradient
 from dualfid_robot.policies.actor_critic import DualActorCritic
+from dualfid_robot.policies.mlp import Affine, cut, share_out
+
+SUMS = ("policy_loss", "approx_kl", "clip_fraction", "value_loss")
+"""What is summed over samples for the log, in this order."""
 
 
-def accumulate_joint_gradient(
-    policy: DualActorCritic,
-    chunks: Sequence[Chunk],
-    weights: tuple[float, float],
-    coefficients: LossCoefficients,
-    sums: Tensor,
-) -> None:
-    """Add the gradient of w_low L_low + w_high L_high to the parameters' `grad`, both fidelities in one pass; and what
-    ``LossGradient.sums`` has to `sums` (2, 4)."""
-    low_samples, high_samples = sum(chunk.n_low for chunk in chunks), sum(chunk.n_high for chunk in chunks)
-    row_weights = (weights[0] / max(low_samples, 1), weights[1] / max(high_samples, 1))
-    for chunk in chunks:
-        mean, value = policy.evaluate(chunk.batch.obs, chunk.n_low)
-        gradient = ppo_loss_gradient(mean, policy.log_std, value, chunk.batch, chunk.n_low, row_weights, coefficients)
-        torch.autograd.backward((mean, value), (gradient.mean, gradient.value))
-        accumulated = policy.log_std.grad
-        policy.log_std.grad = gradient.log_std if accumulated is None else accumulated + gradient.log_std
-        sums += gradient.sums
+class _Block(NamedTuple):
+    """Samples of one fidelity, the weight of each, and where the gradient goes."""
+
+    batch: MiniBatch
+    high: bool
+    weight: float
+    place: _Place
 
 
-def part_gradient(
-    policy: DualActorCritic,
-    chunks: Sequence[Chunk],
-    group: int,
-    weight: float,
-    coefficients: LossCoefficients,
-    parameters: Sequence[nn.Parameter],
-    sums: Tensor,
-) -> list[Tensor]:
-    """The gradient of `weight` times the summed loss of one group of a mini-batch's rows. No `grad` is touched.
+class _Dense(NamedTuple):
+    """A gradient at merged weights, flat: hidden layers' weights in the type of their products, and all else (output
+    layers' weights, biases, log σ, and ``SUMS``) in the parameters' type. As memory of several blocks, a row each."""
+
+    hidden: Tensor
+    exact: Tensor
+
+
+class _Place(NamedTuple):
+    """Views of a ``_Dense`` by what they are the gradients at."""
+
+    actor: list[Affine]
+    critic: list[Affine]
+    log_std: Tensor
+    policy_sums: Tensor
+    value_sum: Tensor
+
+
+class PolicyGradient:
+    """Gradients of a policy's PPO loss, in memory that stays.
 
     Args:
         policy: both policies.
-        chunks: the mini-batch.
-        group: of ``Chunk.sizes``: in the first half of them the rows are low ones, in the second high ones.
-        weight: of a sample.
         coefficients: of the loss.
-        parameters: with respect to which; zero where the loss does not depend on one.
-        sums: (2, 4), to which ``LossGradient.sums`` is added.
-
-    Returns:
-        A gradient per parameter.
     """
-    total: list[Tensor] | None = None
-    for chunk in chunks:
-        rows = chunk.sizes[group]
-        if rows == 0:
-            continue
-        first = sum(chunk.sizes[:group])
-        batch = chunk.batch.rows(first, first + rows)
-        n_low = rows if 2 * group < len(chunk.sizes) else 0
-        mean, value = policy.evaluate(batch.obs, n_low)
-        gradient = ppo_loss_gradient(mean, policy.log_std, value, batch, n_low, (weight, weight), coefficients)
-        part = _pull_back(policy, (mean, value), gradient, parameters)
-        total = part if total is None else list(torch._foreach_add(total, part))
-        sums += gradient.sums
-    return [torch.zeros_like(p) for p in parameters] if total is None else total
 
+    def __init__(self, policy: DualActorCritic, coefficients: LossCoefficients) -> None:
+        self.policy, self.coefficients = policy, coefficients
+        self._actor, self._critic = list(policy.actor.dual_layers()), list(policy.critic.dual_layers())
+        hidden, heads = [*self._actor[:-1], *self._critic[:-1]], (self._actor[-1], self._critic[-1])
+        exact = [*(layer.weight for layer in heads), *(layer.bias for layer in (*self._actor, *self._critic))]
+        self._shapes = (
+            [layer.weight.shape for layer in hidden],
+            [*(p.shape for p in (*exact, policy.log_std)), torch.Size((3,)), torch.Size(())],
+        )
+        self._memory: _Dense | None = None
+        self._places: list[_Place] = []
 
-def _pull_back(
-    policy: DualActorCritic,
-    outputs: tuple[Tensor, Tensor],
-    gradient: LossGradient,
-    parameters: Sequence[nn.Parameter],
-) -> list[Tensor]:
-    """The gradient at the parameters from the one at the outputs."""
-    parts = torch.autograd.grad(outputs, parameters, (gradient.mean, gradient.value), allow_unused=True)
-    return [
-        gradient.log_std if p is policy.log_std else torch.zeros_like(p) if part is None else part
-        for p, part in zip(parameters, parts, strict=True)
-    ]
+    @torch.no_grad()
+    def accumulate(
+        self, chunks: Sequence[Chunk], weights: tuple[float, float], sums: Tensor, base_from_high: bool = True
+    ) -> None:
+        """Give the parameters the gradient of w_low L_low + w_high L_high, each a mean over its samples. Parameters that
+        the mini-batch's rows do not reach keep none.
+
+        Args:
+            chunks: the mini-batch.
+            weights: of the two losses.
+            sums: (2, 4), to which ``SUMS`` over the low and over the high samples are added.
+            base_from_high: whether θ learns from the high rows.
+        """
+        blocks = self._blocks(chunks, weights)
+        merged, passes = self.policy.merged(), self.policy.passes
+        networks = [merged.policy(high) for high in (False, True)]
+
+        # each network's pass over each block: forward, loss, backward
+        def run(worker: int, task: tuple[_Block, bool]) -> None:
+            block, of_actor = task
+            batch, place = block.batch, block.place
+            with torch.no_grad():
+                if of_actor:
+                    network, layers = passes[worker].actor, networks[block.high].actor
+                    mean = network.forward(self.policy.for_actor(batch.obs), layers)
+                    surrogate_only = batch.policy_weights is not None and not block.high
+                    of_policy = policy_loss_gradient(
+                        mean, self.policy.log_std, batch, block.weight, self.coefficients, surrogate_only
+                    )
+                    network.backward(of_policy.mean, layers, place.actor)
+                    place.log_std.copy_(of_policy.log_std)
+                    place.policy_sums.copy_(of_policy.sums)
+                else:
+                    network, layers = passes[worker].critic, networks[block.high].critic
+                    value = network.forward(batch.obs, layers).squeeze(-1)
+                    weight = 0.0 if batch.policy_weights is not None and not block.high else block.weight
+                    of_value = value_loss_gradient(value, batch, weight, self.coefficients)
+                    network.backward(of_value.value.unsqueeze(-1), layers, place.critic)
+                    place.value_sum.copy_(of_value.sum)
+
+        share_out(run, [(block, of_actor) for block in blocks for of_actor in (True, False)], sums.device)
+
+        # sums over each fidelity's blocks, which are neighbours
+        n_low = sum(not block.high for block in blocks)
+        low, high = self._sum(slice(0, n_low)), self._sum(slice(n_low, len(blocks)))
+        for side, dense in enumerate((low, high)):
+            if dense is not None:
+                sums[side] += dense.exact[-len(SUMS) :]
+
+        # from merged weights to θ and φ
+        of_base = [dense for dense in ((low, high) if base_from_high else (low,)) if dense is not None]
+        if of_base:
+            total = _Dense(*(sum(parts[1:], parts[0]) for parts in zip(*of_base, strict=True)))
+            self._set_base_gradient(self._views(total))
+        if high is not None:
+            self._set_adapter_gradient(self._views(high))
+
+    def _blocks(self, chunks: Sequence[Chunk], weights: tuple[float, float]) -> list[_Block]:
+        """The mini-batch in blocks, low ones first."""
+        samples = (sum(chunk.n_low for chunk in chunks), sum(chunk.n_high for chunk in chunks))
+        found = [
+            (chunk.batch.rows(block.rows.start, block.rows.stop), block.high)
+            for chunk in chunks
+            for block in cut((chunk.n_low, chunk.n_high), self.policy.log_std.device)
+        ]
+        found.sort(key=lambda part: part[1])
+        self._reserve(len(found))
+        return [
+            _Block(batch, high, weights[high] / samples[high], place)
+            for (batch, high), place in zip(found, self._places, strict=False)
+        ]
+
+    def _reserve(self, blocks: int) -> None:
+        """Have places for so many blocks, in the present type of hidden layers."""
+        dtypes, device = (self.policy.hidden_dtype, self.policy.log_std.dtype), self.policy.log_std.device
+        if self._memory is not None and len(self._places) >= blocks and self._memory.hidden.dtype == dtypes[0]:
+            return
+        sizes = [sum(shape.numel() for shape in shapes) for shapes in self._shapes]
+        self._memory = _Dense(
+            *(torch.empty(blocks, n, dtype=t, device=device) for n, t in zip(sizes, dtypes, strict=True))
+        )
+        self._places = [self._views(_Dense(*rows)) for rows in zip(*self._memory, strict=True)]
+
+    def _views(self, dense: _Dense) -> _Place:
+        """A gradient's parts by what they are the gradients at."""
+        weights, exact = (
+            [part.view(shape) for part, shape in zip(flat.split([s.numel() for s in shapes]), shapes, strict=True)]
+            for flat, shapes in zip(dense, self._shapes, strict=True)
+        )
+        actor_head, critic_head, *biases, log_std, policy_sums, value_sum = exact
+        n = len(self._actor)
+        actor = [Affine(*pair) for pair in zip((*weights[: n - 1], actor_head), biases[:n], strict=True)]
+        critic = [Affine(*pair) for pair in zip((*weights[n - 1 :], critic_head), biases[n:], strict=True)]
+        return _Place(actor, critic, log_std, policy_sums, value_sum)
+
+    def _sum(self, blocks: slice) -> _Dense | None:
+        """The gradient of these blocks together, in the parameters' type; None of none."""
+        if blocks.start == blocks.stop:
+            return None
+        assert self._memory is not None
+        first, *others = range(blocks.start, blocks.stop)
+        hidden, exact = self._memory.hidden[first].to(self._memory.exact.dtype), self._memory.exact[first].clone()
+        for index in others:
+            hidden += self._memory.hidden[index]
+            exact += self._memory.exact[index]
+        return _Dense(hidden, exact)
+
+    def _set_base_gradient(self, total: _Place) -> None:
+        self.policy.log_std.grad = total.log_std
+        for layer, gradient in zip((*self._actor, *self._critic), (*total.actor, *total.critic), strict=True):
+            layer.weight.grad, layer.bias.grad = gradient
+
+    def _set_adapter_gradient(self, high: _Place) -> None:
+        for layer, gradient in zip((*self._actor, *self._critic), (*high.actor, *high.critic), strict=True):
+            layer.set_adapter_gradient(*gradient)

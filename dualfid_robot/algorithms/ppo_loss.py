@@ -1,7 +1,11 @@
-"""The PPO loss of a mini-batch of both fidelities, with its gradient in closed form.
+"""The PPO loss of samples of one fidelity, with its gradient in closed form. With w the weight of a sample it is
 
-Written out by hand because the loss is about fifty small operations on (M,) and (M, d) tensors, under autograd twice
-that with their backward passes; here each is done once and autograd gets the gradients at the networks' outputs.
+    L = w Σ [ max(−A r, −A clip(r, 1 − ε, 1 + ε))                                    r = π(a|s) / π_old(a|s)
+            − entropy_coef · H[π] + bounds_loss_coef · Σ_i (μ_i − clip(μ_i, ±1.1))² ]          (policy)
+      + w Σ critic_coef · ½ max((v − R)², (v_old + clip(v − v_old, ±ε) − R)²)                  (value)
+
+Written out by hand because it is many small operations on (M,) and (M, d) tensors, under autograd twice as many with
+their backward passes.
 """
 
 from __future__ import annotations
@@ -44,54 +48,53 @@ class LossCoefficients(NamedTuple):
     bounds_loss_coef: float
 
 
-class LossGradient(NamedTuple):
-    """Gradient at the networks' outputs, and per-fidelity sums for the log."""
+class PolicyLossGradient(NamedTuple):
+    """Gradient at the actor's output and at log σ, and sums for the log."""
 
     mean: Tensor
     """(M, d)."""
     log_std: Tensor
     """(d,)."""
+    sums: Tensor
+    """(3,): sums over the samples of policy loss, approximate KL, clipped samples."""
+
+
+class ValueLossGradient(NamedTuple):
+    """Gradient at the critic's output, and a sum for the log."""
+
     value: Tensor
     """(M,)."""
-    sums: Tensor
-    """(2, 4): sums over low and over high rows of policy loss, value loss, approximate KL, clipped samples."""
+    sum: Tensor
+    """(): sum of the value loss over the samples, without its coefficient."""
 
 
 BOUND = 1.1
 """Mean actions beyond ±1.1 are penalised (rl_games' soft bound for actions in [−1, 1])."""
 
 
-@torch.no_grad()
-def ppo_loss_gradient(
+def policy_loss_gradient(
     mean: Tensor,
     log_std: Tensor,
-    value: Tensor,
     batch: MiniBatch,
-    n_low: int,
-    weights: tuple[float, float],
+    weight: float,
     coefficients: LossCoefficients,
-) -> LossGradient:
-    """Gradient of L = w_low Σ_low ℓ + w_high Σ_high ℓ, rows weighted by fidelity, where per sample
+    surrogate_only: bool = False,
+) -> PolicyLossGradient:
+    """The policy's part of the loss.
 
-        ℓ = max(−A r, −A clip(r, 1 − ε, 1 + ε))                               r = π(a|s) / π_old(a|s)
-          + critic_coef · ½ max((v − R)², (v_old + clip(v − v_old, ±ε) − R)²)
-          − entropy_coef · H[π]
-          + bounds_loss_coef · Σ_i (μ_i − clip(μ_i, ±1.1))²
-
-    Where the batch has policy weights c, the surrogate of each row is multiplied by its own, and low rows have no other
-    term (``control_variate.py``: they correct the policy's gradient and train nothing else).
+    Where the batch has policy weights c, the surrogate of each sample is multiplied by its own.
 
     The approximate KL is the low-variance, non-negative estimate (r − 1) − log r (J. Schulman, "Approximating KL
     divergence", 2020).
 
     Args:
-        mean, log_std, value: outputs of the networks, (M, d), (d,), (M,), float32.
+        mean, log_std: output of the actor (M, d), and (d,).
         batch: the samples.
-        n_low: number of low rows.
-        weights: of one low and one high sample.
+        weight: of a sample.
         coefficients: of the terms.
+        surrogate_only: leave out the entropy and the bounds.
     """
-    d = mean.shape[1]
+    rows, d = mean.shape
     inv_std = torch.exp(-log_std)
     z = (batch.actions - mean).mul_(inv_std)
     z_squared = z.square()
@@ -102,45 +105,45 @@ def ppo_loss_gradient(
     clipped_ratio = ratio.clamp(1.0 - coefficients.e_clip, 1.0 + coefficients.e_clip)
     surrogate = batch.advantages * ratio
     clipped_surrogate = batch.advantages * clipped_ratio
-    policy_loss = torch.minimum(surrogate, clipped_surrogate).neg_()
-    # the minimum passes a gradient where it is the unclipped term (r itself inside the bounds included)
-    grad_log_prob = surrogate.masked_fill(surrogate > clipped_surrogate, 0.0).neg_()
+    pessimistic = torch.minimum(surrogate, clipped_surrogate)
+    clipped = ratio != clipped_ratio
+    approx_kl = ratio.sub_(1.0).sub_(log_ratio)
+    sums = torch.stack((-pessimistic.sum(), approx_kl.sum(), clipped.sum()))
 
+    # the minimum passes a gradient where it is the unclipped term (r itself inside the bounds included)
+    grad_log_prob = surrogate.masked_fill_(surrogate > clipped_surrogate, 0.0).mul_(-weight)
+    if batch.policy_weights is not None:
+        grad_log_prob.mul_(batch.policy_weights)
+    # ∂ log π / ∂ log σ = z² − 1,   ∂ log π / ∂ μ = z / σ,   ∂H / ∂ log σ = 1
+    grad_log_std = torch.mv(z_squared.t(), grad_log_prob).sub_(grad_log_prob.sum())
+    grad_mean = z.mul_(inv_std).mul_(grad_log_prob.unsqueeze(-1))
+    if not surrogate_only:
+        if coefficients.entropy_coef > 0.0:
+            grad_log_std.sub_(coefficients.entropy_coef * weight * rows)
+        if coefficients.bounds_loss_coef > 0.0:
+            beyond = mean - mean.clamp(-BOUND, BOUND)
+            grad_mean.add_(beyond, alpha=2.0 * coefficients.bounds_loss_coef * weight)
+    return PolicyLossGradient(grad_mean, grad_log_std, sums)
+
+
+def value_loss_gradient(
+    value: Tensor, batch: MiniBatch, weight: float, coefficients: LossCoefficients
+) -> ValueLossGradient:
+    """The value's part of the loss.
+
+    Args:
+        value: output of the critic, (M,).
+        batch: the samples.
+        weight: of a sample.
+        coefficients: of the terms.
+    """
     error = value - batch.returns
+    squared = error.square()
     if coefficients.clip_value:
         change = value - batch.values
         clipped_change = change.clamp(-coefficients.e_clip, coefficients.e_clip)
-        clipped_error = clipped_change + (batch.values - batch.returns)
-        squared, clipped_squared = error.square(), clipped_error.square()
-        value_loss = torch.maximum(squared, clipped_squared)
+        clipped_squared = (clipped_change + (batch.values - batch.returns)).square_()
         # where the clipped term is the greater, v has no gradient (inside the bounds the two differ by rounding only)
-        grad_value = error.masked_fill_((clipped_squared > squared) & (change != clipped_change), 0.0)
-    else:
-        value_loss = error.square()
-        grad_value = error
-    grad_value = grad_value.mul_(coefficients.critic_coef)
-    value_loss = value_loss.mul_(0.5)
-
-    clipped = (ratio != clipped_ratio).float()
-    approx_kl = ratio.sub_(1.0).sub_(log_ratio)
-    columns = torch.stack((policy_loss, value_loss, approx_kl, clipped))
-    sums = torch.stack((columns[:, :n_low].sum(1), columns[:, n_low:].sum(1)))
-
-    rows = mean.shape[0]
-    other_weights = weights
-    if batch.policy_weights is not None:
-        grad_log_prob.mul_(batch.policy_weights)
-        other_weights = (0.0, weights[1])
-    for gradient, (low, high) in ((grad_log_prob, weights), (grad_value, other_weights)):
-        gradient[:n_low].mul_(low)
-        gradient[n_low:].mul_(high)
-    # ∂ log π / ∂ log σ = z² − 1,   ∂ log π / ∂ μ = z / σ,   ∂H / ∂ log σ = 1
-    total_weight = n_low * other_weights[0] + (rows - n_low) * other_weights[1]
-    grad_log_std = torch.mv(z_squared.t(), grad_log_prob).sub_(grad_log_prob.sum())
-    grad_log_std.sub_(coefficients.entropy_coef * total_weight)
-    grad_mean = z.mul_(inv_std).mul_(grad_log_prob.unsqueeze(-1))
-    if coefficients.bounds_loss_coef > 0.0:
-        beyond = mean - mean.clamp(-BOUND, BOUND)
-        grad_mean[:n_low].add_(beyond[:n_low], alpha=2.0 * coefficients.bounds_loss_coef * other_weights[0])
-        grad_mean[n_low:].add_(beyond[n_low:], alpha=2.0 * coefficients.bounds_loss_coef * other_weights[1])
-    return LossGradient(grad_mean, grad_log_std, grad_value, sums)
+        error.masked_fill_((clipped_squared > squared).logical_and_(change != clipped_change), 0.0)
+        squared = torch.maximum(squared, clipped_squared)
+    return ValueLossGradient(error.mul_(coefficients.critic_coef * weight), squared.sum().mul_(0.5))

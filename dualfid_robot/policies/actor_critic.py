@@ -11,8 +11,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dualfid_robot.policies.dual_linear import DualLinear, DualWeights, LayerAdapter, dual_affine
+from dualfid_robot.policies.dual_linear import DualLinear, DualWeights, LayerAdapter
+from dualfid_robot.policies.mlp import Affine, Block, MLPPass, cut, share_out
 from dualfid_robot.policies.normalizer import Gather, ObservationNormalizer, ReturnNormalizer, alone
+from dualfid_robot.threads import threads
 
 PolicyName = Literal["base", "adapted"]
 AdapterKind = Literal["lora", "bit", "none"]
@@ -59,6 +61,11 @@ class DualMLP(nn.Module):
             yield layer
 
     @property
+    def activation(self) -> str:
+        """Of the hidden layers."""
+        return next(self.dual_layers()).activation
+
+    @property
     def output_layer(self) -> DualLinear:
         layer = self.layers[-1]
         assert isinstance(layer, DualLinear)
@@ -75,18 +82,30 @@ class DualMLP(nn.Module):
             for layer in self.dual_layers()
         ]
 
-    def forward_merged(self, x: Tensor, n_low: int, weights: Sequence[DualWeights]) -> Tensor:
-        """``forward`` without gradients, with weights from ``merged``."""
-        for layer, layer_weights in zip(self.dual_layers(), weights, strict=True):
-            x = dual_affine(x.to(layer_weights.weight_low.dtype), n_low, layer_weights, layer.activation)
-        return x
+
+class PlainNetworks(NamedTuple):
+    """One policy's networks, or gradients at their weights."""
+
+    actor: list[Affine]
+    critic: list[Affine]
 
 
 class MergedNetworks(NamedTuple):
-    """Both policies' weights of all layers, for acting."""
+    """Both policies' weights of all layers, as they are now."""
 
     actor: list[DualWeights]
     critic: list[DualWeights]
+
+    def policy(self, high: bool) -> PlainNetworks:
+        """The base policy's weights, or those of the adapted one."""
+        return PlainNetworks(*([Affine(*layer[2:] if high else layer[:2]) for layer in network] for network in self))
+
+
+class NetworkPass(NamedTuple):
+    """The passes of actor and critic that one thread makes."""
+
+    actor: MLPPass
+    critic: MLPPass
 
 
 class DualActorCritic(nn.Module):
@@ -146,6 +165,7 @@ class DualActorCritic(nn.Module):
         self.hidden_dtype = torch.float32
         """Type of the hidden layers' matrix products; the algorithm sets bfloat16 where that is fast."""
         self._frozen: MergedNetworks | None = None
+        self._passes: list[NetworkPass] = []
 
     # --- acting: no gradients ----------------------------------------------------------------------------------------
 
@@ -158,10 +178,7 @@ class DualActorCritic(nn.Module):
         Values are in units of the (scaled) reward's return. The first `paired` low rows have the noise of the first
         high rows.
         """
-        weights = self._merged()
-        x = self.normalizer(obs).to(self.hidden_dtype)
-        mean = self.actor.forward_merged(self._for_actor(x), n_low, weights.actor)
-        values = self.critic.forward_merged(x, n_low, weights.critic).squeeze(-1)
+        mean, values = self.outputs(obs, n_low)
         noise = torch.randn(mean.shape, device=mean.device, generator=generator)
         if paired:
             noise[:paired] = noise[n_low : n_low + paired]
@@ -172,8 +189,8 @@ class DualActorCritic(nn.Module):
     @torch.no_grad()
     def values(self, obs: Tensor, n_low: int) -> Tensor:
         """Values (N,) of obs (N, num_obs), in units of the (scaled) reward's return."""
-        values = self.critic.forward_merged(self.normalizer(obs), n_low, self._merged().critic).squeeze(-1)
-        return self.return_normalizer.denormalize(values, n_low)
+        (values,) = self._forward(self.normalizer(obs), n_low, self._merged(), ("critic",))
+        return self.return_normalizer.denormalize(values.squeeze(-1), n_low)
 
     @torch.no_grad()
     def action_mean(self, obs: Tensor, policy: PolicyName | float) -> Tensor:
@@ -185,17 +202,48 @@ class DualActorCritic(nn.Module):
                 λ·δb: the base policy at 0, the adapted one at 1.
         """
         n_low = obs.shape[0] if policy == "base" else 0
-        weights = self._merged().actor if isinstance(policy, str) else self.actor.merged(self.hidden_dtype, policy)
-        return self.actor.forward_merged(self._for_actor(self.normalizer(obs)), n_low, weights)
+        weights = self._merged() if isinstance(policy, str) else self.merged(policy)
+        return self._forward(self.normalizer(obs), n_low, weights, ("actor",))[0]
 
     @torch.no_grad()
     def both_means(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean actions of the base and of the adapted policy on the same obs (M, num_obs), in one batched pass."""
-        x = self._for_actor(self.normalizer(obs))
-        means = self.actor.forward_merged(torch.cat((x, x)), x.shape[0], self._merged().actor)
+        x = self.normalizer(obs)
+        (means,) = self._forward(torch.cat((x, x)), x.shape[0], self._merged(), ("actor",))
         return means[: x.shape[0]], means[x.shape[0] :]
 
-    def _for_actor(self, x: Tensor) -> Tensor:
+    def outputs(self, obs: Tensor, n_low: int) -> tuple[Tensor, Tensor]:
+        """Action means (N, num_actions) and values (N,) in the critic's units, of obs (N, num_obs); no gradients."""
+        mean, values = self._forward(self.normalizer(obs), n_low, self._merged(), ("actor", "critic"))
+        return mean, values.squeeze(-1)
+
+    @torch.no_grad()
+    def _forward(
+        self, x: Tensor, n_low: int, weights: MergedNetworks, names: Sequence[Literal["actor", "critic"]]
+    ) -> list[Tensor]:
+        """The results of the named networks for normalised observations x (N, num_obs), rows [0, n_low) low."""
+        networks, passes = [weights.policy(high) for high in (False, True)], self.passes
+        results = [x.new_empty(x.shape[0], getattr(weights, name)[-1].bias_low.shape[0]) for name in names]
+        x = x.to(self.hidden_dtype)
+
+        def run(worker: int, block: Block) -> None:
+            with torch.no_grad():  # which a thread does not inherit
+                for name, result in zip(names, results, strict=True):
+                    inputs = x[block.rows] if name == "critic" else self.for_actor(x[block.rows])
+                    layers = getattr(networks[block.high], name)
+                    result[block.rows] = getattr(passes[worker], name).forward(inputs, layers)
+
+        share_out(run, cut((n_low, x.shape[0] - n_low), x.device), x.device)
+        return results
+
+    @property
+    def passes(self) -> list[NetworkPass]:
+        """Of each thread."""
+        while len(self._passes) < threads().count:
+            self._passes.append(NetworkPass(MLPPass(self.actor.activation), MLPPass(self.critic.activation)))
+        return self._passes
+
+    def for_actor(self, x: Tensor) -> Tensor:
         """The columns of (normalised) observations that the actor sees."""
         return x[:, : self.num_actor_obs]
 
@@ -221,15 +269,20 @@ class DualActorCritic(nn.Module):
 
     def _merged(self) -> MergedNetworks:
         """Merged weights of actor and critic."""
-        if self._frozen is not None:
-            return self._frozen
-        return MergedNetworks(self.actor.merged(self.hidden_dtype), self.critic.merged(self.hidden_dtype))
+        return self.merged() if self._frozen is None else self._frozen
+
+    def merged(self, dial: float = 1.0) -> MergedNetworks:
+        """Both policies' weights as they are now, with λ = `dial` of the adapter in the adapted one."""
+        return MergedNetworks(self.actor.merged(self.hidden_dtype, dial), self.critic.merged(self.hidden_dtype, dial))
 
     # --- training ----------------------------------------------------------------------------------------------------
 
     def evaluate(self, x: Tensor, n_low: int) -> tuple[Tensor, Tensor]:
-        """With gradients: normalised obs x (M, num_obs) -> mean (M, num_actions), value (M,) in the critic's units."""
-        mean = self.actor(self._for_actor(x), n_low, self.hidden_dtype)
+        """For autograd: normalised obs x (M, num_obs) -> mean (M, num_actions), value (M,) in the critic's units.
+
+        Updates do not use it (``algorithms/gradients.py``): it is what they are compared with.
+        """
+        mean = self.actor(self.for_actor(x), n_low, self.hidden_dtype)
         value = self.critic(x, n_low, self.hidden_dtype)
         return mean, value.squeeze(-1)
 

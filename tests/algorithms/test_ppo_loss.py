@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from dualfid_robot.algorithms.ppo_loss import LossCoefficients, MiniBatch, ppo_loss_gradient
+from dualfid_robot.algorithms.ppo_loss import (
+    LossCoefficients,
+    MiniBatch,
+    policy_loss_gradient,
+    value_loss_gradient,
+)
 
 
 def reference_terms(
@@ -42,47 +47,43 @@ def random_batch(rows: int, d: int, generator: torch.Generator) -> tuple[Tensor,
     return mean.requires_grad_(), log_std.requires_grad_(), value.requires_grad_(), batch
 
 
-@pytest.mark.parametrize("n_low", [0, 13, 500])
+@pytest.mark.parametrize("rows", [1, 500])
 @pytest.mark.parametrize("clip_value", [True, False])
 @pytest.mark.parametrize("entropy_coef", [0.0, 0.01])
 @pytest.mark.parametrize("bounds_loss_coef", [0.0, 0.1])
-def test_gradient_against_autograd(n_low: int, clip_value: bool, entropy_coef: float, bounds_loss_coef: float) -> None:
-    mean, log_std, value, batch = random_batch(500, 6, torch.Generator().manual_seed(n_low))
+def test_gradient_against_autograd(rows: int, clip_value: bool, entropy_coef: float, bounds_loss_coef: float) -> None:
+    mean, log_std, value, batch = random_batch(rows, 6, torch.Generator().manual_seed(rows))
     c = LossCoefficients(0.2, 2.0, clip_value, entropy_coef, bounds_loss_coef)
-    weights = (0.3 / max(n_low, 1), 0.7 / max(500 - n_low, 1))
+    weight = 0.7 / rows
     per_sample, policy_loss, value_loss = reference_terms(mean, log_std, value, batch, c)
-    loss = weights[0] * per_sample[:n_low].sum() + weights[1] * per_sample[n_low:].sum()
-    expected = torch.autograd.grad(loss, (mean, log_std, value))
-    got = ppo_loss_gradient(mean, log_std, value, batch, n_low, weights, c)
-    for ours, wanted in zip((got.mean, got.log_std, got.value), expected, strict=True):
+    expected = torch.autograd.grad(weight * per_sample.sum(), (mean, log_std, value))
+    policy, critic = policy_loss_gradient(mean, log_std, batch, weight, c), value_loss_gradient(value, batch, weight, c)
+    for ours, wanted in zip((policy.mean, policy.log_std, critic.value), expected, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-12)
     ratio = torch.exp(Normal(mean, log_std.exp()).log_prob(batch.actions).sum(-1) - batch.log_probs)
-    columns = (policy_loss, value_loss, ratio - 1 - ratio.log(), ((ratio - 1).abs() > 0.2).double())
-    for i, column in enumerate(columns):
-        torch.testing.assert_close(got.sums[0, i], column[:n_low].sum(), rtol=1e-9, atol=1e-10)
-        torch.testing.assert_close(got.sums[1, i], column[n_low:].sum(), rtol=1e-9, atol=1e-10)
+    columns = (policy_loss, ratio - 1 - ratio.log(), ((ratio - 1).abs() > 0.2).double(), value_loss)
+    for ours, column in zip((*policy.sums, critic.sum), columns, strict=True):
+        torch.testing.assert_close(ours, column.sum(), rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("n_low", [0, 13, 500])
-def test_policy_weights_against_autograd(n_low: int) -> None:
-    """Weights of either sign on each row's surrogate; low rows have nothing else."""
-    generator = torch.Generator().manual_seed(n_low)
+@pytest.mark.parametrize("surrogate_only", [True, False])
+def test_policy_weights_against_autograd(surrogate_only: bool) -> None:
+    """Weights of either sign on each sample's surrogate, with the other terms or without."""
+    generator = torch.Generator().manual_seed(3)
     mean, log_std, value, batch = random_batch(500, 6, generator)
     batch = batch._replace(policy_weights=torch.randn(500, generator=generator, dtype=torch.float64))
-    c = LossCoefficients(0.2, 2.0, True, 0.01, 0.1)
-    weights = (0.3 / max(n_low, 1), 0.7 / max(500 - n_low, 1))
+    c = LossCoefficients(0.2, 0.0, True, 0.01, 0.1)
     per_sample, policy_loss, _ = reference_terms(mean, log_std, value, batch, c)
-    weighted = batch.policy_weights * policy_loss  # type: ignore[operator]
-    others = per_sample - policy_loss
-    loss = weights[0] * weighted[:n_low].sum() + weights[1] * (weighted + others)[n_low:].sum()
-    expected = torch.autograd.grad(loss, (mean, log_std, value))
-    got = ppo_loss_gradient(mean, log_std, value, batch, n_low, weights, c)
-    for ours, wanted in zip((got.mean, got.log_std, got.value), expected, strict=True):
+    others = 0.0 if surrogate_only else per_sample - policy_loss
+    loss = 0.3 * (batch.policy_weights * policy_loss + others).sum()  # type: ignore[operator]
+    expected = torch.autograd.grad(loss, (mean, log_std))
+    got = policy_loss_gradient(mean, log_std, batch, 0.3, c, surrogate_only)
+    for ours, wanted in zip((got.mean, got.log_std), expected, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-12)
 
 
 def one_sample(log_ratio: float, advantage: float, value: float, old_value: float, target: float) -> list[float]:
-    """Gradients and sums of one high sample with d = 1, μ = 0.5, σ = 2, a = 2.5 (so z = 1)."""
+    """Gradients and sums of one sample with d = 1, μ = 0.5, σ = 2, a = 2.5 (so z = 1)."""
     log_prob = -0.5 - math.log(2.0) - 0.5 * math.log(2.0 * math.pi)
     batch = MiniBatch(
         torch.zeros(1, 1),
@@ -94,8 +95,11 @@ def one_sample(log_ratio: float, advantage: float, value: float, old_value: floa
     )
     c = LossCoefficients(0.2, 2.0, True, 0.0, 0.0)
     mean, log_std = torch.tensor([[0.5]]), torch.tensor([math.log(2.0)])
-    got = ppo_loss_gradient(mean, log_std, torch.tensor([value]), batch, 0, (1.0, 1.0), c)
-    return [got.mean.item(), got.log_std.item(), got.value.item(), *got.sums[1].tolist()]
+    policy = policy_loss_gradient(mean, log_std, batch, 1.0, c)
+    critic = value_loss_gradient(torch.tensor([value]), batch, 1.0, c)
+    policy_loss, approx_kl, clipped = policy.sums.tolist()
+    gradients = [policy.mean.item(), policy.log_std.item(), critic.value.item()]
+    return [*gradients, policy_loss, critic.sum.item(), approx_kl, clipped]
 
 
 def test_by_hand_inside_the_bounds() -> None:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
 from dualfid_robot.algorithms.dual_ppo import DualPPO
-from dualfid_robot.algorithms.gradients import part_gradient
 from dualfid_robot.algorithms.minibatches import Chunk
 from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.policies.actor_critic import DualActorCritic
@@ -36,10 +35,4 @@ class AdapterTuning(DualPPO):
         super().__init__(policy, config, device, seed, ranks)
 
     def accumulate_gradients(self, chunks: Sequence[Chunk], weights: tuple[float, float], sums: Tensor) -> None:
-        for group, parameters in enumerate((self._base, self._adapter)):
-            samples = sum(chunk.sizes[group] for chunk in chunks)
-            if samples > 0:
-                weight = weights[group] / samples
-                gradients = part_gradient(self.policy, chunks, group, weight, self._coefficients, parameters, sums)
-                for p, gradient in zip(parameters, gradients, strict=True):
-                    p.grad = gradient
+        self._gradient.accumulate(chunks, weights, sums, base_from_high=False)
