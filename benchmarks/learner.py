@@ -48,7 +48,9 @@ def actions_of_checkout() -> list[Callable[[], object]]:
         def update(algorithm: DualPPO = algorithm, storage: object = storage) -> None:
             read_back(algorithm.update(storage, 0.0))  # type: ignore[arg-type]
 
-        def act(policy: DualActorCritic = algorithm.policy, obs: torch.Tensor = obs, n_low: int = num_envs // 2) -> None:
+        def act(
+            policy: DualActorCritic = algorithm.policy, obs: torch.Tensor = obs, n_low: int = num_envs // 2
+        ) -> None:
             with policy.frozen_weights():
                 for _ in range(HORIZON):
                     policy.act(obs, n_low)
@@ -67,7 +69,10 @@ def serve() -> None:
 
 
 def start(checkout: Path) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join((str(checkout), os.environ.get("PYTHONPATH", "")))}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join((str(checkout), os.environ.get("PYTHONPATH", ""))),
+    }
     command = [sys.executable, __file__, "--serve"]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=checkout

@@ -27,7 +27,7 @@ def usable_cpus(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup
         proc, cgroups: where the system tells.
     """
     count = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, min(count, math.ceil(_quota(proc, cgroups))))
+    return max(1, math.ceil(min(count, _quota(proc, cgroups))))
 
 
 def _quota(proc: Path, cgroups: Path) -> float:

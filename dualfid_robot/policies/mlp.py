@@ -21,8 +21,9 @@ from torch import Tensor
 from dualfid_robot.policies.activations import activation_backward_, affine
 from dualfid_robot.threads import Threads, threads
 
-BLOCK_ROWS = 2048
-"""On a CPU rows go through the networks in blocks of at most so many, whose activations stay in the cache."""
+BLOCK_ROWS = 4096
+"""On a CPU rows go through the networks in blocks of at most so many. Smaller ones pay more for calls, larger ones for
+memory: 1024 rows cost a quarter more a sample, 2048 a tenth."""
 _ALONE = Threads(1)
 Item = TypeVar("Item")
 
