@@ -37,7 +37,7 @@ ALLOWED = {
     "isaacgym": {"isaacgym", "config", *_ENGINES},
     "conformance": {"conformance", "config", *_ENGINES},
 }
-COMMON = {"command", "errors", "settings"}
+COMMON = {"command", "errors", "settings", "threads"}
 
 
 def imported_parts(path: Path) -> set[str]:

@@ -75,8 +75,9 @@ class PolicyGradient:
     def accumulate(
         self, chunks: Sequence[Chunk], weights: tuple[float, float], sums: Tensor, base_from_high: bool = True
     ) -> None:
-        """Give the parameters the gradient of w_low L_low + w_high L_high, each a mean over its samples. Parameters that
-        the mini-batch's rows do not reach keep none.
+        """Give the parameters the gradient of w_low L_low + w_high L_high, each a mean over its samples.
+
+        Parameters that the mini-batch's rows do not reach keep the gradient that they have.
 
         Args:
             chunks: the mini-batch.

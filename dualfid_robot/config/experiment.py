@@ -188,6 +188,7 @@ class Experiment:
         sim_device: device of every engine that can use it; an engine that cannot runs on the CPU if it is E_low, and is
             refused if it is E_high.
         rl_device: device of the policy and the learner.
+        threads: threads that share the learner's work on a CPU; 0 for as many as the process may use.
     """
 
     def __init__(self, cfg: DictConfig) -> None:
@@ -202,6 +203,7 @@ class Experiment:
         self._fill_defaults()
         self.sim_device, self.rl_device = (find_device(key, self.settings[key]) for key in ("sim_device", "rl_device"))
         engine_class(self.high_engine.get("engine")).check_device(self.sim_device)
+        self.threads = require_integer("threads", self.settings["threads"], 0)
         unknown = sorted(self.settings.keys() - _TOP_LEVEL)
         if unknown:
             raise ConfigError(f"{unknown[0]}: no such setting; allowed are {sorted(_TOP_LEVEL)}")

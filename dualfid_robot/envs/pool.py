@@ -30,6 +30,7 @@ class PoolStatistics:
         randomized: present mean over all worlds of each of `Randomization.values`.
         step_seconds: wall time of each step: simulation, observation, reward and reset.
         adoption_seconds: wall time of all of `EnvironmentPool.adopt`.
+        cpu_seconds: CPU time of both, of this process and of the engine's workers.
     """
 
     returns: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -41,6 +42,7 @@ class PoolStatistics:
     randomized: dict[str, float] = field(default_factory=dict)
     step_seconds: list[float] = field(default_factory=list)
     adoption_seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -108,7 +110,7 @@ class EnvironmentPool:
         self._failures = torch.zeros((), dtype=torch.int64, device=device)
         self._measure_sums: dict[str, Tensor] = {}
         self._env_steps = 0
-        self._stopwatch, self._adoption_stopwatch = Stopwatch(device), Stopwatch(device)
+        self._stopwatch, self._adoption_stopwatch = (Stopwatch(device, simulator) for _ in range(2))
         self.seed(seed)
         self.reset_all()
 
@@ -216,6 +218,7 @@ class EnvironmentPool:
         """What happened since the last call."""
         returns = torch.cat([returns for returns, _ in self._finished] or [self._episode_return[:0]]).cpu()
         lengths = torch.cat([lengths for _, lengths in self._finished] or [self.episode_step[:0]]).cpu()
+        steps, adoptions = self._stopwatch.take_laps(), self._adoption_stopwatch.take_laps()
         ended = lengths > 0  # with resets by mask, environments that went on stand here with length 0
         statistics = PoolStatistics(
             returns[ended],
@@ -225,8 +228,9 @@ class EnvironmentPool:
             self._env_steps,
             {name: float(total) / self._env_steps for name, total in self._measure_sums.items()},
             {} if self.randomization is None else self.randomization.means(),
-            self._stopwatch.take_laps(),
-            sum(self._adoption_stopwatch.take_laps()),
+            [lap.wall for lap in steps],
+            sum(lap.wall for lap in adoptions),
+            sum(lap.cpu for lap in (*steps, *adoptions)),
         )
         self._finished.clear()
         self._measure_sums.clear()

@@ -101,7 +101,7 @@ class DualLinear(nn.Module):
         self.lora_b = nn.Parameter(lora_b) if adapter == "lora" else None
 
     def forward(self, x: Tensor, n_low: int, dtype: torch.dtype | None = None) -> Tensor:
-        """x (rows, in) -> (rows, out), for autograd; the matrix products run in ``dtype`` (default: the parameters')."""
+        """x (rows, in) -> (rows, out), for autograd; products run in ``dtype`` (default: the parameters')."""
         dtype = dtype or self.weight.dtype
         low, high = x[:n_low].to(dtype), x[n_low:].to(dtype)
         parts = []

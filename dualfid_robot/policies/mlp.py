@@ -84,7 +84,7 @@ class MLPPass:
     def _converted(self, x: Tensor, dtype: torch.dtype, index: int) -> Tensor:
         if x.dtype == dtype:
             return x
-        return self._buffer("converted", index, *x.shape, x.new_empty((), dtype=dtype)).copy_(x)
+        return self._buffer("converted", index, x.shape[0], x.shape[1], x.new_empty((), dtype=dtype)).copy_(x)
 
     def _buffer(self, kind: str, index: int, rows: int, columns: int, like: Tensor) -> Tensor:
         buffer = self._buffers.get((kind, index))

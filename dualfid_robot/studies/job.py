@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from dualfid_robot.config.machine import set_environment
 from dualfid_robot.runs.metrics import read_metrics
 from dualfid_robot.studies.run_folder import RunFolder
+from dualfid_robot.threads import set_threads
 
 if TYPE_CHECKING:
     from dualfid_robot.train.trainer import Trainer
@@ -209,7 +210,7 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = RunFolder(arguments.folder)
     set_environment()
-    os.environ["OMP_NUM_THREADS"] = str(folder.description()["threads"])  # before torch is imported
+    set_threads(folder.description()["threads"])
     faulthandler.enable()
     if arguments.parent is not None:
         _stop_with(arguments.parent)

@@ -20,6 +20,7 @@ from dualfid_robot.runs.atomic import locked
 from dualfid_robot.runs.checkpoint import resolve_checkpoint
 from dualfid_robot.runs.run_log import new_run_folder, newest_run_folder
 from dualfid_robot.simulators.registry import lost_contacts
+from dualfid_robot.threads import set_threads
 from dualfid_robot.train.distributed import communicator, prepare, use_own_gpu
 from dualfid_robot.train.trainer import Trainer
 
@@ -64,6 +65,8 @@ def _train(cfg: DictConfig) -> None:
         own_folder = None if checkpoint is None else _folder_of(checkpoint)
         if own_folder is not None:
             ranks.share(lambda: held.enter_context(locked(own_folder, f"checkpoint={checkpoint}")))
+        if experiment.rl_device.type == "cpu":
+            set_threads(experiment.threads)
         trainer = Trainer(experiment, ranks)
         try:
             if checkpoint is not None:

@@ -24,6 +24,7 @@ from dualfid_robot.simulators.mujoco.parameters import (
     scaled_entries,
     snapshot_names,
 )
+from dualfid_robot.threads import usable_cpus
 
 # What a world carries from one step to the next besides qpos and qvel, and what a reset puts back.
 _MEMORY = ("time", "act", "ctrl", "history", "plastic", "qacc_warmstart")
@@ -46,7 +47,7 @@ class MujocoSimulator(Simulator):
         """Settings of the engine, besides those of its fidelity.
 
         Attributes:
-            threads: worker threads; 0 takes all CPUs.
+            threads: worker threads; 0 takes all CPUs that the process may use.
         """
 
         threads: int = 0
@@ -60,7 +61,7 @@ class MujocoSimulator(Simulator):
     def _build(self) -> None:
         """Build the worlds."""
         self.model = self.config.compile(self.robot, self.control_dt, self.contact_bodies)
-        self._batch = mujoco.batch.Batch(self.model, self.num_worlds, self.config.threads)
+        self._batch = mujoco.batch.Batch(self.model, self.num_worlds, self.config.threads or usable_cpus())
         self._rows = np.arange(self.num_worlds)
         self._views = {name: self._batch.bind(name) for name in _STATE}
         self._tensors = {name: torch.from_numpy(view) for name, view in self._views.items()}

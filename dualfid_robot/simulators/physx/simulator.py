@@ -16,8 +16,9 @@ from dualfid_robot.settings import require, require_integer, require_number
 from dualfid_robot.simulators.base import PARAMETERS, STATE_BOUND, parameter_shape
 from dualfid_robot.simulators.physx.model import make_articulation, make_contact_table
 from dualfid_robot.simulators.physx.protocol import Spec
-from dualfid_robot.simulators.workers.process import STATE, cpus
+from dualfid_robot.simulators.workers.process import STATE
 from dualfid_robot.simulators.workers.process_simulator import ProcessSimulator
+from dualfid_robot.threads import usable_cpus
 
 _OF_PARTS = ("geom_friction", "dof_damping", "joint_stiffness")  # of single geoms and joints: the worker has none
 _OF_ACTUATORS = ("motor_strength", "servo_stiffness", "servo_damping")
@@ -76,7 +77,7 @@ class PhysxSimulator(ProcessSimulator):
     config: Config
 
     def _build(self) -> None:
-        spec = self._spec(min(self.config.workers or cpus(), self.num_worlds))
+        spec = self._spec(min(self.config.workers or usable_cpus(), self.num_worlds))
         self._launch([replace(spec, worker=worker) for worker in range(spec.workers)])
 
     @classmethod

@@ -18,8 +18,9 @@ from dualfid_robot.settings import require_integer, require_number
 from dualfid_robot.simulators.base import STATE_BOUND
 from dualfid_robot.simulators.pybullet.protocol import IN_BULLET, PARAMETERS, Spec
 from dualfid_robot.simulators.pybullet.urdf import Urdf, make_urdf
-from dualfid_robot.simulators.workers.process import STATE, cpus
+from dualfid_robot.simulators.workers.process import STATE
 from dualfid_robot.simulators.workers.process_simulator import ProcessSimulator
+from dualfid_robot.threads import usable_cpus
 
 
 class PybulletSimulator(ProcessSimulator):
@@ -81,7 +82,7 @@ class PybulletSimulator(ProcessSimulator):
 
     def _build(self) -> None:
         config, num_worlds = self.config, self.num_worlds
-        workers = min(config.workers or cpus(), num_worlds)
+        workers = min(config.workers or usable_cpus(), num_worlds)
         self._urdf = make_urdf(self.robot, config.child_armature, config.parent_armature)
         self._spec = self._make_spec(workers, min(config.robots_per_client, -(-num_worlds // workers)))
         clients = -(-num_worlds // self._spec.robots_per_client)

@@ -6,6 +6,7 @@ import gc
 import os
 import pickle
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -26,15 +27,18 @@ def serve(make: Callable[[Any, dict[str, np.ndarray]], Worker], memory: int, ans
 
     Args:
         make: builds the worker from its spec, which has a `layout`, and the shared arrays.
-        memory: descriptor of the shared arrays.
+        memory: descriptor of the shared arrays, of which `cpu_seconds` gets the CPU time of the worker's steps.
         answer: descriptor to which one byte is written when the worker is ready, and after each step.
     """
     gc.disable()  # nothing here makes cycles, and a collection in the step loop costs as much as a robot's step
     spec = pickle.load(sys.stdin.buffer)
-    worker = make(spec, shared_memory.attach(memory, spec.layout))
+    arrays = shared_memory.attach(memory, spec.layout)
+    worker, cpu_seconds = make(spec, arrays), arrays["cpu_seconds"]
+    built = time.process_time()
     os.write(answer, b"r")
     while request := os.read(0, 4):
         worker.step(int.from_bytes(request, "little"))
+        cpu_seconds[spec.worker] = time.process_time() - built
         os.write(answer, b"s")
 
 

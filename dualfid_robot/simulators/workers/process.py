@@ -76,8 +76,3 @@ class WorkerProcess:
             self._requests.close()
         self._answers.close()
         return self._process.wait()
-
-
-def cpus() -> int:
-    """CPUs that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -110,11 +110,13 @@ class ProcessSimulator(Simulator):
             "past": ((n, drives.past, model.nu), "f4"),
             "load": ((n, joints), "f8"),
             "changed": ((n,), "?"),
+            "cpu_seconds": ((n,), "f8"),  # of each worker, of which there are at most n
         }
 
     def _launch(self, specs: Sequence[WorkerSpec]) -> None:
         """Reserve the shared arrays and start a worker for each spec."""
         self.worker_restarts = 0
+        self._cpu_seconds_of_the_dead = 0.0
         layout = specs[0].layout
         self._memory = shared_memory.create(layout)
         self._arrays = shared_memory.attach(self._memory, layout)
@@ -157,11 +159,16 @@ class ProcessSimulator(Simulator):
             raise RuntimeError(f"worker {number} of engine {self.name()} ended with status {status}")
         _LOGGER.warning("worker %d of engine %s died of signal %d; it is started again", number, self.name(), -status)
         self.worker_restarts += 1
+        self._cpu_seconds_of_the_dead += float(self._arrays["cpu_seconds"][number])
+        self._arrays["cpu_seconds"][number] = 0.0
         self._workers[number] = WorkerProcess(self.WORKER, self._specs[number], self._memory)
         self._workers[number].await_ready()
         worlds = self._worlds_of(number)
         self._reload(worlds)
         self._arrays["failed"][worlds[worlds < self._n]] = True
+
+    def worker_cpu_seconds(self) -> float:
+        return self._cpu_seconds_of_the_dead + float(self._arrays["cpu_seconds"].sum())
 
     def set_state(self, ids: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         self._write_state(ids, qpos, qvel)
