@@ -279,7 +279,6 @@ class Simulator(ABC):
                 raise ConfigError(f"parameter={name}: {problem}")
             self._set_parameter(name, ids, values)
 
-<<<<<<< HEAD
     def body_states(self) -> Tensor:
         """Current states of all bodies, (N, bodies, 13) float32, world frame: position of the body's frame, m, its
         quaternion (w, x, y, z), and the frame's linear and angular velocity, m/s and rad/s.
@@ -326,11 +325,10 @@ class Simulator(ABC):
 
     def _lacks(self, what: str) -> ConfigError:
         return ConfigError(f"engine {self.name()}: {what}: not provided")
-=======
+
     def worker_cpu_seconds(self) -> float:
         """CPU time that other processes have spent on the steps of these worlds."""
         return 0.0
->>>>>>> 88be2bf (Threads of the learner, CPU seconds of pools and workers, and tests of both)
 
     def take_overflows(self) -> int:
         """Worlds × physics steps since the last call in which a buffer of the engine was too small; it logs which. The
