@@ -38,7 +38,7 @@ def serve(threads: int, overrides: Sequence[str]) -> None:
         experiment = Experiment(compose("config", settings))
     set_threads(threads)
     trainer = Trainer(experiment)
-    engines = [pool.simulator for pool in trainer.env.pools if pool is not None]
+    engines = [pool.simulator for pool in trainer.env.pools]
     clocks = {"wall": WallClock(), "cpu": CpuClock(*engines)}
     for _ in sys.stdin:
         started = {name: clock.now() for name, clock in clocks.items()}

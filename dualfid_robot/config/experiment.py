@@ -203,7 +203,7 @@ class Experiment:
         self._fill_defaults()
         self.sim_device, self.rl_device = (find_device(key, self.settings[key]) for key in ("sim_device", "rl_device"))
         engine_class(self.high_engine.get("engine")).check_device(self.sim_device)
-        self.threads = require_integer("threads", self.settings["threads"], 0)
+        self.threads = require_integer("threads", self.settings.get("threads", 0), 0)
         unknown = sorted(self.settings.keys() - _TOP_LEVEL)
         if unknown:
             raise ConfigError(f"{unknown[0]}: no such setting; allowed are {sorted(_TOP_LEVEL)}")
