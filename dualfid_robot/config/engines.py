@@ -26,8 +26,10 @@ from dualfid_robot.config.machine import (
     CONFIG_DIR,
     DEFAULT_HIGH,
     DEFAULT_HIGH_ON_GPU,
-    DEFAULT_LOW,
-    FALLBACK_LOW,
+    OF_OTHER_ENGINE,
+    OTHER_ENGINE,
+    TWIN,
+    TWINS,
     gpu_is_usable,
     pybullet_is_installed,
 )
@@ -154,11 +156,14 @@ def choose_engines(cfg: DictConfig, choices: Mapping[str, Any], overrides: Seque
             cfg.simulator.high = OmegaConf.merge(_file(name), cfg.simulator.high, {"name": name})
         if DEFAULT in cfg.simulator.low:
             given, user = cfg.simulator.low.pop(DEFAULT), UserFolder(cfg.get("config_dir", ""))
-            for name in _announced(default_low(cfg.task, user), quiet=bool(cfg.get("test", False))):
+            found = default_low(cfg.task, user, cfg.simulator.high.name)
+            names = _announced(found, quiet=bool(cfg.get("test", False)))
+            for name in names:
                 of_engine = cfg.simulator.low.get(name, {})
                 if "engine" in of_engine:
                     raise ConfigError(f"simulator/low: {name} is chosen twice; {DEFAULT} stands for it here")
-                cfg.simulator.low[name] = OmegaConf.merge(_file(name), given, of_engine, {"name": name})
+                beside = OF_OTHER_ENGINE if name == OTHER_ENGINE and len(names) > 1 else {}
+                cfg.simulator.low[name] = OmegaConf.merge(_file(name), given, beside, of_engine, {"name": name})
     _check_engines_of_low(cfg.simulator.low)
     _check_fitted(cfg.task)
     return cfg
@@ -218,16 +223,18 @@ def _announced(found: tuple[tuple[str, ...], str], quiet: bool) -> tuple[str, ..
     return names
 
 
-def default_low(task: DictConfig, user: UserFolder) -> tuple[tuple[str, ...], str]:
-    """The files of cfg/simulator that a task's own setting `low` names; else PyBullet where it is installed and takes
-    the task's robot; else reduced MuJoCo.
+def default_low(task: DictConfig, user: UserFolder, high: str = DEFAULT_HIGH) -> tuple[tuple[str, ...], str]:
+    """The engines of E_low: those that a task's own setting `low` names; else E_high's cheap twin and PyBullet.
+
+    The twin is alone where PyBullet is not installed or does not take the task's robot.
 
     Args:
         task: the task's part of a composed configuration.
         user: the user's folder, where the task may be.
+        high: the engine of E_high, a file of cfg/simulator.
 
     Returns:
-        Their names, and one line that says why it is not PyBullet, where the task does not want it so; else empty.
+        Files of cfg/simulator, and one line that says why PyBullet is missing, where the task does not want it so.
 
     Raises:
         ConfigError: the task's settings are wrong.
@@ -248,17 +255,18 @@ def default_low(task: DictConfig, user: UserFolder) -> tuple[tuple[str, ...], st
         if len(set(names)) < len(names):
             raise ConfigError(f"task.low={list(names)}: names an engine twice")
         return names, ""
-    instead = f"simulator/low={FALLBACK_LOW} is used instead"
+    twin = TWINS.get(high, TWIN)
+    instead = f"simulator/low={twin} is used alone"
     if not pybullet_is_installed():
-        why = f"{DEFAULT_LOW} is not installed (PyPI has no wheel of it for Python >= 3.12)"
-        return (FALLBACK_LOW,), f"{why}: {instead}"
+        why = f"{OTHER_ENGINE} is not installed (PyPI has no wheel of it for Python >= 3.12)"
+        return (twin,), f"{why}: {instead}"
     robot = settings.load_robot(user)
     bodies = settings.make_task(robot, user).contact_bodies
     try:
-        engine_class(DEFAULT_LOW).check_robot(robot, bodies)
+        engine_class(OTHER_ENGINE).check_robot(robot, bodies)
     except ConfigError as error:
-        return (FALLBACK_LOW,), f"{DEFAULT_LOW} does not take this task ({error}): {instead}"
-    return (DEFAULT_LOW,), ""
+        return (twin,), f"{OTHER_ENGINE} does not take this task ({error}): {instead}"
+    return (twin, OTHER_ENGINE), ""
 
 
 def resolve_shares(shares: Mapping[str, float | None]) -> dict[str, float]:

@@ -15,8 +15,11 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 CONFIG_DIR, ASSETS = PACKAGE / "cfg", PACKAGE / "assets"
 RUNS = Path("runs")  # in the present working directory
-DEFAULT_LOW, FALLBACK_LOW = "pybullet", "mujoco_reduced"
 DEFAULT_HIGH, DEFAULT_HIGH_ON_GPU = "mujoco", "mujoco_warp"
+TWINS = {"mujoco_warp": "mujoco_warp_reduced"}  # cheap twin of E_high's engine
+TWIN = "mujoco_reduced"  # of any other
+OTHER_ENGINE = "pybullet"
+OF_OTHER_ENGINE = {"share": 0.3, "least": 0.2}  # of E_low's rows, and of all rows: docs/performance.md
 
 
 def set_environment() -> None:

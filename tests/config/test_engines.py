@@ -30,14 +30,14 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pybullet_where_it_takes_the_robot(installed: None, compose_config: Compose) -> None:
-    assert default_low(compose_config("task=Ant").task, UserFolder()) == (("pybullet",), "")
+    assert default_low(compose_config("task=Ant").task, UserFolder()) == (("mujoco_reduced", "pybullet"), "")
 
 
 def test_reduced_mujoco_where_pybullet_refuses_an_element(installed: None, compose_config: Compose) -> None:
     names, notice = default_low(compose_config(*UNCHOSEN).task, UserFolder())
     assert names == ("mujoco_reduced",)
     assert "actuator thrust_0: a transmission to a site" in notice
-    assert notice.endswith("simulator/low=mujoco_reduced is used instead")
+    assert notice.endswith("simulator/low=mujoco_reduced is used alone")
 
 
 def test_reduced_mujoco_where_pybullet_is_not_installed(
