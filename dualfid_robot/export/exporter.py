@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import dualfid_robot
-from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
+from dualfid_robot.algorithms.allocation import Allocator
 from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.envs.task import Task
@@ -60,7 +60,6 @@ from dualfid_robot.runs.checkpoint import load_checkpoint
 from dualfid_robot.runs.metrics import METRICS, read_metrics
 from dualfid_robot.runs.run_log import versions
 from dualfid_robot.runs.saved_policy import load_policy
-from dualfid_robot.settings import parse_settings
 
 TORCHSCRIPT = "policy.pt"
 TOLERANCE = 1e-5
@@ -389,7 +388,7 @@ def _training(
     checkpoint: Path, state: Mapping[str, Any], settings: Mapping[str, Any], experiment: Experiment
 ) -> meta.Training:
     run = checkpoint.parent.parent
-    allocator = Allocator(experiment.num_envs, parse_settings(AllocationConfig, settings["allocation"], "allocation"))
+    allocator = Allocator(experiment.num_envs, experiment.allocation)
     trained_on = "low" if not allocator.max_n_high else "both" if allocator.max_n_low else "high"
     versions_file = run / "versions.json"
     return meta.Training(

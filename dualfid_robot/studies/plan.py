@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.progress import track
 
-from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
+from dualfid_robot.algorithms.allocation import Allocator
 from dualfid_robot.config.command_line import describe
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.output import plain_console
@@ -301,7 +301,7 @@ class PlannedStudy:
             experiment = Experiment(cfg)
             rule = experiment.settings["allocation"]["rule"]
             replays = rule["name"] == "replay" and not rule["file"]
-            allocation = parse_settings(AllocationConfig, experiment.settings["allocation"], "allocation")
+            allocation = experiment.allocation
             if not replays:
                 check_control_variate(experiment, Allocator(experiment.num_envs, allocation))
             self._check_pools(experiment)

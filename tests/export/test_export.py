@@ -267,7 +267,7 @@ def checkpoint(export_of: ExportOf, tmp_path: Path) -> Path:
         ({"policy": "both"}, r"policy=both: allowed are \['adapted', 'base', 'dial'\]"),
         ({"num_envs": 1}, "num_envs=1: a whole number of at least 2"),
         ({"num_envs": 2.5}, "num_envs=2.5: a whole number of at least 2"),
-        ({"seed": "first"}, "seed=first: a whole number of at least 0"),
+        ({"seed": "first"}, "seed=first: a whole number from 0 to"),
         ({"simulator": "chrono"}, "simulator=chrono: allowed are"),
         ({"simulators": "chrono", "num_envs": 2}, "simulators=chrono: allowed are"),
     ],
