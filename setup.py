@@ -56,6 +56,7 @@ setup(
     install_requires=[
         "torch>=2.9,<3",
         "numpy>=1.26,<3",
+        "numba>=0.61",  # the activation in bfloat16 in one pass over memory
         "scipy>=1.11,<2",
         "pyyaml>=6.0,<7",
         "mujoco>=4.0,<5",
