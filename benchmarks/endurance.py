@@ -1,0 +1,372 @@
+"""Nothing is lost: runs and workers that are killed, disks that fill, clocks that jump, and a long run's memory.
+
+    python benchmarks/endurance.py                       # 200 kills, 50 workers, a soak of one hour: some two hours
+    python benchmarks/endurance.py --kills 20 --workers 6 --soak 300
+
+1. Runs of each engine are killed with SIGKILL, three quarters of the kills at random moments and a quarter inside the
+   replacement of a file. After each kill every file must be whole; each run is resumed until it ends, and its policies
+   must then be those of an undisturbed run, to the bit, and its log have every iteration once.
+2. Worker processes of PyBullet and PhysX are killed. The run must go on to its end with every iteration.
+3. A run meets a full disk: a small tmpfs where root can mount one, else a limit on the size of files. It must end with
+   one line and status 2, leave no part of a file, and end as an undisturbed run once there is space.
+4. A run whose time of day jumps by up to a year must end as an undisturbed run.
+5. A long run's processes must need as much memory at its end as once it had started (Linux: resident set size).
+
+It prints how many of each and what was lost, and ends with status 1 if that is anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+
+from dualfid_robot.runs.checkpoint import load_checkpoint
+from dualfid_robot.runs.metrics import METRICS, read_metrics
+
+HERE = Path(__file__).resolve().parent
+ENGINES = {"mujoco_reduced": "mujoco", "pybullet": "pybullet", "physx": "sapien", "mujoco_warp_reduced": "mujoco_warp"}
+SMALL = ("task=Cartpole", "num_envs=64", "train.params.config.minibatch_size=1024", "experiment=endurance")
+ITERATIONS, SAVE_EVERY = 12, 3
+REPLACEMENTS = 2 + 2 * ITERATIONS // SAVE_EVERY  # of files in a run, at least
+TIMEOUT = 600.0  # s
+GROWTH = 1.1  # largest resident set size at the end of the soak, relative to that at its start
+FULL = 2**20  # bytes of the disk that fills
+
+
+@dataclass
+class Tally:
+    """What was done in one part, and what was lost.
+
+    Attributes:
+        counts: how many of each.
+        losses: one line each.
+    """
+
+    name: str
+    counts: dict[str, int] = field(default_factory=dict)
+    losses: list[str] = field(default_factory=list)
+
+    def count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    def expect(self, condition: bool, loss: str) -> None:
+        """Note a loss unless the condition holds."""
+        if not condition:
+            self.losses.append(loss)
+
+    def line(self) -> str:
+        counts = ", ".join(f"{number} {what}" for what, number in self.counts.items())
+        return f"{self.name}: {counts}; lost: {'; '.join(self.losses) or 'nothing'}"
+
+
+class Run:
+    """One training run in a folder of its own, started and resumed as often as needed.
+
+    Attributes:
+        place: the present folder of its processes.
+    """
+
+    def __init__(self, place: Path, *settings: str) -> None:
+        self.place, self.settings = place, settings
+        place.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the run that has a checkpoint; None before there is one."""
+        found = sorted(self.place.glob("runs/*/nn/last.pth"))
+        return found[0].parents[1] if found else None
+
+    def start(self, fault: str = "") -> subprocess.Popen[str]:
+        """Start a process that begins the run, or goes on with it where there is a checkpoint."""
+        script = [str(HERE / "faulty_train.py"), fault] if fault else [str(HERE.parent / "train.py")]
+        resume = ["resume=True"] if self.folder else []
+        with (self.place / "log.txt").open("a") as log:
+            return subprocess.Popen(
+                [sys.executable, *script, *SMALL, *self.settings, *resume],
+                cwd=self.place,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                text=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+
+    def end(self) -> int:
+        """Let the run go to its end; the exit status."""
+        return self.start().wait(TIMEOUT)
+
+    def last_words(self) -> str:
+        """What its processes said last."""
+        lines = (self.place / "log.txt").read_text().splitlines()
+        return lines[-1] if lines else ""
+
+    def check_whole(self, tally: Tally, when: str) -> None:
+        """Every file that is there can be read."""
+        for path in self.place.glob("runs/*/nn/[!.]*.pth"):
+            try:
+                load_checkpoint(path)
+            except ValueError as error:
+                tally.losses.append(f"{when}: {error}")
+        for path in self.place.glob("runs/*/config*.yaml"):
+            tally.expect(isinstance(yaml.safe_load(path.read_text()), dict), f"{when}: {path} is damaged")
+
+    def check_ended_as(self, reference: Run, tally: Tally, when: str) -> None:
+        """Every iteration is logged once, no part of a file is left, and the policy has the reference's bits."""
+        assert self.folder is not None and reference.folder is not None
+        iterations = [row["iteration"] for row in read_metrics(self.folder / METRICS)]
+        tally.expect(iterations == list(range(1, ITERATIONS + 1)), f"{when}: logged are iterations {iterations}")
+        partial = [path.name for path in self.folder.rglob(".*.partial.*")]
+        tally.expect(not partial, f"{when}: {partial} were left")
+        expected, found = (load_checkpoint(run.folder / "nn" / "last.pth")["policy"] for run in (reference, self))
+        same = all(torch.equal(value, found[name]) for name, value in expected.items())
+        tally.expect(same, f"{when}: the policy differs from that of an undisturbed run")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200, help="runs to kill, in all engines together")
+    parser.add_argument("--workers", type=int, default=50, help="worker processes to kill")
+    parser.add_argument("--soak", type=float, default=3600.0, help="s")
+    parser.add_argument("--engines", nargs="+", default=usable_engines(), help="low simulators")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    arguments = parser.parse_args()
+    generator = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory(prefix="endurance") as name:
+        place = Path(name)
+        tallies = [*kill_runs(place, arguments.engines, arguments.kills, generator)]
+        tallies += kill_workers(place, arguments.engines, arguments.workers, generator)
+        reference = Run(place / "mujoco_reduced" / "whole", *settings_of("mujoco_reduced"))
+        if reference.folder is None:
+            reference.end()
+        tallies += [fill_disk(place, reference), jump_clock(place, reference)]
+        tallies += [soak(place, engine, arguments.soak) for engine in arguments.engines if engine in ("pybullet",)]
+    print("\nIn all:")
+    for tally in tallies:
+        print(tally.line())
+    if arguments.json:
+        arguments.json.write_text(json.dumps([vars(tally) for tally in tallies], indent=1) + "\n")
+    sys.exit(1 if any(tally.losses for tally in tallies) else 0)
+
+
+def usable_engines() -> list[str]:
+    """Those whose packages are installed here."""
+    return [engine for engine, package in ENGINES.items() if importlib.util.find_spec(package)]
+
+
+def settings_of(engine: str) -> tuple[str, ...]:
+    """Settings of a short run that saves often."""
+    return (
+        f"simulator/low={engine}",
+        f"max_iterations={ITERATIONS}",
+        f"train.params.config.save_frequency={SAVE_EVERY}",
+        "train.params.config.save_best_after=3",
+    )
+
+
+# --- 1: runs that are killed -----------------------------------------------------------------------------------------
+
+
+def kill_runs(place: Path, engines: Sequence[str], kills: int, generator: random.Random) -> list[Tally]:
+    """As many runs in each engine as it takes for its share of the kills."""
+    tallies = []
+    for number, engine in enumerate(engines):
+        share = kills // len(engines) + (number < kills % len(engines))
+        tally, whole = Tally(f"runs with {engine}"), Run(place / engine / "whole", *settings_of(engine))
+        started = time.monotonic()
+        tally.expect(whole.end() == 0, f"the undisturbed run failed: {whole.last_words()}")
+        duration, runs = time.monotonic() - started, 0
+        while share > 0 and not tally.losses:
+            run = Run(place / engine / f"run{runs}", *settings_of(engine))
+            planned = min(generator.randint(1, 3), share)
+            for _ in range(planned):
+                kill_once(run, duration, tally, generator)
+            share, runs = share - planned, runs + 1
+            status = run.end()
+            tally.expect(status == 0, f"run {runs}: status {status}: {run.last_words()}")
+            if status == 0:
+                run.check_ended_as(whole, tally, f"run {runs}")
+            tally.count("resumed and ended")
+        print(tally.line(), flush=True)
+        tallies.append(tally)
+    return tallies
+
+
+def kill_once(run: Run, duration: float, tally: Tally, generator: random.Random) -> None:
+    """Start the run or go on with it, and kill it: one time in four inside a replacement, else at a random moment of an
+    undisturbed run."""
+    if generator.random() < 0.25:
+        stage = generator.randrange(3)
+        process = run.start(f"kill:{generator.randint(1, REPLACEMENTS)}:{stage}")
+        status = process.wait(TIMEOUT)
+        what = ("killed with half a file", "killed with a whole file", "killed once the file was in its place")[stage]
+    else:
+        process = run.start()
+        time.sleep(generator.uniform(0.2, 1.0) * duration)
+        workers = children_of(process.pid)
+        process.kill()
+        status, what = process.wait(TIMEOUT), "killed at a random moment"
+        tally.expect(all_end(workers), "workers went on without their run")
+    tally.expect(status in (-signal.SIGKILL, 0), f"status {status}: {run.last_words()}")
+    tally.count(what if status else "had ended before")
+    run.check_whole(tally, what)
+
+
+def children_of(pid: int) -> list[int]:
+    """Ids of the processes that a process has started (Linux)."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(text) for text in path.read_text().split()] if path.is_file() else []
+
+
+def all_end(pids: Sequence[int]) -> bool:
+    """Whether processes end by themselves within ten seconds."""
+    deadline = time.monotonic() + 10.0
+    while any(Path(f"/proc/{pid}/cmdline").is_file() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+# --- 2: workers that are killed --------------------------------------------------------------------------------------
+
+
+def kill_workers(place: Path, engines: Sequence[str], kills: int, generator: random.Random) -> list[Tally]:
+    """Kill workers of runs, one at a time, about a second apart."""
+    tallies = []
+    affected = [engine for engine in engines if engine in ("pybullet", "physx")]
+    for number, engine in enumerate(affected):
+        share = kills // len(affected) + (number < kills % len(affected))
+        tally = Tally(f"workers of {engine}")
+        settings = (f"simulator/low={engine}", "max_iterations=100000", "train.params.config.save_frequency=1000")
+        run = Run(place / f"{engine}_workers", *settings)
+        process = run.start()
+        path = wait_for_log(run, process, 2)
+        for _ in range(share):
+            workers = children_of(process.pid)
+            if process.poll() is not None or not workers:
+                break
+            os.kill(generator.choice(workers), signal.SIGKILL)
+            tally.count("killed")
+            before = len(read_metrics(path))
+            wait_for_log(run, process, before + 2)
+            time.sleep(generator.uniform(0.0, 1.0))
+        process.terminate()
+        status = process.wait(TIMEOUT)
+        tally.expect(status == 0, f"the run ended with status {status}: {run.last_words()}")
+        iterations = [row["iteration"] for row in read_metrics(path)]
+        tally.expect(iterations == list(range(1, len(iterations) + 1)), "iterations are missing")
+        restarts = (run.place / "log.txt").read_text().count("it is started again")
+        tally.expect(restarts == share, f"{restarts} workers were started again after {share} kills")
+        print(tally.line(), flush=True)
+        tallies.append(tally)
+    return tallies
+
+
+def wait_for_log(run: Run, process: subprocess.Popen[str], lines: int) -> Path:
+    """Wait until the run has logged so many iterations or has ended; the log."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline and process.poll() is None:
+        found = list(run.place.glob(f"runs/*/{METRICS}"))
+        if found and len(read_metrics(found[0])) >= lines:
+            return found[0]
+        time.sleep(0.05)
+    return next(run.place.glob(f"runs/*/{METRICS}"))
+
+
+# --- 3, 4: a disk that fills, a clock that jumps ----------------------------------------------------------------------
+
+
+def fill_disk(place: Path, reference: Run) -> Tally:
+    """Let a run end on a full disk, and go on once there is space."""
+    tally, disk = Tally("a full disk"), place / "disk"
+    disk.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", f"size={FULL}", "tmpfs", str(disk)]
+    mounted = os.geteuid() == 0 and subprocess.run(mounting, capture_output=True).returncode == 0
+    try:
+        run = Run(disk / "run" if mounted else place / "limited", *reference.settings)
+        log = run.place / "log.txt"
+        if mounted:
+            log.symlink_to(place / "disk.log")  # what the process says needs space elsewhere
+        status = run.start("" if mounted else f"full:{FULL // 16}").wait(TIMEOUT)
+        tally.count("run on a tmpfs of 1 MiB" if mounted else "run with a limit on its files")
+        errors = [line for line in log.read_text().splitlines() if not line.startswith(("INFO", "WARNING"))]
+        tally.expect(status == 2, f"status {status} instead of 2")
+        tally.expect(len(errors) == 1 and errors[0].startswith("error: "), f"it said {errors}")
+        tally.expect(not list(run.place.rglob(".*.partial.*")), "parts of files were left")
+        run.check_whole(tally, "on the full disk")
+        if mounted:
+            subprocess.run(["mount", "-o", f"remount,size={64 * FULL}", str(disk)], check=True)
+        tally.expect(run.end() == 0, f"it did not go on: {run.last_words()}")
+        if not tally.losses:
+            run.check_ended_as(reference, tally, "after the full disk")
+            tally.count("resumed and ended")
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(disk)], check=True)
+    print(tally.line(), flush=True)
+    return tally
+
+
+def jump_clock(place: Path, reference: Run) -> Tally:
+    """Let a run see another time of day whenever it looks."""
+    tally, run = Tally("a clock that jumps"), Run(place / "clock", *reference.settings)
+    status = run.start("clock").wait(TIMEOUT)
+    tally.count("run")
+    tally.expect(status == 0, f"status {status}: {run.last_words()}")
+    if status == 0:
+        run.check_ended_as(reference, tally, "with a clock that jumps")
+    print(tally.line(), flush=True)
+    return tally
+
+
+# --- 5: a soak -------------------------------------------------------------------------------------------------------
+
+
+def soak(place: Path, engine: str, seconds: float) -> Tally:
+    """Train for long; the resident memory of every process a tenth after its start and at the end."""
+    tally = Tally(f"a soak of {seconds:.0f} s with {engine}")
+    run = Run(place / "soak", f"simulator/low={engine}", "max_iterations=100000000")
+    process = run.start()
+    wait_for_log(run, process, 2)
+    time.sleep(0.1 * seconds)
+    before = {pid: resident_megabytes(pid) for pid in (process.pid, *children_of(process.pid))}
+    time.sleep(0.9 * seconds)
+    after = {pid: resident_megabytes(pid) for pid in (process.pid, *children_of(process.pid))}
+    process.terminate()
+    status = process.wait(TIMEOUT)
+    tally.expect(status == 0, f"status {status}: {run.last_words()}")
+    tally.expect(before.keys() == after.keys(), "processes were replaced")
+    folder = run.folder
+    tally.counts["iterations"] = len(read_metrics(folder / METRICS)) if folder else 0
+    for number, pid in enumerate(before.keys() & after.keys()):
+        name = "main process" if pid == process.pid else f"worker {number}"
+        print(f"  {name}: {before[pid]:.1f} MB, at the end {after[pid]:.1f} MB")
+        tally.counts[f"MB at the start, {name}"] = round(before[pid])
+        tally.counts[f"MB at the end, {name}"] = round(after[pid])
+        tally.expect(after[pid] <= GROWTH * before[pid], f"{name} grew from {before[pid]:.1f} to {after[pid]:.1f} MB")
+    print(tally.line(), flush=True)
+    return tally
+
+
+def resident_megabytes(pid: int) -> float:
+    """Resident set size of a process, MB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+if __name__ == "__main__":
+    main()
