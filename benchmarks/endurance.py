@@ -125,12 +125,13 @@ class Run:
 
     def check_ended_as(self, reference: Run, tally: Tally, when: str) -> None:
         """Every iteration is logged once, no part of a file is left, and the policy has the reference's bits."""
-        assert self.folder is not None and reference.folder is not None
-        iterations = [row["iteration"] for row in read_metrics(self.folder / METRICS)]
+        folder, whole = self.folder, reference.folder
+        assert folder is not None and whole is not None
+        iterations = [row["iteration"] for row in read_metrics(folder / METRICS)]
         tally.expect(iterations == list(range(1, ITERATIONS + 1)), f"{when}: logged are iterations {iterations}")
-        partial = [path.name for path in self.folder.rglob(".*.partial.*")]
+        partial = [path.name for path in folder.rglob(".*.partial.*")]
         tally.expect(not partial, f"{when}: {partial} were left")
-        expected, found = (load_checkpoint(run.folder / "nn" / "last.pth")["policy"] for run in (reference, self))
+        expected, found = (load_checkpoint(path / "nn" / "last.pth")["policy"] for path in (whole, folder))
         same = all(torch.equal(value, found[name]) for name, value in expected.items())
         tally.expect(same, f"{when}: the policy differs from that of an undisturbed run")
 

@@ -34,6 +34,7 @@ def main() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(details), int(details)))
     script = Path(__file__).resolve().parents[1] / "train.py"
+    sys.path[0] = str(script.parent)  # as if it had been started itself
     sys.argv = [str(script), *sys.argv[2:]]
     runpy.run_path(str(script), run_name="__main__")
 
