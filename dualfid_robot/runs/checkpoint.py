@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "0.1"
 _SUFFIX = ".pth"
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, pickle.UnpicklingError, EOFError, RuntimeError),
+    *(ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError),
+)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -44,10 +50,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     path = resolve_checkpoint(path)
     try:
+        # torch does not compare what it reads with the sums that it has written.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"{damaged} is not as it was written")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ConfigError(f"checkpoint={path}: cannot be read ({error.strerror})") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except _DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"checkpoint={path}: damaged, or no checkpoint ({reason[:120]})") from error
     if not isinstance(state, dict) or "format" not in state:

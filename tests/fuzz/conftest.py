@@ -1,0 +1,41 @@
+"""A small run and its checkpoint, and Hypothesis' profiles: the suite looks at a few examples,
+`--hypothesis-profile=thousand` at as many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hypothesis import settings
+
+from dualfid_robot.config.command_line import register_simulators
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.machine import CONFIG_DIR
+from dualfid_robot.train.trainer import Trainer
+
+settings.register_profile("thousand", max_examples=1000, deadline=None)
+
+SMALL = (
+    *("task=Cartpole", "num_envs=4", "simulator/low=mujoco_reduced", "train.params.config.horizon_length=4"),
+    *("train.params.config.minibatch_size=16", "train.params.network.mlp.units=[4]"),
+    *("simulator.low.threads=1", "simulator.high.threads=1"),
+)
+
+
+@pytest.fixture(scope="session")
+def trainer() -> Iterator[Trainer]:
+    register_simulators(SMALL)
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        made = Trainer(Experiment(compose("config", list(SMALL))))
+    made.iterate()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def whole(trainer: Trainer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoints") / "whole.pth"
+    trainer.save(path)
+    return path
