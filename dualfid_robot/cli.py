@@ -10,20 +10,24 @@ import re
 import sys
 from collections.abc import Sequence
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from dualfid_robot.config.command_line import exit_with, run
 from dualfid_robot.config.machine import set_environment
-from dualfid_robot.config.user_folder import add_remembered_config_dir
 from dualfid_robot.errors import ConfigError
 
 
 def train() -> None:
     """Train a policy with two simulators, or test one."""
-    try:
-        sys.argv[1:] = add_remembered_config_dir(sys.argv[1:])
-    except ConfigError as error:
-        exit_with(error)
+    if any(text.startswith(("checkpoint=", "resume=")) for text in sys.argv[1:]):
+        set_environment()
+        from dualfid_robot.runs.going_on import arguments_to_go_on  # imports torch, as the job will
+
+        try:
+            sys.argv[1:] = arguments_to_go_on(sys.argv[1:])
+        except (ConfigError, HydraException) as error:
+            exit_with(error)
     _launch("train", "train.launch", "launch", config="config")
 
 

@@ -39,7 +39,7 @@ _TOP_LEVEL = {str(key) for key in OmegaConf.load(CONFIG_DIR / "config.yaml")} - 
     "train",
     "simulator",
     "allocation",
-    "config_dir",  # set by the command line
+    *("config_dir", "overrides"),  # set by the command line
 }
 
 

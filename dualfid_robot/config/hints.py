@@ -20,9 +20,12 @@ def hydra_quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-def setting(key: str, value: str | Path) -> str:
+def setting(key: str, value: str | Path | int) -> str:
     """`key=value` as one word of a shell."""
-    return shlex.quote(f"{key}={hydra_quoted(str(value))}")
+    text = f"{key}={value if isinstance(value, int) else hydra_quoted(str(value))}"
+    quoted = shlex.quote(text)
+    # Hydra's quotes are single ones: double ones around them read better, where nothing in the text minds.
+    return quoted if quoted == text or set(text) & set('"$`\\!') else f'"{text}"'
 
 
 def command(name: str, *settings: str) -> str:

@@ -9,15 +9,12 @@ A run remembers the folder under `config_dir` in its configuration and its check
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-from dualfid_robot.config.machine import ASSETS, RUNS
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.errors import ConfigError
 
 
@@ -83,45 +80,3 @@ def remember_config_dir(cfg: DictConfig, config_dir: str) -> None:
     if config_dir:
         with open_dict(cfg):
             cfg.config_dir = config_dir
-
-
-def add_remembered_config_dir(arguments: Sequence[str]) -> list[str]:
-    """The arguments of train.py with `--config-dir` of the run that they go on with, where they name none.
-
-    Raises:
-        ConfigError: the folder that the run remembers is gone.
-    """
-    if any(text.startswith(("--config-dir", "-cd")) for text in arguments):
-        return list(arguments)
-    given = dict(text.partition("=")[::2] for text in arguments if not text.startswith("-"))
-    run = _run_to_go_on_with(given)
-    config_dir = UserFolder(run.get("config_dir", "")).config_dir
-    return list(arguments) if config_dir is None else [f"--config-dir={config_dir}", *arguments]
-
-
-def _run_to_go_on_with(given: dict[str, str]) -> dict[str, Any]:
-    """The configuration of the run that `checkpoint=…` or `resume=True` means; empty where there is none."""
-    if given.get("checkpoint"):
-        path = Path(given["checkpoint"])
-        files = [folder / "config.yaml" for folder in (path, path.parent, path.parent.parent)]
-        return next((_load(file) for file in files if file.is_file()), {})
-    if given.get("resume", "").lower() != "true":
-        return {}
-    checkpoints = sorted(RUNS.glob("*/nn/last.pth"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in checkpoints:
-        file = path.parents[1] / "config.yaml"
-        if file.is_file() and _is_meant(run := _load(file), given):
-            return run
-    return {}
-
-
-def _is_meant(run: dict[str, Any], given: dict[str, str]) -> bool:
-    """Whether a run is one of the experiment and the task that were asked for."""
-    task = given.get("task", "Ant")
-    of_task = run["task"]["name"] == task or (Path(run.get("config_dir", "")) / "task" / f"{task}.yaml").is_file()
-    return of_task and run["experiment"] == given.get("experiment", "")
-
-
-def _load(file: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = yaml.safe_load(file.read_text())
-    return settings

@@ -217,12 +217,17 @@ def check_sums(folder: Path) -> None:
     sums = folder / SUMS
     if not sums.is_file():
         raise ConfigError(f"policy={folder}: {SUMS} is missing; copy the whole folder that export.py wrote")
-    for line in sums.read_text(encoding="utf-8").splitlines():
-        digest, _, name = line.partition("  ")
+    try:
+        pairs = [line.split("  ", 1) for line in sums.read_text("utf-8").splitlines()]
+        digests = {name: digest for digest, name in pairs}
+    except ValueError as error:
+        raise ConfigError(f"policy={sums}: is damaged; export it again") from error
+    present = [name for name in (POLICY, OBSERVATION, EPISODE, METADATA, STARTS) if (folder / name).is_file()]
+    for name in dict.fromkeys((*digests, *present)):
         path = folder / name
         if not path.is_file():
             raise ConfigError(f"policy={path}: is missing; copy the whole folder that export.py wrote")
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digests.get(name):
             raise ConfigError(f"policy={path}: is not as export.py wrote it (its SHA-256 differs); export it again")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -125,9 +127,17 @@ class Player:
 
 
 def read_starts(policy: ExportedPolicy) -> dict[str, np.ndarray]:
-    """The exporter's initial states: qpos (rows, nq), qvel (rows, nv) and memory.<name> (rows, columns)."""
-    with np.load(policy.folder / STARTS) as starts:
-        return dict(starts)
+    """The exporter's initial states: qpos (rows, nq), qvel (rows, nv) and memory.<name> (rows, columns).
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    path = policy.folder / STARTS
+    try:
+        with np.load(path) as starts:
+            return dict(starts)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise ConfigError(f"policy={path}: is damaged; export it again") from error
 
 
 def rows_of(starts: Mapping[str, np.ndarray], first: int, n: int) -> dict[str, np.ndarray]:

@@ -84,7 +84,7 @@ class RobotModel:
             )
         with self._invalid_named():
             spec = mujoco.MjSpec.from_file(str(self.path))
-        _name_all(spec)
+            _name_all(spec)
         self.changes.apply(spec)
         return spec
 

@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 # Settings that give a checkpoint its shapes and meaning; a run cannot go on with other ones.
 _STRUCTURAL = (
-    *("task", "num_envs", "simulator", "sim_device", "rl_device", "low_reward_factor"),
+    *("task", "num_envs", "seed", "simulator", "sim_device", "rl_device", "low_reward_factor"),
     *("train.params.network", "train.params.config.horizon_length"),
 )
-_ANNOUNCED = ("train.", "allocation.", "seed")
+_ANNOUNCED = ("train.", "allocation.")
 
 
 def check_resumable(
@@ -45,17 +45,18 @@ def check_resumable(
             f"checkpoint={path}: was made by {made_by} process(es), not by {processes}; go on with as many"
         )
     before, now = _flat(json.loads(state["settings"])), _flat(experiment.settings)
-    for key in sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
+    changed = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
+    for key in sorted(changed, key=lambda key: (not key.endswith(".engine"), key)):  # an engine explains its settings
         text = f"{key}={now.get(key)}: the checkpoint was made with {before.get(key)}"
         if key.startswith(_STRUCTURAL):
             raise ConfigError(f"{text}; go on with that value")
         if key.startswith(_ANNOUNCED):
             logger.warning(text)
-    changed = "; ".join(differences(state, experiment))
-    if changed and not accept_changes:
-        raise ConfigError(f"checkpoint={path}: {changed} since it was saved; accept_changes=True goes on nevertheless")
-    if changed:
-        logger.warning("checkpoint=%s: %s since it was saved", path, changed)
+    since = "; ".join(differences(state, experiment))
+    if since and not accept_changes:
+        raise ConfigError(f"checkpoint={path}: {since} since it was saved; accept_changes=True goes on nevertheless")
+    if since:
+        logger.warning("checkpoint=%s: %s since it was saved", path, since)
 
 
 def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:

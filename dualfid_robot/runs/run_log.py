@@ -23,6 +23,7 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.runs.atomic import remove_partial, write_text
 from dualfid_robot.runs.metrics import METRICS, read_metrics
 
+TENSORBOARD = "tensorboard"  # folder of a run's curves
 _PACKAGES = (
     *("torch", "numpy", "mujoco", "pybullet", "mujoco-warp", "warp-lang", "sapien", "hydra-core"),
     *("onnx", "onnxscript", "onnxruntime"),
@@ -43,17 +44,34 @@ def new_run_folder(name: str) -> Path:
     return folder
 
 
-def newest_run_folder(name: str) -> Path:
-    """The newest folder of `new_run_folder(name)` that holds a checkpoint.
+def newest_checkpoint(experiment: str | None, task: str | None = None) -> Path:
+    """The newest `nn/last.pth` of a run under runs/.
+
+    Args:
+        experiment: first part of the folder's name; None for any.
+        task: the choice that its command line made; None for any.
 
     Raises:
         ConfigError: there is none.
     """
-    pattern = f"{glob.escape(name)}_[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]_*"
-    folders = [folder for folder in RUNS.glob(pattern) if (folder / "nn" / "last.pth").is_file()]
-    if not folders:
-        raise ConfigError(f"resume=True: no run of '{name}' with a checkpoint under {RUNS}/")
-    return max(folders, key=lambda folder: (folder / "nn" / "last.pth").stat().st_mtime)
+    name = "*" if experiment is None else glob.escape(experiment)
+    found = list(RUNS.glob(f"{name}_[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]_*/nn/last.pth"))
+    if task is not None:
+        found = [path for path in found if _task_of(path.parents[1]) == task]
+    if not found:
+        of = "".join(f" of {key}={value}" for key, value in (("experiment", experiment), ("task", task)) if value)
+        raise ConfigError(f"resume=True: no run{of} with a checkpoint under {RUNS}/")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def _task_of(folder: Path) -> str:
+    """The task that a run's command line chose, or had without a choice; empty where its configuration is damaged."""
+    try:
+        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        chosen = [text.partition("=")[2] for text in settings["overrides"] if text.startswith("task=")]
+        return chosen[-1] if chosen else str(settings["task"]["name"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return ""
 
 
 def versions() -> dict[str, str]:
@@ -112,8 +130,8 @@ class RunLog:
         self._metrics = path.open("a", encoding="utf-8")
         samples = None if resumed_at is None else int(resumed_at["samples"]) + 1
         cost = None if resumed_at is None else int(resumed_at["cost_seconds"]) + 1
-        self._by_samples = SummaryWriter(str(folder / "tensorboard" / "against_samples"), purge_step=samples)
-        self._by_cost = SummaryWriter(str(folder / "tensorboard" / "against_cost_seconds"), purge_step=cost)
+        self._by_samples = SummaryWriter(str(folder / TENSORBOARD / "against_samples"), purge_step=samples)
+        self._by_cost = SummaryWriter(str(folder / TENSORBOARD / "against_cost_seconds"), purge_step=cost)
 
     def write(self, metrics: dict[str, float]) -> None:
         """Log an iteration; `metrics` holds `iteration`, `samples` and `cost_seconds` besides what is plotted."""

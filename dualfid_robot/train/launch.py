@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,13 +13,17 @@ import torch
 from omegaconf import DictConfig
 
 from dualfid_robot.config.experiment import Experiment, plain
+from dualfid_robot.config.hints import command, setting
+from dualfid_robot.config.output import plain_console
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.launch import check_agent, evaluate_agent
+from dualfid_robot.export.launch import FOLDER as EXPORT_FOLDER
 from dualfid_robot.export.launch import BestExport, require_packages
 from dualfid_robot.runs.atomic import locked
 from dualfid_robot.runs.checkpoint import resolve_checkpoint
-from dualfid_robot.runs.run_log import new_run_folder, newest_run_folder
+from dualfid_robot.runs.going_on import with_own_settings
+from dualfid_robot.runs.run_log import TENSORBOARD, new_run_folder, newest_checkpoint
 from dualfid_robot.simulators.registry import lost_contacts
 from dualfid_robot.threads import set_threads
 from dualfid_robot.train.distributed import communicator, prepare, use_own_gpu
@@ -56,6 +61,7 @@ def _train(cfg: DictConfig) -> None:
         raise ConfigError(f"export={cfg.export}: True or False is expected")
     if cfg.export:
         require_packages()
+    cfg = with_own_settings(cfg)
     experiment = Experiment(cfg)
     if cfg.multi_gpu:
         use_own_gpu(experiment)
@@ -78,10 +84,28 @@ def _train(cfg: DictConfig) -> None:
             for engine in experiment.low_engines if None not in trainer.env.pools else ():
                 if lost := lost_contacts(engine, experiment.high_engine, experiment.robot):
                     logger.info(lost)
-            trainer.train(folder, BestExport(experiment.save_path(folder)) if cfg.export else None)
+            finished = trainer.train(folder, BestExport(experiment.save_path(folder)) if cfg.export else None)
         finally:
             trainer.close()
-    logger.info("checkpoints, metrics.jsonl and TensorBoard curves: %s", folder)
+    if ranks.rank == 0:
+        logger.info("checkpoints, metrics.jsonl and TensorBoard curves: %s", folder)
+        for line in next_commands(experiment, folder, finished):
+            plain_console().print(line, soft_wrap=True)
+
+
+def next_commands(experiment: Experiment, folder: Path, finished: bool) -> list[str]:
+    """Commands to paste once training has ended or was stopped, one line each."""
+    best = experiment.save_path(folder)
+    policy = setting("checkpoint", best.with_suffix("") if best.is_file() else folder)
+    further = [] if not finished else [setting("max_iterations", 2 * experiment.run.max_epochs)]
+    commands = {
+        "go on": command("train", setting("checkpoint", folder), *further),
+        "evaluate": command("evaluate", policy),
+        "export": command("export", policy),
+        "then play": command("play", setting("policy", folder / EXPORT_FOLDER)),
+        "curves": f"tensorboard --logdir {shlex.quote(str(folder / TENSORBOARD))}",
+    }
+    return [f"  {what + ':':<11} {line}" for what, line in commands.items()]
 
 
 def _folder_of(checkpoint: Path) -> Path | None:
@@ -107,5 +131,5 @@ def _checkpoint_to_resume(cfg: DictConfig, experiment: Experiment) -> Path | Non
     if cfg.checkpoint:
         return resolve_checkpoint(Path(cfg.checkpoint))
     if cfg.resume:
-        return newest_run_folder(experiment.run_name) / "nn" / "last.pth"
+        return newest_checkpoint(experiment.run_name)
     return None

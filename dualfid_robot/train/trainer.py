@@ -110,13 +110,16 @@ class Trainer:
         """Measured cost so far: Σ price · seconds of all engines and of the learner, of all processes together."""
         return self.books.cost
 
-    def train(self, folder: Path, after_saving: Callable[[bool], None] | None = None) -> None:
+    def train(self, folder: Path, after_saving: Callable[[bool], None] | None = None) -> bool:
         """Train until the iterations or the cost run out, or a signal asks to stop; the last state is always saved.
 
         Args:
             folder: the run's folder.
             after_saving: called by rank 0 with False after each regular save and with True at the end, but not after a
                 signal; the time that it takes costs nothing.
+
+        Returns:
+            whether it went to its end.
         """
         stopped_by = ""
         with Interrupt() as interrupt, ExitStack() as outputs:
@@ -137,8 +140,8 @@ class Trainer:
             if not stopped_by:
                 after_saving(True)
         if stopped_by:
-            logger.warning("%s: saved after iteration %d; go on with", stopped_by, self.iteration)
-            logger.warning("the same command and checkpoint=%s", folder / "nn" / "last")
+            logger.warning("%s: saved after iteration %d", stopped_by, self.iteration)
+        return not stopped_by
 
     def _open_outputs(self, folder: Path, stack: ExitStack) -> list[Callable[[dict[str, float]], None]]:
         """The run's log and its display, each as what it does with an iteration's metrics."""

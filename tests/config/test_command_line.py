@@ -77,7 +77,7 @@ def test_entry_points_import_no_heavy_package() -> None:
         (("agent=zero",), "error: agent=zero: only a policy can be trained; add test=True"),
         (("test=True", "agent=zero", "checkpoint=here"), "error: checkpoint=here: agent=zero needs none"),
         (("checkpoint=runs/nowhere",), "error: checkpoint=runs/nowhere: no such file"),
-        (("resume=True",), "error: resume=True: no run of 'Ant' with a checkpoint"),
+        (("resume=True",), "error: resume=True: no run with a checkpoint under runs/"),
     ],
 )
 def test_wrong_input_gives_one_line_and_status_2(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 
 from dualfid_robot.config.machine import ASSETS
-from dualfid_robot.config.user_folder import UserFolder, add_remembered_config_dir
+from dualfid_robot.config.user_folder import UserFolder
 from dualfid_robot.envs.registry import make_task, task_names
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
@@ -54,50 +53,3 @@ def test_a_task_of_the_packages_name_is_refused(mine: Path, cartpole: RobotModel
     (mine / "tasks" / "cartpole.py").write_text("")
     with pytest.raises(ConfigError, match=r"^task=Cartpole: is in both .*; give yours another name$"):
         make_task("Cartpole", SETTINGS, cartpole, 0.02, folders=[mine / "tasks"])
-
-
-def make_run(name: str, config_dir: Path, task: str, experiment: str = "") -> None:
-    folder = Path("runs") / name
-    (folder / "nn").mkdir(parents=True)
-    (folder / "nn" / "last.pth").write_text("")
-    settings = {"config_dir": str(config_dir), "task": {"name": task}, "experiment": experiment}
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
-
-
-class TestWhatARunRemembers:
-    @pytest.fixture(autouse=True)
-    def runs(self, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(tmp_path)
-        make_run("Mine_1", mine / "cfg", "Mine")
-        make_run("Mine_2", Path("/gone/cfg"), "Mine", "named")
-
-    @pytest.mark.parametrize(
-        "arguments",
-        [
-            ["checkpoint=runs/Mine_1"],
-            ["checkpoint=runs/Mine_1/nn/last"],
-            ["checkpoint=runs/Mine_1/nn/last.pth", "task=Mine"],
-            ["task=Mine", "resume=True"],
-        ],
-    )
-    def test_it_is_added(self, arguments: list[str], mine: Path) -> None:
-        assert add_remembered_config_dir(arguments) == [f"--config-dir={mine}/cfg", *arguments]
-
-    @pytest.mark.parametrize(
-        "arguments",
-        [
-            ["task=Mine"],
-            ["resume=True"],  # of Ant
-            ["task=Mine", "resume=True", "experiment=another"],
-            ["--config-dir=cfg", "checkpoint=runs/Mine_1"],
-            ["checkpoint=runs/nowhere"],
-        ],
-    )
-    def test_it_is_not(self, arguments: list[str]) -> None:
-        assert add_remembered_config_dir(arguments) == arguments
-
-    def test_a_folder_that_is_gone(self) -> None:
-        with pytest.raises(
-            ConfigError, match=r"^config_dir=/gone/cfg: .* is gone; name its new place with --config-dir"
-        ):
-            add_remembered_config_dir(["task=Mine", "resume=True", "experiment=named"])

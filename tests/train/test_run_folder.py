@@ -52,21 +52,36 @@ def iterations_of(run: Path) -> list[int]:
     return [json.loads(line)["iteration"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def pasted(output: str, what: str) -> list[str]:
+    """A command that train.py printed, as a shell takes it, without `python` and the script."""
+    (line,) = [line for line in output.splitlines() if line.strip().startswith(f"{what}:")]
+    return shlex.split(line.partition(":")[2])[2:]
+
+
 def test_any_name_trains_goes_on_and_is_evaluated_where_nothing_can_be_written(run_script: Run, tmp_path: Path) -> None:
-    named = unquoted("experiment", NAME)
-    for more in (("max_iterations=1",), ("max_iterations=2", "resume=True")):
-        result = run_script("train.py", *SMALL, named, *more)
-        assert result.returncode == 0, result.stderr
+    """What is pasted goes on with the run's own settings, seed included."""
+    first = run_script("train.py", *SMALL, unquoted("experiment", NAME), "seed=7", "max_iterations=1")
+    assert first.returncode == 0, first.stderr
+    again = run_script("train.py", *pasted(first.stdout, "go on"))
+    assert again.returncode == 0 and "WARNING" not in again.stderr, again.stderr
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name.startswith(f"{NAME}_") and iterations_of(run) == [1, 2]
+    settings = json.loads(load_checkpoint(run)["settings"])
+    assert settings["seed"] == 7 and settings["num_envs"] == 32 and settings["task"]["name"] == "Cartpole"
     relative = run.relative_to(tmp_path)
     with read_only(run / "nn"), read_only(run):
-        result = run_script("evaluate.py", unquoted("checkpoint", relative), "num_envs=2")
-        refused = run_script("train.py", *SMALL, unquoted("checkpoint", relative))
-    assert result.returncode == 0 and "cannot be written: the report goes to" in result.stderr, result.stderr
+        evaluated = run_script("evaluate.py", *pasted(again.stdout, "evaluate"), "num_envs=2")
+        refused = run_script("train.py", unquoted("checkpoint", relative))
+    assert evaluated.returncode == 0 and "cannot be written: the report goes to" in evaluated.stderr, evaluated.stderr
     assert (tmp_path / f"{run.name}_last_adapted_mujoco.json").is_file()
     assert refused.returncode == 2 and refused.stderr.splitlines()[-1].startswith(f"error: {relative}/"), refused.stderr
     assert refused.stderr.count("error: ") == 1 and "Traceback" not in refused.stderr
+    for change, message in (
+        ("seed=8", "seed=8: the checkpoint was made with 7; go on with that value"),
+        ("task.env.resetDist=1", "task.env.resetDist=1: the checkpoint was made with 3.0; go on with that value"),
+    ):
+        changed = run_script("train.py", "resume=True", change)
+        assert (changed.returncode, changed.stderr) == (2, f"error: {message}\n")
 
 
 @pytest.mark.parametrize(
