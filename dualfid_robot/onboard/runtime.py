@@ -61,7 +61,7 @@ class ExportedPolicy:
         self._network = _session(self.folder / POLICY)
         embedded = self._network.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "")
         self.metadata = Metadata.from_json(embedded, f"policy={self.folder / POLICY}")
-        if (self.folder / METADATA).read_text() != embedded:
+        if (self.folder / METADATA).read_bytes() != embedded.encode():
             raise ConfigError(f"policy={self.folder / METADATA}: differs from the metadata inside {POLICY}")
         self._observe = _session(self.folder / OBSERVATION)
         self._layout = _HistoryLayout(self.metadata)

@@ -42,6 +42,7 @@ def use(folder: Path) -> None:
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(name=st.sampled_from(FILES), damage=DAMAGES, new_sums=st.booleans())
 @example(name=SUMS, damage=Damage(flips=((0.0, 255),)), new_sums=False)
+@example(name="policy.json", damage=Damage(inserted=(0.0, b"\x80")), new_sums=True)
 @example(name="starts.npz", damage=Damage(cut=0.5), new_sums=True)
 def test_damaged_bytes(name: str, damage: Damage, new_sums: bool, exported: Path) -> None:
     folder = exported.with_name("damaged")
