@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hypothesis import settings
 
-from dualfid_robot.config.command_line import register_simulators
+from dualfid_robot.config.engines import compose_config, hydra_apart
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.train.trainer import Trainer
 
 settings.register_profile("thousand", max_examples=1000, deadline=None)
@@ -20,15 +18,14 @@ settings.register_profile("thousand", max_examples=1000, deadline=None)
 SMALL = (
     *("task=Cartpole", "num_envs=4", "simulator/low=mujoco_reduced", "train.params.config.horizon_length=4"),
     *("train.params.config.minibatch_size=16", "train.params.network.mlp.units=[4]"),
-    *("simulator.low.threads=1", "simulator.high.threads=1"),
+    *("simulator.low.mujoco_reduced.threads=1", "simulator.high.threads=1"),
 )
 
 
 @pytest.fixture(scope="session")
 def trainer() -> Iterator[Trainer]:
-    register_simulators(SMALL)
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        made = Trainer(Experiment(compose("config", list(SMALL))))
+    with hydra_apart():
+        made = Trainer(Experiment(compose_config(SMALL)))
     made.iterate()
     yield made
     made.close()
