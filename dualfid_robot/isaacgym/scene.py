@@ -35,7 +35,11 @@ class SceneModel(RobotModel):
 
 
 def build_scene(
-    environments: list[Environment], grounds: list[Ground], gravity: Vec3, properties: WorldProperties
+    environments: list[Environment],
+    grounds: list[Ground],
+    gravity: Vec3,
+    properties: WorldProperties,
+    physics_dt: float,
 ) -> SceneModel:
     """The robot model of one environment.
 
@@ -44,6 +48,7 @@ def build_scene(
         grounds: what stands still.
         gravity: m/s².
         properties: of one environment, as it is built.
+        physics_dt: s.
     """
     first = environments[0]
     spec = mujoco.MjSpec()
@@ -67,6 +72,7 @@ def build_scene(
     for number, attractor in enumerate(first.attractors):
         _attract(spec, number, first, attractor)
     spec.assets = {file: content for actor in first.actors for file, content in actor.asset.spec.assets.items()}
+    _free_stiff_drives(spec, properties, physics_dt)
     names = [name for actor in first.actors for name in actor.asset.body_names]
     feet = [f"{slot}/{name}" for slot, actor in enumerate(first.actors) for name in actor.asset.body_names]
     feet = [long for long, name in zip(feet, names, strict=True) if any(part in name.lower() for part in CURRENT.feet)]
@@ -117,6 +123,22 @@ def _drive(spec: mujoco.MjSpec, joint: mujoco.MjsJoint, dofs: np.ndarray, world:
             actuator.forcerange = [-dofs["effort"], dofs["effort"]]
     else:
         joint.stiffness, joint.damping = [gain, 0.0, 0.0], [rate, 0.0, 0.0]
+
+
+def _free_stiff_drives(spec: mujoco.MjSpec, world: WorldProperties, physics_dt: float) -> None:
+    """Take the effort limits from drives that are too stiff for them.
+
+    PhysX limits the force that an implicit drive ends a step with. MuJoCo limits the one that it begins with, and then
+    integrates it explicitly: a drive that is faster than a step would bang between its limits.
+    """
+    model, freed = spec.compile(), []
+    for dof, actuator in enumerate(spec.actuators):
+        inertia = model.dof_M0[model.joint(actuator.target).dofadr[0]]
+        if actuator.forcelimited == mujoco.mjtLimited.mjLIMITED_TRUE and world.rates[0, dof] * physics_dt > inertia:
+            actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_FALSE
+            freed.append(actuator.target)
+    if freed:
+        say_once(f"effort limits of drives that are faster than a physics step do not hold: {', '.join(freed)}")
 
 
 def _attract(spec: mujoco.MjSpec, number: int, environment: Environment, properties: AttractorProperties) -> None:

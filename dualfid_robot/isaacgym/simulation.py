@@ -81,6 +81,10 @@ class Simulation:
         return len(self.environments)
 
     @property
+    def _physics_dt(self) -> float:
+        return self.params.dt / self.params.substeps
+
+    @property
     def built(self) -> bool:
         """Whether the engine is built."""
         return self._simulator is not None
@@ -142,8 +146,7 @@ class Simulation:
         return controls.add_(torch.where(self._in_velocity, self.velocity_targets, 0.0))
 
     def _properties(self, layout: Layout) -> WorldProperties:
-        physics_dt = self.params.dt / self.params.substeps
-        return WorldProperties.of(self.environments, self.grounds, physics_dt, layout)
+        return WorldProperties.of(self.environments, self.grounds, self._physics_dt, layout)
 
     def _build(self) -> None:
         """Build the engine for what was created, and put every environment into its initial state."""
@@ -156,7 +159,7 @@ class Simulation:
         # One model for all, and what differs from it in each.
         properties = self._properties(layout)
         self._nominal = properties.greatest()
-        robot = build_scene(self.environments, self.grounds, self.params.gravity, self._nominal)
+        robot = build_scene(self.environments, self.grounds, self.params.gravity, self._nominal, self._physics_dt)
         bodies = robot.body_names if self.measures_contacts else ()
         settings = engine_settings(CURRENT) | {"substeps": self.params.substeps}
         simulator = self._simulator = make_simulator(settings, robot, self.num_envs, self.params.dt, bodies)
@@ -171,7 +174,7 @@ class Simulation:
         self._in_position = modes == DofDriveMode.DOF_MODE_POS
         self._in_velocity = modes == DofDriveMode.DOF_MODE_VEL
         # A position drive's damping refers to its velocity target: so far the position target leads.
-        gains, damping = properties.gains, properties.rates - properties.gains * self.params.dt / self.params.substeps
+        gains, damping = properties.gains, properties.rates - properties.gains * self._physics_dt
         self._lead = torch.from_numpy(damping / gains.clip(1e-9)).float() * self._in_position
         self._initial_qpos = self._initial_positions(simulator)
         everyone = torch.arange(self.num_envs)
