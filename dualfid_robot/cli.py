@@ -80,9 +80,17 @@ def calibrate() -> None:
     _launch("calibrate", "calibrate.launch", "launch_calibration")
 
 
+def isaacgym() -> None:
+    """Run a script that imports isaacgym, on an engine of this project."""
+    from dualfid_robot.isaacgym.__main__ import main as run_script
+
+    set_environment()
+    run_script()
+
+
 COMMANDS = {
     function.__name__: function
-    for function in (train, evaluate, export, play, transfer, study, check, import_robot, calibrate)
+    for function in (train, evaluate, export, play, transfer, study, check, import_robot, calibrate, isaacgym)
 }
 
 

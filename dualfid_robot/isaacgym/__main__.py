@@ -55,11 +55,11 @@ def _start(options: argparse.Namespace) -> None:
     from dualfid_robot.isaacgym.session import CURRENT, say_once
     from dualfid_robot.isaacgym.simulation import engine_settings
 
-    if not Path(options.script).is_file():
-        raise ConfigError(f"script={options.script}: no such file")
     CURRENT.engine, CURRENT.threads = options.engine, options.threads
     CURRENT.armature_floor, CURRENT.feet = options.armature_floor, tuple(options.feet.split(","))
     engine_settings(CURRENT)  # an unknown engine is refused before their script starts
+    if not Path(options.script).is_file():
+        raise ConfigError(f"script={options.script}: no such file")
     say_once(f"isaacgym is provided by dualfid_robot: {options.script} runs on engine {options.engine}")
     say_once(f"no counterpart: {_NO_COUNTERPART}; docs/isaacgym.md says what that does to a policy")
     provide(options.replace)

@@ -91,14 +91,14 @@ def _upper_surface(points: np.ndarray, z: np.ndarray, faces: np.ndarray, shape: 
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
     flat = np.abs(area) > 1e-9
+    area = np.where(flat, area, 1.0)
     heights = np.full(shape, -np.inf)
     for i in range(int(spans[:, 0].max(initial=0)) + 1):
         for j in range(int(spans[:, 1].max(initial=0)) + 1):
             sample = low + np.array((i, j))
             offset = sample - corners[:, 0]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                u = (offset[:, 0] * second[:, 1] - offset[:, 1] * second[:, 0]) / area
-                v = (first[:, 0] * offset[:, 1] - first[:, 1] * offset[:, 0]) / area
+            u = (offset[:, 0] * second[:, 1] - offset[:, 1] * second[:, 0]) / area
+            v = (first[:, 0] * offset[:, 1] - first[:, 1] * offset[:, 0]) / area
             inside = flat & (u >= -1e-6) & (v >= -1e-6) & (u + v <= 1 + 1e-6)
             rows = np.flatnonzero(inside)
             rises = tops[rows, 1:] - tops[rows, :1]

@@ -144,6 +144,7 @@ def test_the_commands_are_listed(shell: Shell) -> None:
             "check",
             "import_robot",
             "calibrate",
+            "isaacgym",
         ]
     wrong = shell.run("dualfid", "trian")
     assert (wrong.returncode, wrong.stderr.splitlines()) == (
