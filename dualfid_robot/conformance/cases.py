@@ -185,7 +185,6 @@ CASES: dict[str, Engine] = {
         | {
             "thrust on sites": "actuator left: a transmission to a site",
             "actuators with a state": "actuator inductive: an actuator with a state of its own",
-            "humanoid": "tendon left_hipknee",
         },
     ),
     "physx": Engine(

@@ -47,6 +47,8 @@ def make_task(
     """
     cls = _task_class(name, folders)
     config = parse_settings(cls.Config, settings, "task.env")
+    if not robot.actuator_names:
+        raise ConfigError(f"asset.assetFileName={robot.path.name}: it has no actuators, so a policy could not move it")
     task: Task = cls(config, robot, control_dt, device)
     for command in task.commands:
         columns = task.memory.get(command.memory, 0)

@@ -353,7 +353,7 @@ def test_friction_of_a_pair_is_mujocos(robot_of: RobotOf) -> None:
         for i, mu in enumerate((0.2, 0.9))
     )
     with pytest.raises(ConfigError, match="second"):
-        make_of(robot_of(balls))
+        PhysxSimulator.check_robot(robot_of(balls))
     sliders = balls.replace("<freejoint/>", '<joint type="slide"/>')
     robot = make_of(robot_of(FLOOR.replace("/>", ' friction="0.5"/>') + sliders))
     floor = robot.ground[0].friction

@@ -409,3 +409,41 @@ def test_the_parent_is_free_while_workers_step(pybullet: None, make: Make, ant: 
     handed_over = time.perf_counter() - started
     simulator.finish_step()
     assert handed_over < 0.5 * (time.perf_counter() - started)
+
+
+# Limits ---------------------------------------------------------------------------------------------------------------
+
+
+def chain(hinges: int) -> str:
+    link = '<body name="b{0}" pos="0 0 -.05"><joint name="j{0}" axis="0 1 0"/><geom size=".01" mass=".1" contype="0"/>'
+    return "".join(link.format(i) for i in range(hinges)) + "</body>" * hinges
+
+
+def test_more_joints_than_bullet_holds_are_refused(robot_of: RobotOf) -> None:
+    PybulletSimulator.check_robot(robot_of(chain(122)))
+    with pytest.raises(
+        ConfigError, match=r"^robot\.xml: 123 hinge and slide joints: engine pybullet takes at most 122$"
+    ):
+        PybulletSimulator.check_robot(robot_of(chain(123)))
+
+
+def test_a_worker_that_dies_again_at_once_ends_the_run(pybullet: None, make: Make, ant: RobotModel) -> None:
+    simulator = make("pybullet", ant, 2, workers=1)
+    assert isinstance(simulator, PybulletSimulator)
+    ctrl = torch.zeros(2, 8)
+
+    def step_and_kill() -> None:
+        victim = simulator._workers[0].pid
+        os.kill(victim, signal.SIGSTOP)
+        simulator.start_step(ctrl, 2)
+        os.kill(victim, signal.SIGKILL)
+        simulator.finish_step()
+
+    step_and_kill()
+    simulator.step(ctrl, 2)  # a step that succeeds makes up for it
+    step_and_kill()
+    with pytest.raises(
+        ConfigError, match=r"^engine=pybullet: a worker process died of signal 9 again in its first step"
+    ):
+        step_and_kill()
+    assert simulator.worker_restarts == 2

@@ -23,6 +23,10 @@ _JOINT, _GEOM = mujoco.mjtJoint, mujoco.mjtGeom
 _ROUND = {int(_GEOM.mjGEOM_SPHERE), int(_GEOM.mjGEOM_CAPSULE), int(_GEOM.mjGEOM_CYLINDER)}
 
 
+MOST_JOINTS = 122
+"""Bullet's arrays of degrees of freedom hold 128, of which it keeps six for the base; what is beyond is lost."""
+
+
 @dataclass(frozen=True)
 class Plane:
     """A plane of the scene that feet touch.
@@ -84,6 +88,9 @@ def make_urdf(robot: RobotModel, child_armature: float = 1.0, parent_armature: f
     """
     Actuators.from_robot(robot)
     model = robot.model
+    if len(robot.joint_names) > MOST_JOINTS:
+        joints = f"{len(robot.joint_names)} hinge and slide joints"
+        raise ConfigError(f"{robot.path.name}: {joints}: engine pybullet takes at most {MOST_JOINTS}")
     contacts = _ground_contacts(robot)
     links = make_links(model, list(robot.foot_geoms), child_armature, parent_armature)
     root = ElementTree.Element("robot", name="robot")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.actuators import Actuators
 from dualfid_robot.simulators.base import Simulator
 from dualfid_robot.simulators.mujoco.parameters import scaled_entries
@@ -117,6 +118,7 @@ class ProcessSimulator(Simulator):
         """Reserve the shared arrays and start a worker for each spec."""
         self.worker_restarts = 0
         self._cpu_seconds_of_the_dead = 0.0
+        self._unproven: set[int] = set()  # workers that were started again and have not finished a step since
         layout = specs[0].layout
         self._memory = shared_memory.create(layout)
         self._arrays = shared_memory.attach(self._memory, layout)
@@ -146,6 +148,7 @@ class ProcessSimulator(Simulator):
     def finish_step(self) -> None:
         n, tensors = self._n, self._tensors
         dead = [number for number, worker in enumerate(self._workers) if not worker.finish_step()]
+        self._unproven &= set(dead)
         for number in dead:
             self._restart(number)
         self.qpos[:n] = tensors["qpos"][:n]
@@ -157,6 +160,12 @@ class ProcessSimulator(Simulator):
         status = self._workers[number].close()
         if status >= 0:  # it was not killed: it has raised, and its traceback is on standard error
             raise RuntimeError(f"worker {number} of engine {self.name()} ended with status {status}")
+        if number in self._unproven:
+            raise ConfigError(
+                f"engine={self.name()}: a worker process died of signal {-status} again in its first step after a "
+                f"restart: {self.robot.path.name} or the memory is too much for it; choose another simulator"
+            )
+        self._unproven.add(number)
         _LOGGER.warning("worker %d of engine %s died of signal %d; it is started again", number, self.name(), -status)
         self.worker_restarts += 1
         self._cpu_seconds_of_the_dead += float(self._arrays["cpu_seconds"][number])
