@@ -236,8 +236,20 @@ def test_a_simulator_that_was_asked_for_and_refuses_is_an_error(
     users_folder: Callable[[Path, tuple[str, ...]], list[str]], tmp_path: Path
 ) -> None:
     (tmp_path / "ball.xml").write_text(
-        '<mujoco><worldbody><body><joint name="wrist" type="ball"/><geom size="0.1"/></body></worldbody></mujoco>'
+        '<mujoco><worldbody><body><joint name="wrist" type="ball"/><geom size="0.1"/></body></worldbody>'
+        '<actuator><motor joint="wrist" gear="1 0 0"/></actuator></mujoco>'
     )
     search = users_folder(tmp_path / "ball.xml", ())
     with pytest.raises(ConfigError, match=r"ball\.xml: joint wrist"):
         output_of(*search, "task=AnyRobot", "simulator/low=pybullet")
+
+
+def test_a_robot_without_actuators_is_refused(
+    users_folder: Callable[[Path, tuple[str, ...]], list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "arm.xml").write_text(
+        '<mujoco><worldbody><body><joint name="wrist"/><geom size="0.1"/></body></worldbody></mujoco>'
+    )
+    search = users_folder(tmp_path / "arm.xml", ())
+    with pytest.raises(ConfigError, match=r"^asset\.assetFileName=arm\.xml: it has no actuators"):
+        output_of(*search, "task=AnyRobot")
