@@ -89,7 +89,7 @@ def write_run(folder: Path, run: dict[str, Any], final: float, points: int = 11)
         "machine": MACHINE,
     }
     (own / "result.json").write_text(json.dumps(result))
-    log = [{"cost_seconds": run["budget"] * i / 20, "allocation/rho": rho} for i in range(1, 21)]
+    log = [{"iteration": i, "cost_seconds": run["budget"] * i / 20, "allocation/rho": rho} for i in range(1, 21)]
     (own / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
 
 
