@@ -106,9 +106,8 @@ def test_overrides_give_train_py_the_same_run(tmp_path: Path) -> None:
     cfg: Any = compose_run(run.overrides)
     assert (cfg.task.name, cfg.seed, cfg.max_cost, cfg.num_envs) == ("Cartpole", 1, 2, 20)
     assert cfg.simulator.high.engine == "mujoco" and cfg.simulator.high.threads == 1
-    (low,) = cfg.simulator.low.values()
-    threads = [low[key] for key in ("threads", "workers") if key in low]
-    assert threads == [1]
+    assert list(cfg.simulator.low) == ["mujoco_reduced", "pybullet"]
+    assert [low[key] for low in cfg.simulator.low.values() for key in ("threads", "workers") if key in low] == [1, 1]
     assert cfg.allocation.rule.name == "exponential"
 
 

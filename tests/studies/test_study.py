@@ -18,6 +18,7 @@ import yaml
 
 from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.runs.atomic import locked
 from dualfid_robot.studies.display import ProgressReader, StudyDisplay
 from dualfid_robot.studies.launcher import require_launcher
 from dualfid_robot.studies.run_folder import RunFolder
@@ -234,11 +235,14 @@ def test_progress_is_what_the_folders_hold(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_study_has_one_process(tmp_path: Path) -> None:
-    from dualfid_robot.studies.launcher import _locked
-
-    again = pytest.raises(ConfigError, match="name=s: another process is running")
-    with _locked(tmp_path / "s"), again, _locked(tmp_path / "s"):
-        pass
+    """A study that another process runs is refused before anything is written."""
+    folder = tmp_path / "studies" / "s"
+    folder.mkdir(parents=True)
+    with locked(folder, "name=s"):
+        arguments = [str(ROOT / "study.py"), "study=tiny", "name=s"]
+        result = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.startswith("error: name=s: process ")
+    assert sorted(path.name for path in folder.iterdir()) == ["lock"]
 
 
 def test_the_study_starts_without_torch() -> None:
