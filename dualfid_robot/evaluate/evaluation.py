@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dualfid_robot.envs.pool import EnvironmentPool
-from dualfid_robot.evaluate.agents import Agent
 from dualfid_robot.evaluate.video import Video
+
+if TYPE_CHECKING:  # a player of exported policies knows no task
+    from dualfid_robot.envs.pool import EnvironmentPool
+    from dualfid_robot.evaluate.agents import Agent
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dualfid_robot.config.engines import OF_A_SIDE
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.evaluation import Evaluation, paired_difference
 from dualfid_robot.onboard.commands import Operator, Source
@@ -169,4 +170,4 @@ def comparison(metadata: Metadata, settings: Mapping[str, Any], evaluation: Eval
 
 
 def _of_the_result(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key not in OF_THE_MACHINE}
+    return {key: value for key, value in settings.items() if key not in (*OF_THE_MACHINE, *OF_A_SIDE)}

@@ -362,11 +362,6 @@ class Branching(Cartpole):
         return observed if bool((state.qpos > 0).any()) else observed | {"pole_angle": -observed["pole_angle"]}
 
 
-class FixedSize(Cartpole):
-    def initial_control(self, qpos: Tensor) -> Tensor:
-        return qpos.new_zeros(len(qpos), 1)
-
-
 class Exotic(Cartpole):
     def terminated(self, state: State, observed: Mapping[str, Tensor]) -> Tensor:
         return torch.linalg.eigvalsh(state.qpos[:, :, None] * state.qpos[:, None])[:, 0] > 1.0
@@ -380,7 +375,6 @@ class Exotic(Cartpole):
         (Meddling, "task=Meddling: only `advance` may change a state, and only its memory; changed in place: qpos"),
         (MeddlingAdvance, "task=MeddlingAdvance: advance may change memory alone; it changes qvel"),
         (Branching, "task=Branching: its functions cannot be traced (GuardOnDataDependentSymNode: "),
-        (FixedSize, "task=FixedSize: its functions cannot be traced (UserError: Constraints violated (n)"),
         (Exotic, "task=Exotic: its functions cannot be traced (DispatchError: No ONNX function found for"),
     ],
 )

@@ -15,6 +15,7 @@ from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.mujoco.simulator import MujocoSimulator
+from dualfid_robot.simulators.registry import engine_config
 from dualfid_robot.transfer import contract as module
 from dualfid_robot.transfer.contract import Contract, check_contract
 
@@ -91,8 +92,7 @@ def maker_of(engine: type[MujocoSimulator]) -> Callable[..., MujocoSimulator]:
     """`make_simulator` for an engine that no file of the package holds."""
 
     def make(settings: Mapping[str, Any], *others: Any) -> MujocoSimulator:
-        rest = {key: value for key, value in settings.items() if key not in ("engine", "changes")}
-        return engine(engine.Config(**rest), *others)
+        return engine(engine_config(settings, "mujoco"), *others)
 
     return make
 
