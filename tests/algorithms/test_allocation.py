@@ -52,12 +52,10 @@ class Loop:
         ({"name": "schedule", "start": 0.9, "end": 0.1}, {"progress": 1.0}, 0.1),
         ({"name": "switch", "at": 0.25}, {"progress": 0.2499}, 1.0),
         ({"name": "switch", "at": 0.25}, {"progress": 0.25}, 0.0),
-        # ρ_top = 1 − k / 4 with k = (1 + 1) / (3 + 1)
-        ({"name": "scaled"}, {"cost_low": 1.0, "cost_high": 3.0, "cost_learner": 1.0}, 0.875),
         ({"name": "scaled"}, {}, 0.9),
-        ({"name": "scaled"}, {"progress": 0.5}, 0.9 / 4),
+        ({"name": "scaled", "top": 0.8}, {"progress": 0.5}, 0.2),
         ({"name": "scaled", "alpha": 2.0}, {"gap": 0.5}, 0.9 * math.exp(-1.0)),
-        ({"name": "scaled"}, {"cost_low": 9.0, "cost_high": 1.0, "cost_learner": 0.0}, 0.75),
+        ({"name": "scaled"}, {"progress": 1.0, "gap": 3.0}, 0.0),
     ],
 )
 def test_rules_by_hand(settings_: dict[str, Any], signals: dict[str, Any], expected: float) -> None:

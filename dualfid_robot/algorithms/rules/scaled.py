@@ -1,4 +1,4 @@
-"""ρ = ρ_top (1 − progress)² exp(−α G)."""
+"""ρ = top (1 − progress)² exp(−α G)."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dualfid_robot.algorithms.rules import rule
-from dualfid_robot.algorithms.signals import COSTS, Signals, known
-from dualfid_robot.settings import require
-
-UNKNOWN_RATIO = 0.4
-"""k before it was measured."""
+from dualfid_robot.algorithms.signals import Signals, known
+from dualfid_robot.settings import require_number
 
 
 @rule("scaled")
 @dataclass(frozen=True)
 class Scaled:
-    """ρ = ρ_top (1 − progress)² exp(−α G): cheap rows first, dear ones for the end, fewer cheap ones where they harm.
+    """ρ = top (1 − progress)² exp(−α G): cheap rows first, dear ones for the end, fewer cheap ones where they harm.
 
-    ρ_top = 1 − k / 4 with k the cost of a low sample over that of a high one, the learner's part included. G says how
-    much straighter the divergence grows than by chance (``Signals.gap``). It has no unit, so α fits every robot.
+    G says how much straighter the divergence grows than by chance (``Signals.gap``). It has no unit, so α fits every
+    robot. The rule reads no seconds, so a seed repeats a run of so many iterations to the bit.
+
+    Attributes:
+        alpha: α.
+        top: ρ at the beginning. The cheaper a low sample is, the nearer to 1 it may be.
     """
 
-    requires: ClassVar[frozenset[str]] = COSTS | {"drift", "gap"}
+    requires: ClassVar[frozenset[str]] = frozenset({"drift", "gap"})
     alpha: float = 4.0
+    top: float = 0.9
 
     def __post_init__(self) -> None:
-        require(self.alpha >= 0.0, "alpha", self.alpha, "at least 0")
+        require_number("alpha", self.alpha, 0.0, math.inf)
+        require_number("top", self.top, 0.0, 1.0)
 
     def __call__(self, signals: Signals) -> float:
-        ratio = (signals.cost_low + signals.cost_learner) / (signals.cost_high + signals.cost_learner)
-        top = 1.0 - 0.25 * min(known(ratio, UNKNOWN_RATIO), 1.0)
-        return top * (1.0 - signals.progress) ** 2 * math.exp(-self.alpha * known(signals.gap))
+        return self.top * (1.0 - signals.progress) ** 2 * math.exp(-self.alpha * known(signals.gap))
