@@ -133,7 +133,8 @@ def simulator_settings(name: str, task: Mapping[str, Any], key: str = "simulator
 def choose_engines(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
     """A composed configuration with engines in the place of `default`.
 
-    A configuration with a single `simulator` has it already, and gets its name. One without any is left as it is.
+    A configuration with a single `simulator` has it already, and gets its name. One without a group of simulators is
+    left as it is.
 
     Args:
         cfg: the configuration; it is changed.
@@ -143,7 +144,7 @@ def choose_engines(cfg: DictConfig, choices: Mapping[str, Any], overrides: Seque
     Raises:
         ConfigError: a side has no engine, an engine twice or settings of another engine; the task's settings are wrong.
     """
-    if "simulator" not in cfg:
+    if "simulator" not in choices and "simulator/high" not in choices:
         return cfg
     with open_dict(cfg):
         if "simulator" in choices:
