@@ -89,10 +89,15 @@ class WorldProperties:
         joints = np.flatnonzero(model.jnt_type != mujoco.mjtJoint.mjJNT_FREE)
         springs[:, joints] = np.where(servo, 1.0, gains)
         dampers[:, layout.dof_qvel] = np.where(servo, 1.0, rates)
-        friction = np.ones((worlds, model.ngeom))
-        friction[:, model.ngeom - self.friction.shape[1] :] = _factors(self.friction, nominal.friction)
+        # Where all shapes of a world have one factor, engines can take it that have none of single geoms.
+        each, common, geoms = _factors(self.friction, nominal.friction), np.ones(worlds), np.ones((worlds, model.ngeom))
+        if (each == each[:, :1]).all():
+            common = each[:, 0]
+        else:
+            geoms[:, model.ngeom - each.shape[1] :] = each
         return {
-            "geom_friction": friction,
+            "friction": common,
+            "geom_friction": geoms,
             "mass": self.masses,
             "com": self.offsets,
             "joint_stiffness": springs,
