@@ -104,6 +104,7 @@ class Simulator(ABC):
 
     Attributes:
         Config: dataclass of the engine's settings; the constructor's first argument.
+        PORT_OF: the engine whose equations this one solves on other hardware; empty for an engine of its own.
         PACKAGES: modules that must be installed.
         INSTALL: how they are installed, in words.
         DEVICE_TYPES: types of torch devices on which the engine can keep its tensors.
@@ -127,6 +128,7 @@ class Simulator(ABC):
     """
 
     Config: ClassVar[type]
+    PORT_OF: ClassVar[str] = ""
     PACKAGES: ClassVar[tuple[str, ...]] = ()
     INSTALL: ClassVar[str] = ""
     DEVICE_TYPES: ClassVar[tuple[str, ...]] = ("cpu",)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -50,6 +51,11 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
+def thread_settings(simulator: Mapping[str, Any], threads: int) -> dict[str, int]:
+    """The settings by which an engine gets so many threads or processes."""
+    return {name: threads for name in THREAD_SETTINGS if name in simulator}
+
+
 def settle(overrides: Sequence[str], threads: int) -> tuple[DictConfig, list[str]]:
     """A configuration, and overrides that lead to it on any machine. They name the low simulator that suits the task,
     and the simulators' threads.
@@ -72,8 +78,7 @@ def settle(overrides: Sequence[str], threads: int) -> tuple[DictConfig, list[str
     # Their threads.
     of_low = {f"low.{name}": low[name] for name in low if not OmegaConf.is_interpolation(low, name)}  # not E_high's own
     for where, settings in (of_low | {"high": high}).items():
-        for name in THREAD_SETTINGS:
-            if name in settings:
-                settled.append(f"simulator.{where}.{name}={threads}")
-                settings[name] = threads
+        for name, value in thread_settings(settings, threads).items():
+            settled.append(f"simulator.{where}.{name}={value}")
+            settings[name] = value
     return cfg, settled

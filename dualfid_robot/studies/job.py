@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import faulthandler
 import os
 import platform
@@ -15,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,8 @@ from dualfid_robot.studies.run_folder import RunFolder
 from dualfid_robot.threads import set_threads
 
 if TYPE_CHECKING:
+    from dualfid_robot.evaluate.evaluation import Evaluation
+    from dualfid_robot.policies.actor_critic import PolicyName
     from dualfid_robot.train.trainer import Trainer
 
 STOPPED = 3
@@ -131,8 +135,9 @@ class Job:
             {
                 "status": "finished",
                 "error": None,
-                "wall_seconds": self._wall(),
                 "curve": self.curve,
+                "deployed": self._deploy(),
+                "wall_seconds": self._wall(),
                 "means": self.totals.means(),
                 "machine": machine(),
             }
@@ -153,16 +158,9 @@ class Job:
         return self._wall_seconds + time.monotonic() - self._started
 
     def _take_point(self) -> None:
-        """Evaluate the deployed policy, deterministic, in this run's own E_high."""
-        from dualfid_robot.evaluate.agents import policy_agent
-        from dualfid_robot.evaluate.evaluation import evaluate
-
-        trainer, experiment = self.trainer, self.trainer.experiment
-        pool = experiment.make_pool(experiment.high_engine, self._evaluation["episodes"], self._evaluation["seed"])
-        try:
-            result = evaluate(policy_agent(copy.deepcopy(trainer.policy), "adapted"), pool)
-        finally:
-            pool.simulator.close()
+        """Evaluate the deployed policy in this run's own E_high."""
+        trainer = self.trainer
+        result = self._evaluate(trainer.experiment.high_engine, 1.0)
         figure = {name: float(values.mean()) for name, values in result.measures.items()}
         figure |= {f"{name}_at_end": float(values.mean()) for name, values in result.final_measures.items()}
         self.curve.append(
@@ -178,6 +176,42 @@ class Job:
             }
         )
         self.folder.save_partial(self.curve, self._wall())
+
+    def _evaluate(self, simulator: Mapping[str, Any], dial: float) -> Evaluation:
+        """Evaluate a policy on the dial, deterministic, in an engine in which nothing is randomised."""
+        from dualfid_robot.evaluate.agents import policy_agent
+        from dualfid_robot.evaluate.evaluation import evaluate
+
+        policy: PolicyName | float = "adapted" if dial == 1.0 else dial
+        experiment = copy.copy(self.trainer.experiment)
+        experiment.task = dataclasses.replace(experiment.task, randomize=False)
+        pool = experiment.make_pool(simulator, self._evaluation["episodes"], self._evaluation["seed"])
+        try:
+            return evaluate(policy_agent(copy.deepcopy(self.trainer.policy), policy), pool)
+        finally:
+            pool.simulator.close()
+
+    def _deploy(self) -> list[dict[str, Any]]:
+        """Evaluate the final policies at home and in the engines in which no run of the study trains.
+
+        The dial has one setting where it does nothing: without an adapter, or where that was never trained.
+        """
+        from dualfid_robot.config.engines import simulator_settings
+        from dualfid_robot.config.left_out import home_engine, trained_engines
+        from dualfid_robot.studies.configuration import thread_settings
+
+        experiment, settings = self.trainer.experiment, self.trainer.experiment.settings
+        abroad = [simulator_settings(name, settings["task"]) for name in self._evaluation["abroad"]]
+        abroad = [engine | thread_settings(engine, self._run["threads"]) for engine in abroad]
+        one_policy = experiment.network.adapter.kind != "lora" or "simulator.high" not in trained_engines(experiment)
+        dials = [1.0] if one_policy else self._evaluation["dials"]
+        found = []
+        for engine in [home_engine(experiment), *abroad] if abroad else []:
+            for dial in dials:
+                result = self._evaluate(engine, dial)
+                place = {"engine": engine["name"], "home": engine not in abroad, "dial": dial}
+                found.append({**place, "return": result.mean, "returns": result.returns.tolist()})
+        return found
 
 
 def machine() -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +33,7 @@ from dualfid_robot.runs.atomic import locked, write_text
 from dualfid_robot.runs.interrupt import Interrupt
 from dualfid_robot.studies.configuration import options, quoted
 from dualfid_robot.studies.display import StudyDisplay
+from dualfid_robot.studies.expected_time import runs_at_once, time_line
 from dualfid_robot.studies.job import STOPPED
 from dualfid_robot.studies.run_folder import RunFolder
 
@@ -79,7 +80,8 @@ def launch_study(cfg: DictConfig) -> None:
         ConfigError: names what is wrong, before anything runs.
     """
     from dualfid_robot.config.values import require_package  # imports torch
-    from dualfid_robot.studies.plan import PlannedStudy, parse_plan
+    from dualfid_robot.studies.plan import PlannedStudy
+    from dualfid_robot.studies.plan_file import parse_plan
     from dualfid_robot.studies.report import build_report
 
     require_package("study", "matplotlib", "study")
@@ -109,20 +111,24 @@ def _prepare(study: PlannedStudy, retry_failed: bool, console: Console) -> list[
     """Write the plan and its runs' descriptions. Returns the unfinished runs in the plan's order."""
     (study.folder / _STOP).unlink(missing_ok=True)
     existing = {path.name for path in (study.folder / "runs").glob("*")}
+    taken = [run for run in study.runs if study.folder_of(run).result() is None and _take(study, run)]
     pending, counts = [], {"finished": 0, "failed": 0}
+    finished: dict[PlannedRun, float] = {}
     plan = study.plan
     for run in study.runs:
         folder = study.folder_of(run)
         result = folder.result()
         if result is not None and (result["status"] == "finished" or not retry_failed):
             counts[result["status"]] += 1
+            if result["status"] == "finished":
+                finished[run] = result["wall_seconds"]
             continue
         if result is not None:
             folder.forget_result()
         folder.unmark_running()
         timeout = plan.timeout if plan.timeout is not None else 600.0 + 5.0 * run.budget
         common = {
-            "evaluation": dataclasses.asdict(plan.evaluation),
+            "evaluation": study.evaluation_of(run.reference),
             "threads": plan.threads,
             "config_dir": command_line_config_dir(),
         }
@@ -137,7 +143,26 @@ def _prepare(study: PlannedStudy, retry_failed: bool, console: Console) -> list[
     if existing - ids:
         text += f"; {len(existing - ids)} in the folder are of another plan and left as they are"
     _say(console, text)
+    if taken:
+        _say(console, f"study {study.name}: {len(taken)} runs are taken from {', '.join(plan.runs_of)}")
+    if pending:
+        launcher = str(HydraConfig.get().runtime.choices["hydra/launcher"])
+        at_once = runs_at_once(launcher, int(HydraConfig.get().launcher.get("n_jobs", 1)))
+        _say(console, f"study {study.name}: the runs take {time_line(pending, finished, at_once)}")
     return pending
+
+
+def _take(study: PlannedStudy, run: PlannedRun) -> bool:
+    """Copy a run that a study of `runs_of` has finished, without its checkpoint; whether there is one."""
+    for name in study.plan.runs_of:
+        source = RunFolder(study.folder.parent / name / "runs" / run.id)
+        if source.status() == "finished":
+            shutil.copytree(source.path, study.folder_of(run).path, ignore=_without_policies, dirs_exist_ok=True)
+            return True
+    return False
+
+
+_without_policies = shutil.ignore_patterns("nn", "tensorboard")
 
 
 def _say_failures(study: PlannedStudy, console: Console) -> None:

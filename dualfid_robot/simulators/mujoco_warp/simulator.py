@@ -36,6 +36,7 @@ class MujocoWarpSimulator(Simulator):
     the order in which threads append contacts changes from run to run, and with it the last digits of sums over them.
     """
 
+    PORT_OF = "mujoco"
     PACKAGES = ("mujoco_warp", "warp")
     INSTALL = 'pip install "dualfid_robot[gpu]"'
     DEVICE_TYPES = ("cpu", "cuda")
