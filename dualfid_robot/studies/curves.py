@@ -13,7 +13,7 @@ import numpy as np
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runs.metrics import read_metrics
-from dualfid_robot.studies.run_folder import ANY_GAP, RunFolder, RunIdentity
+from dualfid_robot.studies.run_folder import ANY_GAP, NO_CHANGE, RunFolder, RunIdentity
 
 PLAN = "plan.json"
 REACHED = 0.8  # normalised score whose cost is asked for
@@ -75,6 +75,22 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Deployed:
+    """A final policy in an engine.
+
+    Attributes:
+        engine: a file of cfg/simulator; home: whether the run belongs there, else no run of the study trains in it.
+        dial: λ of the policy.
+        value: mean return.
+    """
+
+    engine: str
+    home: bool
+    dial: float
+    value: float
+
+
+@dataclass(frozen=True)
 class RunRecord(RunIdentity):
     """One run of a study.
 
@@ -82,6 +98,7 @@ class RunRecord(RunIdentity):
         status: finished, failed, or missing (not begun, or not yet done).
         error: of a failed run; wall_seconds: 0 if unknown.
         curve: of a finished run. means: its log's means.
+        deployed: its final policies at home and abroad, where the plan names engines for that.
         machine: where it ran, and versions.
     """
 
@@ -90,6 +107,7 @@ class RunRecord(RunIdentity):
     wall_seconds: float = 0.0
     curve: Curve | None = None
     means: dict[str, float] | None = None
+    deployed: tuple[Deployed, ...] = ()
     machine: dict[str, Any] | None = None
 
     @property
@@ -146,7 +164,8 @@ class StudyRecord:
 
     Attributes:
         plan: plan.json; runs: all that are planned or begun, in the plan's order.
-        tasks, methods, gaps: names in the plan's order; cells: where methods are compared.
+        tasks, methods, gaps: names in the plan's order; prices: of E_high, by gap.
+        cells: where methods are compared; ranks: which of its task's budgets each of them has.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -162,14 +181,18 @@ class StudyRecord:
         self.tasks = list(self.plan["tasks"])
         self.methods = [str(method) for method in self.plan["methods"]]
         self.gaps = [str(gap["name"]) for gap in self.plan["gaps"]]
+        self.prices = {str(gap["name"]): float(gap.get("price", 1.0)) for gap in self.plan["gaps"]}
         self._low_only = {gap["name"] for gap in self.plan["gaps"] if gap["changes"] == "low"}
+        self._same_target = self._low_only | {gap["name"] for gap in self.plan["gaps"] if gap["changes"] == "price"}
         self.runs = _read_runs(folder, self.plan)
-        self.cells = [
-            Cell(task, str(gap), float(budget))
+        factors = self.plan.get("budget_factors", {})
+        self.ranks = {
+            Cell(task, str(gap), float(factors.get(gap, 1.0) * budget)): rank
             for task, own in self.plan["tasks"].items()
             for gap in own["gaps"]
-            for budget in own["budgets"]
-        ]
+            for rank, budget in enumerate(own["budgets"])
+        }
+        self.cells = list(self.ranks)
         compared = [run for run in self.runs if not run.reference]
         self._there = {
             cell: [run for run in compared if run.budget == cell.budget and self._stands_in(run, cell.task, cell.gap)]
@@ -188,10 +211,16 @@ class StudyRecord:
         """A method's finished runs in a cell, by seed."""
         return sorted((run for run in self.planned(cell, method) if run.finished), key=lambda run: run.seed)
 
+    def references(self, cell: Cell) -> list[RunRecord]:
+        """The finished runs of the reference there, in the prices of that place."""
+        found = [run for run in self.runs if run.reference and run.finished]
+        return [run for run in found if self._stands_in(run, cell.task, cell.gap)]
+
     def scale(self, cell: Cell) -> Scale:
-        """How returns are normalised in a cell. Gaps that change only the low side share one target and one scale."""
-        if cell.gap in self._low_only:
-            there = [run for run in self.runs if run.task == cell.task and run.gap in (*self._low_only, ANY_GAP)]
+        """How returns are normalised in a cell. Gaps that leave E_high's physics alone share one target and one scale."""
+        if cell.gap in self._same_target:
+            gaps = (*self._same_target, ANY_GAP, NO_CHANGE)
+            there = [run for run in self.runs if run.task == cell.task and run.gap in gaps]
         else:
             there = [run for run in self.runs if run.task == cell.task and run.gap == cell.gap]
         curves = [run.curve for run in there if run.curve is not None]
@@ -237,7 +266,10 @@ def _read_run(folder: Path, name: str, described: dict[str, Any]) -> RunRecord:
     if not np.isfinite(curve.returns).all():
         return dataclasses.replace(ended, error="returns are not finite")
     means = {key: float("nan") if value is None else float(value) for key, value in result["means"].items()}
-    return dataclasses.replace(ended, status="finished", curve=curve, means=means)
+    deployed = tuple(
+        Deployed(place["engine"], place["home"], place["dial"], place["return"]) for place in result.get("deployed", ())
+    )
+    return dataclasses.replace(ended, status="finished", curve=curve, means=means, deployed=deployed)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -27,7 +27,7 @@ _POINTS = 60  # of a drawn curve
 _BAND_REPETITIONS = 2000
 _CROWDED = 6  # methods beyond which bands would hide each other
 _LOWEST = -1.0  # lower end of a normalised axis, so that a run far below the untrained policy does not flatten the rest
-_SMALL = 8
+SMALL = 8
 
 
 def style(methods: Sequence[str], method: str) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def curves(summary: Summary, cell: Cell) -> Figure | None:
     methods = _with_runs(summary, cell)
     if not methods:
         return None
-    figure = _new_figure(14, 4.2, layout=None)
+    figure = new_figure(14, 4.2, layout=None)
     margins = {"left": 0.045, "right": 0.855, "bottom": 0.11, "top": 0.97, "wspace": 0.17}
     against_cost, against_samples, shares = figure.subplots(1, 3, gridspec_kw=margins)
     bands = len(methods) <= _CROWDED
@@ -58,8 +58,8 @@ def curves(summary: Summary, cell: Cell) -> Figure | None:
     against_samples.xaxis.set_major_formatter(EngFormatter(sep=""))  # 150k: longer labels would run into each other
     shares.set_ylim(-0.03, 1.03)
     shares.set_xlim(0, cell.budget)
-    _label(shares, "measured cost, s", "ρ, share of environments in low")
-    _legend(figure, against_cost)
+    label(shares, "measured cost, s", "ρ, share of environments in low")
+    legend(figure, against_cost)
     return figure
 
 
@@ -73,7 +73,7 @@ def each_against_high_only(summary: Summary, cell: Cell) -> Figure | None:
     columns = 5
     rows = -(-len(others) // columns)
     height = 0.75 + 2.1 * rows
-    figure = _new_figure(14, height, layout=None)
+    figure = new_figure(14, height, layout=None)
     margins = {"left": 0.06, "right": 0.995, "bottom": 0.5 / height, "top": 1 - 0.25 / height}
     spaces = {"wspace": 0.05, "hspace": 0.2}
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True, gridspec_kw=margins | spaces)
@@ -82,12 +82,12 @@ def each_against_high_only(summary: Summary, cell: Cell) -> Figure | None:
         if baseline is not None:
             _draw(axes, summary, HIGH_ONLY, baseline)
         _draw(axes, summary, method, _line(summary, cell, method, "cost", True))
-        axes.set_title(method, fontsize=_SMALL + 1, color=style(summary.study.methods, method)["color"])
+        axes.set_title(method, fontsize=SMALL + 1, color=style(summary.study.methods, method)["color"])
         _finish_scores(axes, summary, cell, "", "")
     for axes in grid.flat[len(others) :]:
         axes.set_visible(False)
-    figure.supxlabel("measured cost, s", fontsize=_SMALL)
-    figure.supylabel(_score_name(summary, cell), fontsize=_SMALL, x=0.008)
+    figure.supxlabel("measured cost, s", fontsize=SMALL)
+    figure.supylabel(_score_name(summary, cell), fontsize=SMALL, x=0.008)
     return figure
 
 
@@ -96,7 +96,7 @@ def final_and_area(summary: Summary, rows: Sequence[tuple[Scope, Sequence[Row]]]
     methods = [method for method in summary.study.methods if any(r.method == method for _, part in rows for r in part)]
     if not methods:
         return None
-    figure = _new_figure(2.2 + 2.4 * len(rows), 1.4 + 0.42 * len(methods))
+    figure = new_figure(2.2 + 2.4 * len(rows), 1.4 + 0.42 * len(methods))
     grid = figure.subplots(2, len(rows), squeeze=False, sharey=True)
     for column, (scope, part) in enumerate(rows):
         raw = scope.single and not summary.scale(scope.cells[0]).known
@@ -116,11 +116,11 @@ def final_and_area(summary: Summary, rows: Sequence[tuple[Scope, Sequence[Row]]]
             left, right = axes.get_xlim()
             axes.set_xlim(max(left, 1.05 * lowest), right)
             axes.grid(axis="x", alpha=0.3)
-            axes.set_yticks(range(len(methods)), methods, fontsize=_SMALL)
-            axes.tick_params(axis="x", labelsize=_SMALL)
-        grid[0, column].set_title(scope.title, fontsize=_SMALL + 1)
-        grid[0, column].set_xlabel(f"{name} at the budget", fontsize=_SMALL)
-        grid[1, column].set_xlabel(f"mean {name} from cost 0 to the budget", fontsize=_SMALL)
+            axes.set_yticks(range(len(methods)), methods, fontsize=SMALL)
+            axes.tick_params(axis="x", labelsize=SMALL)
+        grid[0, column].set_title(scope.title, fontsize=SMALL + 1)
+        grid[0, column].set_xlabel(f"{name} at the budget", fontsize=SMALL)
+        grid[1, column].set_xlabel(f"mean {name} from cost 0 to the budget", fontsize=SMALL)
     grid[0, 0].set_ylim(len(methods) - 0.5, -0.5)
     return figure
 
@@ -134,7 +134,7 @@ def cost_split(summary: Summary, rows: Sequence[tuple[Scope, Sequence[Row]]]) ->
     ]
     if not methods:
         return None
-    figure = _new_figure(3.0 + 2.2 * len(rows), 1.0 + 0.24 * len(methods))
+    figure = new_figure(3.0 + 2.2 * len(rows), 1.0 + 0.24 * len(methods))
     grid = figure.subplots(1, len(rows), squeeze=False, sharey=True)[0]
     for axes, (scope, part) in zip(grid, rows, strict=True):
         known = [row for row in part if row.method in methods and not np.isnan(row.shares["learner"])]
@@ -144,12 +144,12 @@ def cost_split(summary: Summary, rows: Sequence[tuple[Scope, Sequence[Row]]]) ->
             widths = np.array([row.shares[side] for row in known])
             axes.barh(places, widths, left=left, color=_SIDE_COLORS[side], label=side, height=0.75)
             left += widths
-        axes.set_title(scope.title, fontsize=_SMALL + 1)
-        axes.set_yticks(range(len(methods)), methods, fontsize=_SMALL)
+        axes.set_title(scope.title, fontsize=SMALL + 1)
+        axes.set_yticks(range(len(methods)), methods, fontsize=SMALL)
         axes.set_xlim(0, 1)
-        _label(axes, "share of measured seconds", "")
+        label(axes, "share of measured seconds", "")
     grid[0].set_ylim(len(methods) - 0.5, -0.5)
-    _legend(figure, grid[0])
+    legend(figure, grid[0])
     return figure
 
 
@@ -168,7 +168,7 @@ def embedded(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(png(figure)).decode()
 
 
-def _new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """A figure. Many panels do without the constrained layout, which draws everything twice."""
     from matplotlib.figure import Figure
 
@@ -230,7 +230,7 @@ def _finish_scores(axes: Axes, summary: Summary, cell: Cell, x_name: str, y_name
         bottom, top = axes.get_ylim()
         axes.set_ylim(max(bottom, _LOWEST), top)
     axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) / 4)  # so that a point at 0 is seen
-    _label(axes, x_name, _score_name(summary, cell) if y_name is None else y_name)
+    label(axes, x_name, _score_name(summary, cell) if y_name is None else y_name)
 
 
 def _score_name(summary: Summary, cell: Cell) -> str:
@@ -238,17 +238,17 @@ def _score_name(summary: Summary, cell: Cell) -> str:
     return "normalised score (0 untrained, 1 reference)" if known else "return (no reference: not normalised)"
 
 
-def _label(axes: Axes, x_name: str, y_name: str) -> None:
-    axes.set_xlabel(x_name, fontsize=_SMALL)
-    axes.set_ylabel(y_name, fontsize=_SMALL)
-    axes.tick_params(labelsize=_SMALL)
-    axes.xaxis.get_offset_text().set_fontsize(_SMALL)
+def label(axes: Axes, x_name: str, y_name: str) -> None:
+    axes.set_xlabel(x_name, fontsize=SMALL)
+    axes.set_ylabel(y_name, fontsize=SMALL)
+    axes.tick_params(labelsize=SMALL)
+    axes.xaxis.get_offset_text().set_fontsize(SMALL)
     axes.grid(alpha=0.25)
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def legend(figure: Figure, axes: Axes) -> None:
     """Put the legend right of the panels, in the room of the layout or the margins."""
     handles, labels = axes.get_legend_handles_labels()
     fixed: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.86, 0.98)}
     place = {"loc": "outside right upper"} if figure.get_layout_engine() is not None else fixed
-    figure.legend(handles, labels, **place, fontsize=_SMALL, frameon=False)
+    figure.legend(handles, labels, **place, fontsize=SMALL, frameon=False)

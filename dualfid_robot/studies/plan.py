@@ -29,10 +29,9 @@ from dualfid_robot.settings import require
 from dualfid_robot.studies.configuration import compose_run, options, settle
 from dualfid_robot.studies.gaps import Sides, changed_sides
 from dualfid_robot.studies.plan_file import Plan
-from dualfid_robot.studies.run_folder import ANY_GAP, RunFolder, RunIdentity
+from dualfid_robot.studies.run_folder import ANY_GAP, NO_CHANGE, RunFolder, RunIdentity
 from dualfid_robot.train.control_variate import check_control_variate
 
-NO_CHANGE = "default"  # the gap that is none of cfg/gap: the task's own two simulators
 _UNBOUNDED = 1_000_000  # iterations: the cost alone ends a run
 
 

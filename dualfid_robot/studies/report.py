@@ -15,13 +15,14 @@ import jinja2
 
 from dualfid_robot.runs.atomic import replaced, write_text
 from dualfid_robot.studies import figures, statistics
+from dualfid_robot.studies.comparison_tables import NONE, Section, against_rows, estimate_text, kept_rows, sections
+from dualfid_robot.studies.comparisons import Comparisons
 from dualfid_robot.studies.curves import RunRecord, StudyRecord
 from dualfid_robot.studies.run_folder import RunFolder
 from dualfid_robot.studies.statistics import Estimate
 from dualfid_robot.studies.summary import FINETUNE, HIGH_ONLY, SIDES, UNEVEN, Contrast, Row, Scope, Summary
 
 REPORT, SUMMARY_FIGURE = "report.html", "summary.png"
-_NONE = "–"
 _HEADERS = (
     *("method", "runs", "final score", "return", "mean score", "cost to 80%", f"P(> {HIGH_ONLY})", f"P(> {FINETUNE})"),
     *("negative transfer", "ρ", "D", "low / high / learner", "learner overhead"),
@@ -33,7 +34,7 @@ _CONTRAST_HEADERS = (
 
 
 def build_report(folder: Path, repetitions: int = statistics.REPETITIONS) -> Path:
-    """Write report.html, data/curves.csv, data/summary.csv, data/summary.json and data/summary.png of a study's folder.
+    """Write report.html, and the curves, the summary and the comparisons in data/, of a study's folder.
 
     The study may be only partly done. The page then says what is missing.
 
@@ -42,14 +43,16 @@ def build_report(folder: Path, repetitions: int = statistics.REPETITIONS) -> Pat
     """
     summary = Summary(StudyRecord(folder), repetitions)
     tables = [(scope, summary.rows(scope)) for scope in summary.scopes()]
-    contrasts = summary.contrasts()
+    contrasts, comparisons = summary.contrasts(), Comparisons(summary)
     data = folder / "data"
     data.mkdir(exist_ok=True)
     _write_csv(data / "curves.csv", curve_rows(summary.study))
+    _write_csv(data / "comparisons.csv", against_rows(comparisons))
+    _write_csv(data / "kept.csv", kept_rows(comparisons))
     flat = [flat_row(scope, row) for scope, rows in tables for row in rows]
     _write_csv(data / "summary.csv", flat)
     write_text(data / "summary.json", json.dumps(_finite(_as_json(summary, flat, contrasts)), indent=1) + "\n")
-    page = _template().render(_page(summary, tables, contrasts, data))
+    page = _template().render(_page(summary, tables, contrasts, sections(summary.study, comparisons), data))
     write_text(folder / REPORT, page)
     return folder / REPORT
 
@@ -120,7 +123,11 @@ def _as_json(summary: Summary, flat: list[dict[str, Any]], contrasts: Sequence[C
 
 
 def _page(
-    summary: Summary, tables: Sequence[tuple[Scope, list[Row]]], contrasts: Sequence[Contrast], data: Path
+    summary: Summary,
+    tables: Sequence[tuple[Scope, list[Row]]],
+    contrasts: Sequence[Contrast],
+    comparisons: Sequence[Section],
+    data: Path,
 ) -> dict[str, Any]:
     """The values that the template shows."""
     study = summary.study
@@ -162,6 +169,7 @@ def _page(
         "cells": cells,
         "contrast_headers": _CONTRAST_HEADERS,
         "contrasts": [_contrast_texts(contrast) for contrast in contrasts],
+        "comparisons": comparisons,
         "unscaled": [str(cell) for cell in study.cells if not summary.scale(cell).known],
         "few": statistics.MIN_RUNS,
         "repetitions": summary.repetitions,
@@ -185,12 +193,12 @@ def _texts(scope: Scope, row: Row) -> list[str]:
     texts = [
         row.method,
         (f"{row.finished} of {row.planned}" if missing else f"{row.finished}") + places,
-        _estimate(row.final),
-        *([_estimate(row.raw, "{:.4g}")] if scope.single else []),
-        _estimate(row.area),
+        estimate_text(row.final),
+        *([estimate_text(row.raw, "{:.4g}")] if scope.single else []),
+        estimate_text(row.area),
         _cost(scope, row),
-        _chance(row.over_high_only),
-        _chance(row.over_finetune),
+        estimate_text(row.over_high_only),
+        estimate_text(row.over_finetune),
         _number(row.negative, "{:.0%}"),
         _number(row.rho, "{:.2f}"),
         _number(row.divergence, "{:.3g}"),
@@ -204,7 +212,7 @@ def _cost(scope: Scope, row: Row) -> str:
     """Median cost to 80% and the share of runs that got there. The cost is in seconds for one cell, otherwise a share
     of the budget."""
     if math.isnan(row.cost_to_reach):
-        return _NONE
+        return NONE
     if math.isinf(row.cost_to_reach):
         return f"not reached ({row.reached:.0%} of runs)"
     shown = (
@@ -213,29 +221,17 @@ def _cost(scope: Scope, row: Row) -> str:
     return f"{shown} ({row.reached:.0%} of runs)"
 
 
-def _estimate(estimate: Estimate, form: str = "{:.2f}") -> str:
-    if math.isnan(estimate.value):
-        return _NONE
-    if not estimate.has_interval:
-        return form.format(estimate.value)
-    return f"{form.format(estimate.value)} [{form.format(estimate.low)}, {form.format(estimate.high)}]"
-
-
-def _chance(estimate: Estimate | None) -> str:
-    return _NONE if estimate is None else _estimate(estimate)
-
-
 def _number(value: float, form: str) -> str:
-    return form.format(value) if math.isfinite(value) else _NONE
+    return form.format(value) if math.isfinite(value) else NONE
 
 
 def _contrast_texts(contrast: Contrast) -> list[str]:
     return [
         f"{contrast.ours} over {contrast.theirs}",
         str(contrast.cells),
-        _estimate(contrast.improvement),
-        _chance(contrast.paired),
-        _NONE if contrast.difference is None else _estimate(contrast.difference, "{:+.2f}"),
+        estimate_text(contrast.improvement),
+        estimate_text(contrast.paired),
+        estimate_text(contrast.difference, "{:+.2f}"),
         f"{contrast.p:.2g}",
         f"{contrast.adjusted:.2g}",
     ]

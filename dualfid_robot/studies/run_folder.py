@@ -16,6 +16,7 @@ from dualfid_robot.runs.atomic import locked, write_text
 from dualfid_robot.runs.metrics import METRICS
 
 Status = Literal["finished", "failed", "running", "pending"]
+NO_CHANGE = "default"  # a gap without a file in cfg/gap: the task's own two simulators
 ANY_GAP = "-"  # gap of a run without a low simulator, which counts in every gap that changes only the low side
 _TAIL = 16384  # bytes that always hold the last line of metrics.jsonl
 

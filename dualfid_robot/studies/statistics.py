@@ -100,16 +100,33 @@ def bootstrap_interval(
 
 def difference(ours: Strata, theirs: Strata, repetitions: int = REPETITIONS, seed: int = 0) -> Estimate:
     """Interquartile mean of one method less that of another, and its 95% interval by the stratified bootstrap."""
-    value = float(interquartile_mean(np.concatenate(ours)) - interquartile_mean(np.concatenate(theirs)))
-    if not enough(ours, theirs):
-        return Estimate(value)
+    return _compared(np.subtract, ours, theirs, repetitions, seed)
+
+
+def ratio(ours: Strata, theirs: Strata, repetitions: int = REPETITIONS, seed: int = 0) -> Estimate:
+    """Interquartile mean of one method over that of another, and its 95% interval by the stratified bootstrap.
+
+    NaN where the other's is not positive; no interval where one of its runs is not.
+    """
+    if interquartile_mean(np.concatenate(theirs)) <= 0.0:
+        return Estimate(float("nan"))
+    if min(float(stratum.min()) for stratum in theirs) <= 0.0:
+        return Estimate(float(interquartile_mean(np.concatenate(ours)) / interquartile_mean(np.concatenate(theirs))))
+    return _compared(np.divide, ours, theirs, repetitions, seed)
+
+
+def _compared(combine: np.ufunc, ours: Strata, theirs: Strata, repetitions: int, seed: int) -> Estimate:
+    """Both interquartile means, combined."""
     both = [*ours, *theirs]
     middle = sum(len(stratum) for stratum in ours)
 
     def statistic(scores: np.ndarray, axis: int) -> np.ndarray:
         left, right = np.split(scores, [middle], axis=axis)
-        return interquartile_mean(left, axis) - interquartile_mean(right, axis)
+        return np.asarray(combine(interquartile_mean(left, axis), interquartile_mean(right, axis)))
 
+    value = float(statistic(np.concatenate(both), 0))
+    if not enough(ours, theirs):
+        return Estimate(value)
     low, high = bootstrap_interval(both, statistic, repetitions, seed)
     return Estimate(value, float(low), float(high))
 

@@ -13,7 +13,7 @@ from dualfid_robot.studies import statistics
 from dualfid_robot.studies.curves import Cell, RunRecord, Scale, StudyRecord
 from dualfid_robot.studies.statistics import Estimate
 
-HIGH_ONLY, FINETUNE = "high_only", "finetune_full"  # the methods that all others are compared with
+HIGH_ONLY, FINETUNE = "high_only", "finetune_50"  # the methods that all others are compared with
 SIDES = ("low", "high", "learner")
 Measure = Literal["final", "area", "return"]  # normalised score at the budget, its mean until there, return there
 NAN = float("nan")
@@ -113,10 +113,9 @@ class Summary:
 
         Tasks have budgets of their own. The first budgets of all tasks stand together, then the second ones, and so on.
         """
-        cells, study = self.study.cells, self.study
+        cells, study, ranks = self.study.cells, self.study, self.study.ranks
         if len(cells) == 1:
             return [_single(cells[0])]
-        ranks = {cell: study.plan["tasks"][cell.task]["budgets"].index(cell.budget) for cell in cells}
         parts = [
             Scope(f"*/*/{rank + 1}", f"Budget {rank + 1} of each task", tuple(c for c in cells if ranks[c] == rank))
             for rank in sorted(set(ranks.values()))
