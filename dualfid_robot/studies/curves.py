@@ -217,7 +217,7 @@ class StudyRecord:
         return [run for run in found if self._stands_in(run, cell.task, cell.gap)]
 
     def scale(self, cell: Cell) -> Scale:
-        """How returns are normalised in a cell. Gaps that leave E_high's physics alone share one target and one scale."""
+        """How returns are normalised in a cell. Gaps that leave E_high's physics alone share one target and scale."""
         if cell.gap in self._same_target:
             gaps = (*self._same_target, ANY_GAP, NO_CHANGE)
             there = [run for run in self.runs if run.task == cell.task and run.gap in gaps]

@@ -14,11 +14,13 @@ from dualfid_robot.config.values import check_count, check_seed, require_package
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.networks import DIAL_HIGH, DIAL_LOW
 from dualfid_robot.runs.checkpoint import output_folder, resolve_checkpoint
+from dualfid_robot.transfer.left_out import kept_table
 from dualfid_robot.transfer.matrix import ADAPTED, BASE, Matrix, TransferRequest, silence_pools
 from dualfid_robot.transfer.perturbations import parse_perturbations
 from dualfid_robot.transfer.report import table, unsupported_lines, write_report
 
 POLICIES = {"base": BASE, "adapted": ADAPTED}
+DEFAULT_SIMULATORS = ("mujoco", "mujoco_reduced")
 FOLDER = "transfer"
 _WIDTH = 160  # where the output is no terminal
 
@@ -45,6 +47,8 @@ def launch_transfer(cfg: DictConfig) -> None:
     errors = plain_console(stderr=True)
     cells = list(track(matrix.cells(), "cells", len(matrix), console=errors, disable=not errors.is_terminal))
     console.print(table(matrix, cells))
+    if request.left_out:
+        console.print(kept_table(matrix, cells))
     for line in [*unsupported_lines(cells), *(f"written: {path}" for path in write_report(matrix, cells, folder))]:
         console.print(line, soft_wrap=True)
 
@@ -58,14 +62,15 @@ def parse_request(cfg: DictConfig) -> TransferRequest:
     checkpoints = _texts(cfg.checkpoint)
     if not checkpoints:
         raise ConfigError("checkpoint: name one or several, such as checkpoint=runs/…/nn/last")
-    simulators = _texts(cfg.simulators)
-    if not simulators:
+    simulators, left_out = _texts(cfg.simulators), str(cfg.leave_out)
+    if not simulators and cfg.simulators != "":
         raise ConfigError("simulators: name files of cfg/simulator, such as simulators=[mujoco,pybullet]")
     check_count("num_envs", cfg.num_envs)
     check_seed("seed", cfg.seed)
     return TransferRequest(
         checkpoints=tuple(dict.fromkeys(resolve_checkpoint(Path(text)) for text in checkpoints)),
-        simulators=tuple(dict.fromkeys(simulators)),
+        simulators=tuple(dict.fromkeys(simulators)) or (() if left_out else DEFAULT_SIMULATORS),
+        left_out=left_out,
         dials=_dials(_texts(cfg.policies), _items(cfg.dial)),
         perturbations=parse_perturbations(_texts(cfg.perturb)),
         num_envs=cfg.num_envs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from dualfid_robot.config import experiment as experiment_module
 from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.left_out import home_engine, require_left_out
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import policy_agent
 from dualfid_robot.evaluate.evaluation import Evaluation, evaluate
@@ -41,6 +43,7 @@ class TransferRequest:
         perturbations: the nominal world first.
         num_envs: environments at once, with one episode each.
         seed: of the starts, which are the same for all policies.
+        left_out: an engine that no checkpoint was trained in, compared with the one at home; empty for none.
     """
 
     checkpoints: tuple[Path, ...]
@@ -49,6 +52,7 @@ class TransferRequest:
     perturbations: tuple[Perturbation, ...]
     num_envs: int
     seed: int
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Subject:
         task: its task's settings.
         trained_in: files of cfg/simulator, by "low" and "high", with the changes of the robot there. Other settings
             may have been changed.
+        home: the one that its policy belongs to; empty unless an engine is left out.
         iteration, samples: how long it was trained.
     """
 
@@ -68,6 +73,7 @@ class Subject:
     path: Path
     task: dict[str, Any]
     trained_in: dict[str, str]
+    home: str
     iteration: int
     samples: int
 
@@ -102,7 +108,7 @@ class Matrix:
     """A checked request. The constructor finds whatever is wrong before anything runs.
 
     Attributes:
-        request: what is asked for.
+        request: what is asked for, with the simulators that an engine left out needs.
         subjects: the checkpoints.
         simulators: settings of each engine by name, from the first checkpoint's task.
         contracts: what was measured in each engine, once for all checkpoints whose tasks have the same settings.
@@ -116,8 +122,11 @@ class Matrix:
             ConfigError: a checkpoint or engine that cannot be used, checkpoints of several tasks, a value that a
                 perturbation cannot have, or an engine that breaks the contract.
         """
+        self.subjects = _subjects(request.checkpoints, request.left_out)
+        if request.left_out:
+            needed = (*(subject.home for subject in self.subjects), request.left_out, *request.simulators)
+            request = dataclasses.replace(request, simulators=tuple(dict.fromkeys(needed)))
         self.request = request
-        self.subjects = _subjects(request.checkpoints)
         task = self.subjects[0].task
         self.simulators = {name: simulator_settings(name, task) for name in request.simulators}
         self.differing = sorted({key for subject in self.subjects[1:] for key in _differing(task, subject.task)})
@@ -219,11 +228,12 @@ def silence_pools() -> None:
     logging.getLogger(experiment_module.__name__).setLevel(logging.WARNING)
 
 
-def _subjects(checkpoints: Sequence[Path]) -> list[Subject]:
+def _subjects(checkpoints: Sequence[Path], left_out: str) -> list[Subject]:
     """Read what checkpoints say about themselves.
 
     Raises:
-        ConfigError: a file that does not exist, that is no checkpoint, or that is of another task than the first.
+        ConfigError: a file that does not exist, is no checkpoint, is of another task than the first, or was
+            trained in the engine left out.
     """
     subjects: list[Subject] = []
     for given in checkpoints:
@@ -235,13 +245,29 @@ def _subjects(checkpoints: Sequence[Path]) -> list[Subject]:
                 f"checkpoint={given}: was trained on task={state['task']}, and {subjects[0].path} on"
                 f" task={subjects[0].task['name']}; all must be of one task"
             )
+        home = _home(path, left_out) if left_out else ""
         low, high = settings["simulator"]["low"].values(), settings["simulator"]["high"]
         trained_in = {"low": ", ".join(map(_origin, low)), "high": _origin(high)}
         label = _label(path)
         if label in {subject.label for subject in subjects}:
             label = str(path)
-        subjects.append(Subject(label, path, settings["task"], trained_in, state["iteration"], state["samples"]))
+        subjects.append(Subject(label, path, settings["task"], trained_in, home, state["iteration"], state["samples"]))
     return subjects
+
+
+def _home(checkpoint: Path, left_out: str) -> str:
+    """The engine that a checkpoint's policy belongs to, where another one was left out.
+
+    Raises:
+        ConfigError: the run was trained in the one left out, or its robot at home was changed.
+    """
+    experiment, _ = load_policy(checkpoint)
+    engine = simulator_settings(left_out, experiment.settings["task"], "leave_out")
+    require_left_out("leave_out", engine, experiment)
+    home = home_engine(experiment)
+    if home["changes"]:
+        raise ConfigError(f"leave_out={left_out}: {checkpoint} was trained with {_origin(home)}")
+    return str(home["name"])
 
 
 def _origin(simulator: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from dualfid_robot.runs.atomic import replaced, write_text
 from dualfid_robot.runs.run_log import versions
+from dualfid_robot.transfer import left_out
 from dualfid_robot.transfer.matrix import BASE, Matrix, MatrixCell, dial_name
 from dualfid_robot.transfer.perturbations import Perturbation
 
@@ -69,6 +70,7 @@ def as_json(matrix: Matrix, cells: Sequence[MatrixCell]) -> dict[str, Any]:
         "num_envs": request.num_envs,
         "seed": request.seed,
         "versions": versions(),
+        "left_out": left_out.as_json(matrix, cells),
         "cells": summaries(cells),
     }
 
