@@ -223,12 +223,13 @@ class PlannedStudy:
             if not replays:
                 check_control_variate(experiment, Allocator(experiment.num_envs, allocation))
             self._check_pools(experiment)
-            self._check_abroad(experiment)
+            uses_low = allocation.rho_max > 0.0
+            if gap in self._gaps or not uses_low:  # else it is composed for `uses_low` alone
+                self._check_abroad(experiment)
         if replays and self.plan.replayed not in self.plan.methods_of(gap):
             raise ConfigError(
                 f"study.methods={method}: replays the runs of method {self.plan.replayed}, which the plan has not"
             )
-        uses_low = allocation.rho_max > 0.0
         return PlannedCell(task, method, gap, _plain(cfg), tuple(overrides), uses_low, replays)
 
     def _check_pools(self, experiment: Experiment) -> None:

@@ -79,16 +79,16 @@ def test_scale() -> None:
 
 
 def test_a_study_is_read(tmp_path: Path) -> None:
-    write_study(tmp_path, {"high_only": 0.5, "kl_guarded": 0.7}, seeds=3)
-    fail(tmp_path, "Ant_kl_guarded_reduced_100_1", "it broke")
-    (tmp_path / "runs" / "Ant_kl_guarded_reduced_100_2" / "result.json").unlink()
+    write_study(tmp_path, {"high_only": 0.5, "default": 0.7}, seeds=3)
+    fail(tmp_path, "Ant_default_reduced_100_1", "it broke")
+    (tmp_path / "runs" / "Ant_default_reduced_100_2" / "result.json").unlink()
     study = StudyRecord(tmp_path)
     assert (study.tasks, study.gaps) == (["Ant", "Cartpole"], ["reduced", "friction_half"])
     cell = Cell("Ant", "reduced", 100.0)
     assert study.cells[0] == cell and len(study.cells) == 4
-    assert [run.status for run in study.planned(cell, "kl_guarded")] == ["finished", "failed", "missing"]
-    assert [run.seed for run in study.finished(cell, "kl_guarded")] == [0]
-    assert study.planned(cell, "kl_guarded")[1].error == "it broke"
+    assert [run.status for run in study.planned(cell, "default")] == ["finished", "failed", "missing"]
+    assert [run.seed for run in study.finished(cell, "default")] == [0]
+    assert study.planned(cell, "default")[1].error == "it broke"
     scale = study.scale(cell)
     assert (scale.untrained, scale.reference) == (pytest.approx(UNTRAINED), pytest.approx(REFERENCE))
 
@@ -126,7 +126,7 @@ def test_returns_that_are_not_finite_are_a_failure(tmp_path: Path) -> None:
 
 
 def test_rho_over_cost_survives_half_a_line(tmp_path: Path) -> None:
-    write_study(tmp_path, {"kl_guarded": 0.5}, tasks=("Ant",), gaps=(("reduced", "low"),), seeds=1, references=0)
+    write_study(tmp_path, {"default": 0.5}, tasks=("Ant",), gaps=(("reduced", "low"),), seeds=1, references=0)
     study = StudyRecord(tmp_path)
     with (tmp_path / "runs" / study.runs[0].id / "metrics.jsonl").open("a") as file:
         file.write('{"allocation/rho": 0.1, "cost_se')

@@ -33,6 +33,7 @@ TARGETS = {
     for name, key in (("friction", "friction"), ("gravity", "gravity"), ("mass", "mass"), ("kinematics", "joint_range"))
     for word, factor in (("half", 0.5), ("double", 2.0))
 }
+PRICES = {f"price_{price}": float(price) for price in (3, 10, 30, 100)}
 LOW = {"reduced": "mujoco_reduced", "pybullet": "pybullet", "pybullet_uncalibrated": "pybullet_uncalibrated"}
 
 
@@ -58,7 +59,7 @@ def composed(compose_config: Compose) -> Callable[..., tuple[dict[str, Any], dic
 
 
 def test_every_gap_is_known_here() -> None:
-    assert sorted({"none", "misleading", *LOW, *TARGETS}) == GAPS
+    assert sorted({"none", "misleading", "both", *LOW, *TARGETS, *PRICES}) == GAPS
 
 
 @pytest.mark.parametrize(("gap", "task"), [*((gap, "Ant") for gap in TARGETS), ("kinematics_half", "Humanoid")])
@@ -95,6 +96,27 @@ def test_the_misleading_gap(composed: Composed) -> None:
     without, with_gap = composed("Ant", "+gap=misleading")
     assert changed_sides(with_gap, without) == "low"
     assert with_gap == without | {"low_reward_factor": -1.0}
+
+
+@pytest.mark.parametrize("gap", PRICES)
+def test_a_price(gap: str, composed: Composed) -> None:
+    """Of a second of E_high, and nothing else."""
+    without, with_gap = composed("Ant", f"+gap={gap}")
+    assert changed_sides(with_gap, without) == "price"
+    without["simulator"]["high"]["price"] = PRICES[gap]
+    assert with_gap == without
+
+
+def test_a_price_and_a_target_are_a_target(composed: Composed) -> None:
+    without, with_gap = composed("Ant", "+gap=price_10", "simulator.high.changes.mass=2")
+    assert changed_sides(with_gap, without) == "high"
+
+
+def test_both_engines_of_e_low(compose_config: Compose, composed: Composed) -> None:
+    without, with_gap = composed("Anymal", "+gap=both")
+    assert changed_sides(with_gap, without) == "low"
+    engines = Experiment(compose_config("task=Anymal", "+gap=both")).low_engines
+    assert {engine["name"]: engine["share"] for engine in engines} == {"mujoco_reduced": 0.7, "pybullet": 0.3}
 
 
 @pytest.mark.parametrize("overrides", [("simulator.high.changes.mass=2", "low_reward_factor=-1"), ("seed=1",)])

@@ -32,7 +32,7 @@ OVERRIDES = [
     ),
     *("task.env.episodeLength=60", "seed=3"),
 ]
-EVALUATION = {"points": 3, "episodes": 5, "seed": 77}
+EVALUATION = {"points": 3, "episodes": 5, "seed": 77, "abroad": ["physx"], "dials": [0.0, 0.5, 1.0]}
 
 
 @pytest.fixture
@@ -83,6 +83,15 @@ def check_curve(folder: RunFolder, budget: float) -> None:
     assert result["means"]["rho"] == pytest.approx(sum(row["allocation/rho"] for row in log) / len(log))
 
 
+def check_deployed(result: dict[str, Any]) -> None:
+    """Every policy of the dial at home and abroad; the adapted one at home is that of the curve's last point."""
+    places = [(place["engine"], place["home"], place["dial"]) for place in result["deployed"]]
+    assert places == [(*engine, dial) for engine in (("mujoco", True), ("physx", False)) for dial in (0.0, 0.5, 1.0)]
+    for place in result["deployed"]:
+        assert len(place["returns"]) == 5 and place["return"] == pytest.approx(sum(place["returns"]) / 5)
+    assert result["deployed"][2]["returns"] == result["curve"][-1]["returns"]
+
+
 @pytest.mark.slow
 def test_a_run_is_evaluated_at_even_costs_from_the_untrained_policy_on(folder: Callable[..., RunFolder]) -> None:
     run = folder(2.0)
@@ -96,6 +105,7 @@ def test_a_run_is_evaluated_at_even_costs_from_the_untrained_policy_on(folder: C
     untrained = evaluate(policy_agent(experiment.make_policy(), "base"), pool)
     pool.simulator.close()
     assert result["curve"][0]["returns"] == pytest.approx(untrained.returns.tolist(), rel=1e-2)
+    check_deployed(result)
     assert start(run).wait(120) == 0  # a run that has finished stays as it is
     assert run.result() == result
 

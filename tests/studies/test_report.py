@@ -16,7 +16,7 @@ from dualfid_robot.studies.curves import StudyRecord
 from dualfid_robot.studies.report import build_report, summary_table_markdown
 from dualfid_robot.studies.summary import Row, Summary
 
-FINALS = {"high_only": 0.6, "finetune_full": 0.65, "kl_guarded": 0.9, "naive_mix": 0.3}
+FINALS = {"high_only": 0.6, "finetune_50": 0.65, "default": 0.9, "naive_mix": 0.3}
 DRAWS = 300
 
 
@@ -63,25 +63,25 @@ def test_figures_of_known_runs(tmp_path: Path) -> None:
             expected = 0.8 / score if score > 0.8 else np.inf
             assert rows[method].cost_to_reach == pytest.approx(expected)
             assert rows[method].reached == (score > 0.8)
-        assert rows["naive_mix"].negative == 1.0 and rows["kl_guarded"].negative == 0.0
-        ours = rows["kl_guarded"]
+        assert rows["naive_mix"].negative == 1.0 and rows["default"].negative == 0.0
+        ours = rows["default"]
         assert ours.over_high_only is not None and ours.over_high_only.value == 1.0
         assert ours.rho == pytest.approx(0.75) and rows["high_only"].rho == 0
         assert ours.overhead == pytest.approx(0.75)  # the fixture's learner takes 1 + ρ as long
         assert ours.shares == pytest.approx({"low": 7.5 / 52.5, "high": 15 / 52.5, "learner": 30 / 52.5})
         assert rows["high_only"].over_high_only is None
-    assert rows_of(tmp_path, "Ant/reduced/100")["kl_guarded"].raw.value == pytest.approx(
+    assert rows_of(tmp_path, "Ant/reduced/100")["default"].raw.value == pytest.approx(
         UNTRAINED + 0.9 * (REFERENCE - UNTRAINED)
     )
 
 
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
-    write_study(tmp_path, FINALS, tasks=("Ant",), contrasts=[("kl_guarded", "high_only"), ("naive_mix", "high_only")])
+    write_study(tmp_path, FINALS, tasks=("Ant",), contrasts=[("default", "high_only"), ("naive_mix", "high_only")])
     report = build_report(tmp_path, DRAWS)
     assert report == tmp_path / "report.html"
     page = Page(report.read_text())
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.loads)
-    assert page.tags.count("img") == 1 + 2 + 1  # overview, two cells, cost split
+    assert page.tags.count("img") == 1 + 1 + 2 + 1  # overview, costs over high_only's, two cells, cost split
     assert not {"script", "link", "iframe", "object"} & set(page.tags) and "url(" not in report.read_text()
     for words in (*FINALS, "Ant, reduced, 100 s", "Ant, friction_half, 100 s", "44 runs on", "torch 2.13"):
         assert words in page.text, words
@@ -94,7 +94,7 @@ def test_a_machine_that_was_not_equally_free_is_seen(tmp_path: Path) -> None:
     cell = StudyRecord(tmp_path).cells[0]
     assert Summary(StudyRecord(tmp_path)).unevenness(cell) == pytest.approx(1.0)
     assert "not equally free" not in build_report(tmp_path, DRAWS).read_text()
-    for method in ("finetune_full", "kl_guarded", "naive_mix"):  # a run of each learnt at half the speed
+    for method in ("finetune_50", "default", "naive_mix"):  # a run of each learnt at half the speed
         path = tmp_path / "runs" / StudyRecord(tmp_path).finished(cell, method)[1].id / "result.json"
         result = json.loads(path.read_text())
         result["means"]["cost_learner"] *= 2.0
@@ -117,8 +117,8 @@ def test_data_files(tmp_path: Path) -> None:
     with (tmp_path / "data" / "summary.csv").open() as file:
         summary = list(csv.DictReader(file))
     everything = {row["method"]: row for row in summary if row["scope"] == "*/*/*"}
-    assert float(everything["kl_guarded"]["final"]) == pytest.approx(0.9, abs=0.05)
-    assert float(everything["kl_guarded"]["final_low"]) < float(everything["kl_guarded"]["final_high"])
+    assert float(everything["default"]["final"]) == pytest.approx(0.9, abs=0.05)
+    assert float(everything["default"]["final_low"]) < float(everything["default"]["final_high"])
     content = json.loads((tmp_path / "data" / "summary.json").read_text(), parse_constant=pytest.fail)
     assert content["runs"] == {"finished": len(runs), "failed": 0, "missing": 0}
     assert content["wall_seconds"] == pytest.approx(sum(1.25 * run.budget for run in runs))
@@ -135,8 +135,8 @@ def test_a_study_that_is_partly_done(tmp_path: Path) -> None:
         result = tmp_path / "runs" / run.id / "result.json"
         if run.task == "Cartpole" or (run.method == "naive_mix" and run.seed > 1):
             result.unlink()
-    fail(tmp_path, "Ant_kl_guarded_reduced_100_3", "ValueError: <b>angle</b> is not finite")
-    (tmp_path / "runs" / "Ant_kl_guarded_reduced_100_3" / "log.txt").write_text("first\nlast words\n")
+    fail(tmp_path, "Ant_default_reduced_100_3", "ValueError: <b>angle</b> is not finite")
+    (tmp_path / "runs" / "Ant_default_reduced_100_3" / "log.txt").write_text("first\nlast words\n")
     text = build_report(tmp_path, DRAWS).read_text()
     page = Page(text)
     assert "The study is not complete" in page.text and "1 failed" in page.text
@@ -146,14 +146,14 @@ def test_a_study_that_is_partly_done(tmp_path: Path) -> None:
     assert (row.finished, row.planned) == (2, 5)
     assert np.isfinite(row.final.value) and not row.final.has_interval
     assert row.over_high_only is not None and not row.over_high_only.has_interval
-    assert rows_of(tmp_path, "Ant/reduced/100")["kl_guarded"].failed == 1
-    everything = rows_of(tmp_path, "*/*/*")["kl_guarded"]
+    assert rows_of(tmp_path, "Ant/reduced/100")["default"].failed == 1
+    everything = rows_of(tmp_path, "*/*/*")["default"]
     assert (everything.cells, everything.finished, everything.planned) == (2, 9, 20)
     assert "9 of 20, in 2 of 4 places" in summary_table_markdown(tmp_path, DRAWS)
 
 
 def test_nothing_done_yet(tmp_path: Path) -> None:
-    write_study(tmp_path, FINALS, contrasts=[("kl_guarded", "high_only")])
+    write_study(tmp_path, FINALS, contrasts=[("default", "high_only")])
     for path in (tmp_path / "runs").glob("*/*.json*"):
         path.unlink()
     page = Page(build_report(tmp_path, DRAWS).read_text())
@@ -165,17 +165,17 @@ def test_without_references_returns_are_not_normalised(tmp_path: Path) -> None:
     write_study(tmp_path, FINALS, references=0, noise=0.0, tasks=("Ant",))
     page = Page(build_report(tmp_path, DRAWS).read_text())
     assert "Not normalised" in page.text and "this plan has none" in page.text
-    row = rows_of(tmp_path, "Ant/reduced/100")["kl_guarded"]
+    row = rows_of(tmp_path, "Ant/reduced/100")["default"]
     assert row.final.value == row.raw.value == pytest.approx(100.0)
     assert np.isnan(row.cost_to_reach)
-    together = rows_of(tmp_path, "*/*/*")["kl_guarded"]
+    together = rows_of(tmp_path, "*/*/*")["default"]
     assert np.isnan(together.final.value)
     assert together.over_high_only is not None and together.over_high_only.value == 1.0  # needs no scale
 
 
 def test_contrasts(tmp_path: Path) -> None:
-    pairs = [("kl_guarded", "high_only"), ("finetune_full", "high_only"), ("naive_mix", "high_only")]
-    write_study(tmp_path, FINALS | {"finetune_full": 0.6}, contrasts=pairs, noise=0.1)
+    pairs = [("default", "high_only"), ("finetune_50", "high_only"), ("naive_mix", "high_only")]
+    write_study(tmp_path, FINALS | {"finetune_50": 0.6}, contrasts=pairs, noise=0.1)
     found = Summary(StudyRecord(tmp_path), repetitions=2000).contrasts()
     assert [(contrast.ours, contrast.theirs) for contrast in found] == pairs
     better, same, worse = found
@@ -189,9 +189,9 @@ def test_contrasts(tmp_path: Path) -> None:
 def test_paired_runs_are_those_of_the_same_seed(tmp_path: Path) -> None:
     """high_only's run of seed 0 is missing: pairs are seeds 1 and 2, in which the first is better and worse."""
     gaps = (("friction_half", "high"),)
-    write_study(tmp_path, FINALS, tasks=("Ant",), gaps=gaps, seeds=3, contrasts=[("kl_guarded", "high_only")])
+    write_study(tmp_path, FINALS, tasks=("Ant",), gaps=gaps, seeds=3, contrasts=[("default", "high_only")])
     runs = {run["id"]: run for run in json.loads((tmp_path / "plan.json").read_text())["runs"]}
-    for method, scores in (("kl_guarded", (0.1, 0.5, 0.6)), ("high_only", (0.9, 0.4, 0.7))):
+    for method, scores in (("default", (0.1, 0.5, 0.6)), ("high_only", (0.9, 0.4, 0.7))):
         for seed, score in enumerate(scores):
             write_run(tmp_path, runs[f"Ant_{method}_friction_half_100_{seed}"], score)
     (tmp_path / "runs" / "Ant_high_only_friction_half_100_0" / "result.json").unlink()
@@ -223,13 +223,13 @@ def test_one_cell_is_one_scope(tmp_path: Path) -> None:
 
 
 def test_markdown_is_a_table(tmp_path: Path) -> None:
-    write_study(tmp_path, FINALS, contrasts=[("kl_guarded", "high_only")])
+    write_study(tmp_path, FINALS, contrasts=[("default", "high_only")])
     lines = summary_table_markdown(tmp_path, DRAWS).splitlines()
     tables = [table.splitlines() for table in "\n".join(lines).split("\n\n")]
     assert len(tables) == 2 and len(tables[0]) == 2 + len(FINALS) and len(tables[1]) == 3
     for table in tables:
         assert len({line.count("|") for line in table}) == 1
-    assert re.match(r"\| kl_guarded \| 20 \| 0\.\d\d \[0\.\d\d, 0\.\d\d\] \|", tables[0][4])
+    assert re.match(r"\| default \| 20 \| 0\.\d\d \[0\.\d\d, 0\.\d\d\] \|", tables[0][4])
 
 
 def test_a_method_looks_the_same_everywhere_and_like_no_other() -> None:
@@ -257,7 +257,7 @@ def test_many_methods_have_their_bands_in_panels_of_their_own(tmp_path: Path) ->
 def test_only_scores_are_cut_at_the_left(references: int, tmp_path: Path) -> None:
     """A score of -5 is an arrow at -1; the return of -490 that it is without a reference stands where it is."""
     one_cell: dict[str, Any] = {"tasks": ("Ant",), "gaps": (("reduced", "low"),), "references": references}
-    write_study(tmp_path, {"high_only": 0.5, "kl_guarded": -5.0}, **one_cell, seeds=3, noise=0.0)
+    write_study(tmp_path, {"high_only": 0.5, "default": -5.0}, **one_cell, seeds=3, noise=0.0)
     summary = Summary(StudyRecord(tmp_path), repetitions=DRAWS)
     scope = summary.everything
     figure = figures.final_and_area(summary, [(scope, summary.rows(scope))])

@@ -48,7 +48,7 @@ class Fragile(Cartpole):
 """
 PLAN: dict[str, object] = {
     "tasks": {"Fragile": {}},
-    "methods": ["high_only", "kl_guarded"],
+    "methods": ["high_only", "default"],
     "gaps": ["reduced"],
     "budgets": [2],
     "seeds": [1],
@@ -114,7 +114,7 @@ def wait_until_all_runs_have_been_let_go(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_study_that_is_killed_goes_on_without_repeating_a_run(user: Callable[..., list[str]], tmp_path: Path) -> None:
-    command = user("hydra.launcher.n_jobs=1", methods=["high_only", "kl_guarded", "kl_shuffled"], budgets=[3])
+    command = user("hydra.launcher.n_jobs=1", methods=["high_only", "default", "shuffled"], budgets=[3])
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: in_the_middle(tmp_path), process)
     process.kill()
@@ -165,17 +165,17 @@ def test_ctrl_c_in_a_terminal_saves_what_there_is(
 
 @pytest.mark.slow
 def test_runs_that_fail_are_reported_and_the_others_finish(user: Callable[..., list[str]], tmp_path: Path) -> None:
-    methods = ["raises", "dies", "hangs", "kl_shuffled", "high_only"]
+    methods = ["raises", "dies", "hangs", "shuffled", "high_only"]
     run_to_end(user("hydra.launcher.n_jobs=2", methods=methods, replayed="raises", timeout=25), tmp_path)
     outcomes = {path.parent.name.split("-")[1]: json.loads(path.read_text()) for path in results(tmp_path).values()}
     assert {method: outcome["status"] for method, outcome in outcomes.items()} == {
-        **dict.fromkeys(["raises", "dies", "hangs", "kl_shuffled"], "failed"),
+        **dict.fromkeys(["raises", "dies", "hangs", "shuffled"], "failed"),
         "high_only": "finished",
     }
     assert outcomes["raises"]["error"].splitlines()[-1] == "RuntimeError: the motor is too hot"
     assert outcomes["dies"]["error"].splitlines()[0] == "ended by SIGSEGV"
     assert outcomes["hangs"]["error"] == "ended after 25 s of wall time"
-    assert outcomes["kl_shuffled"]["error"].startswith("the run that it replays, Fragile-raises-reduced-2s-seed1-")
+    assert outcomes["shuffled"]["error"].startswith("the run that it replays, Fragile-raises-reduced-2s-seed1-")
     report = (tmp_path / "studies" / "mine" / "report.html").read_text()
     assert "the motor is too hot" in report
 
@@ -190,7 +190,7 @@ def test_runs_that_fail_are_reported_and_the_others_finish(user: Callable[..., l
 @pytest.mark.slow
 def test_wrong_input_is_one_line_and_nothing_runs(user: Callable[..., list[str]], tmp_path: Path) -> None:
     for arguments, changes, message in (
-        ((), {"methods": ["magic"]}, "error: study.methods=magic: must be one of ['annealed'"),
+        ((), {"methods": ["magic"]}, "error: study.methods=magic: must be one of ['default'"),
         ((), {"budget": [3]}, "error: study.budget=[3]: no such setting; did you mean budgets"),
         (("study.seeds=[-1]",), {}, "error: study.seeds=-1: must be a whole number of at least 0"),
         (("folders=x",), {}, "error: folders: no such setting; did you mean folder?"),
