@@ -59,26 +59,31 @@ class CostRatio:
     high: float = float("nan")
 
 
+def ratio_of_medians(ours: Costs, theirs: Costs) -> CostRatio | None:
+    """The median cost of one method over that of another, without an interval.
+
+    Returns:
+        None where neither method has a median, or the other's is 0.
+    """
+    mine, other = ours.median, theirs.median
+    if other == 0.0 or (np.isinf(mine) and np.isinf(other)):
+        return None
+    if np.isinf(mine):
+        return CostRatio(ours.largest / other, ">")
+    if np.isinf(other):
+        return CostRatio(mine / theirs.largest, "<")
+    return CostRatio(mine / other)
+
+
 def cost_ratio(ours: Costs, theirs: Costs, repetitions: int = REPETITIONS, seed: int = 0) -> CostRatio | None:
-    """The median cost of one method over that of another, with its 95% interval by the bootstrap.
+    """The same with its 95% interval by the bootstrap, where it is no bound and both methods have enough runs.
 
     Where a draw's median of the other method is infinite, the most that was paid stands for it. That makes the ratio
     too large rather than too small.
-
-    Returns:
-        None where neither method has a median.
     """
-    mine, other = ours.median, theirs.median
-    if np.isinf(mine) and np.isinf(other):
-        return None
-    if np.isinf(mine):
-        return CostRatio(ours.largest / other, ">") if other > 0.0 else None
-    if np.isinf(other):
-        return CostRatio(mine / theirs.largest, "<")
-    if other == 0.0:
-        return None
-    if min(len(ours.paid), len(theirs.paid)) < MIN_RUNS:
-        return CostRatio(mine / other)
+    found = ratio_of_medians(ours, theirs)
+    if found is None or found.bound or min(len(ours.paid), len(theirs.paid)) < MIN_RUNS:
+        return found
     generator = np.random.default_rng(seed)
     drawn = []
     for costs in (ours, theirs):
@@ -88,8 +93,8 @@ def cost_ratio(ours: Costs, theirs: Costs, repetitions: int = REPETITIONS, seed:
         drawn.append(medians if costs is ours else np.where(np.isinf(medians), paid.max(axis=1), medians))
     tail = (1 - CONFIDENCE) / 2
     # Infinite draws have no mean with others, so the quantiles are draws themselves.
-    low, high = np.quantile(drawn[0] / drawn[1], [tail, 1 - tail], method="inverted_cdf")
-    return CostRatio(mine / other, "", float(low), float(high))
+    low, high = np.quantile(drawn[0] / np.maximum(drawn[1], 1e-12), [tail, 1 - tail], method="inverted_cdf")
+    return CostRatio(found.value, "", float(low), float(high))
 
 
 def _medians(paid: np.ndarray, reached: np.ndarray) -> np.ndarray:

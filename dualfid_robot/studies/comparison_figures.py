@@ -53,43 +53,28 @@ def speeds(study: StudyRecord, against: Sequence[Against]) -> Figure | None:
 
 
 def price_map(study: StudyRecord, comparisons: Comparisons) -> Figure | None:
-    """Median cost to 80% of every method over the price of E_high, in units of ours: a panel for each task."""
-    prices = sorted({study.prices[cell.gap] for cell in study.cells if np.isfinite(study.prices[cell.gap])})
-    verdicts = {verdict.cell for verdict in comparisons.verdicts}
-    tasks = [task for task in study.tasks if len({study.prices[c.gap] for c in verdicts if c.task == task}) > 1]
-    if len(prices) < 2 or not tasks:
+    """Median cost to 80% of every method over that of ours, against the price of E_high: a panel for each task."""
+    curves = {task: {method: comparisons.over_prices(task, method) for method in study.methods} for task in study.tasks}
+    tasks = [task for task, found in curves.items() if any(len(points) > 1 for points in found.values())]
+    if not tasks:
         return None
     figure = new_figure(2.6 + 3.2 * len(tasks), 3.4)
     grid = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
     for axes, task in zip(grid, tasks, strict=True):
-        for method in study.methods:
-            points = []
-            for cell in sorted(
-                (cell for cell in verdicts if cell.task == task), key=lambda cell: study.prices[cell.gap]
-            ):
-                ours, theirs = comparisons.costs(cell, OURS), comparisons.costs(cell, method)
-                if (
-                    study.finished(cell, method)
-                    and ours is not None
-                    and theirs is not None
-                    and 0.0 < ours.median < np.inf
-                ):
-                    points.append((study.prices[cell.gap], theirs.median / ours.median))
-            x, y = np.array(points).reshape(-1, 2).T
-            axes.plot(
-                x,
-                np.where(np.isfinite(y), y, np.nan),
-                marker="o",
-                markersize=3,
-                label=method,
-                **style(study.methods, method),
-            )
+        for method, points in curves[task].items():
+            look = style(study.methods, method)
+            axes.plot([price for price, _ in points], [ratio.value for _, ratio in points], **look, linewidth=1.4)
+            for price, ratio in points:
+                marker = {"": "o", ">": "^", "<": "v"}[ratio.bound]
+                axes.plot(price, ratio.value, marker, color=look["color"], markersize=4)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        for which in ("x", "y"):
-            _plain_ticks(axes, which)
+        _plain_ticks(axes, "x")
+        _plain_ticks(axes, "y")
         axes.set_title(task, fontsize=SMALL + 1)
         label(axes, "price of a second of E_high", f"cost to 80%, over that of {OURS}" if axes is grid[0] else "")
+    for method in study.methods:
+        grid[0].plot([], [], label=method, **style(study.methods, method))
     legend(figure, grid[0])
     return figure
 

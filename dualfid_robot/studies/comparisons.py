@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dualfid_robot.studies import statistics
-from dualfid_robot.studies.censored import CostRatio, Costs, cost_ratio
+from dualfid_robot.studies.censored import CostRatio, Costs, cost_ratio, ratio_of_medians
 from dualfid_robot.studies.curves import Cell, Deployed, RunRecord
 from dualfid_robot.studies.statistics import Estimate
 from dualfid_robot.studies.summary import HIGH_ONLY, Summary
@@ -95,18 +95,29 @@ class Comparisons:
         return [method for method in self._study.methods if self._study.finished(cell, method)]
 
     def costs(self, cell: Cell, method: str) -> Costs | None:
-        """What each run paid until 80% of the reference; None without a reference.
+        """What each run paid until 80% of the reference; None without a reference or without runs.
 
         The reference's own runs count as further, longer runs of their method.
         """
         level = self._summary.scale(cell).reached
-        if np.isnan(level):
+        if np.isnan(level) or not self._study.finished(cell, method):
             return None
         runs = [(run, cell.budget) for run in self._study.finished(cell, method)]
         runs += [(run, run.budget) for run in self._study.references(cell) if run.method == method]
         paid = np.array([run.measured.cost_to_reach(level, budget) for run, budget in runs])
         budgets = np.array([budget for _, budget in runs])
         return Costs(np.where(np.isinf(paid), budgets, paid), np.isfinite(paid))
+
+    def over_prices(self, task: str, method: str) -> list[tuple[float, CostRatio]]:
+        """Prices of E_high, ascending, and the median cost of a method there over that of `OURS`."""
+        places = [(self._study.prices[cell.gap], cell) for cell in self._study.cells if cell.task == task]
+        priced = sorted((price, cell.budget, cell) for price, cell in places if self._study.same_physics(cell))
+        found = []
+        for price, _, cell in priced:
+            ours, theirs = (self.costs(cell, name) for name in (OURS, method))
+            if ours is not None and theirs is not None and (ratio := ratio_of_medians(theirs, ours)) is not None:
+                found.append((price, ratio))
+        return found
 
     def _against(self, cell: Cell, method: str) -> Against:
         repetitions = self._summary.repetitions

@@ -211,6 +211,10 @@ class StudyRecord:
         """A method's finished runs in a cell, by seed."""
         return sorted((run for run in self.planned(cell, method) if run.finished), key=lambda run: run.seed)
 
+    def same_physics(self, cell: Cell) -> bool:
+        """Whether a cell differs from the task's own two simulators by nothing but prices."""
+        return cell.gap == NO_CHANGE or cell.gap in self._same_target - self._low_only
+
     def references(self, cell: Cell) -> list[RunRecord]:
         """The finished runs of the reference there, in the prices of that place."""
         found = [run for run in self.runs if run.reference and run.finished]
