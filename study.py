@@ -1,4 +1,4 @@
-"""Run an experiment plan on all cores and report on it: `python study.py study=ant_small`."""
+"""Run an experiment plan on all cores and report on it: `python study.py study=cartpole_small`."""
 
 from dualfid_robot.cli import study
 

@@ -88,7 +88,7 @@ def launch_study(cfg: DictConfig) -> None:
     console = plain_console()
     choice = str(HydraConfig.get().runtime.choices["study"])
     if "study" not in cfg:
-        raise ConfigError(f"study: name a plan, such as study=ant_small; allowed are {options('study')}")
+        raise ConfigError(f"study: name a plan, such as study=cartpole_small; allowed are {options('study')}")
     name = str(cfg.name or choice)
     folder = (Path(cfg.folder) / name).resolve()
     if not cfg.report_only:

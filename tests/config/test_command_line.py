@@ -33,7 +33,7 @@ def test_help_needs_neither_torch_nor_an_engine(script: str, run_script: Run) ->
 def test_a_study_without_a_plan_is_refused(run_script: Run) -> None:
     result = run_script("study.py")
     assert result.returncode == 2, result.stderr
-    assert result.stderr.startswith("error: study: name a plan, such as study=ant_small; allowed are [")
+    assert result.stderr.startswith("error: study: name a plan, such as study=cartpole_small; allowed are [")
 
 
 def test_entry_points_import_no_heavy_package() -> None:
