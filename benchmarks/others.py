@@ -124,12 +124,13 @@ def rsl_rl(settings: Settings) -> Contestant:
     from dualfid_robot.adapters.rsl_rl import RslRlVecEnv
 
     env = RslRlVecEnv(make_vec(settings.task, seed=settings.seed, overrides=settings.overrides[1:], tensors=True))
-    runner = OnPolicyRunner(env, RSL_RL)
+    with _silence():
+        runner = OnPolicyRunner(env, RSL_RL)
     done = 0
 
     def iterate() -> int:
         nonlocal done
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with _silence():
             runner.learn(1, init_at_random_ep_len=not done)
         done += 1
         return done * RSL_RL["num_steps_per_env"] * env.num_envs
@@ -147,6 +148,13 @@ def rsl_rl(settings: Settings) -> Contestant:
         return act
 
     return Contestant(iterate, agent)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Throw away what is printed."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 def stable_baselines3(settings: Settings) -> Contestant:

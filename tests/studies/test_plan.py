@@ -167,9 +167,8 @@ def test_overrides_give_train_py_the_same_run(tmp_path: Path) -> None:
     cfg: Any = compose_run(run.overrides)
     assert (cfg.task.name, cfg.seed, cfg.max_cost, cfg.num_envs) == ("Cartpole", 1, 2, 20)
     assert cfg.simulator.high.engine == "mujoco" and cfg.simulator.high.threads == 1
-    (low,) = cfg.simulator.low.values()
-    threads = [low[key] for key in ("threads", "workers") if key in low]
-    assert threads == [1]
+    for low in cfg.simulator.low.values():
+        assert [low[key] for key in ("threads", "workers") if key in low] == [1]
     plain: Any = compose_run(["task=Cartpole", *TINY])
     assert cfg.allocation == plain.allocation
 
