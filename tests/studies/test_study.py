@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -12,6 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +23,9 @@ from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runs.atomic import locked
 from dualfid_robot.studies.display import ProgressReader, StudyDisplay
-from dualfid_robot.studies.launcher import require_launcher
+from dualfid_robot.studies.launcher import _take, require_launcher
+from dualfid_robot.studies.plan import PlannedRun
+from dualfid_robot.studies.plan_file import parse_plan
 from dualfid_robot.studies.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -267,3 +272,24 @@ def test_a_machine_without_any_plugin_of_hydra_is_told_what_to_install(monkeypat
         ConfigError, match=r"^hydra/launcher=joblib: hydra-joblib-launcher is not installed; pip install"
     ):
         require_launcher([])
+
+
+def test_finished_runs_of_another_study_are_taken_without_their_policies(tmp_path: Path) -> None:
+    """Those with the same id, so with the same settings; failed and missing ones are not."""
+    run = PlannedRun("a", "Ant", "m", "g", 1.0, 1, False, ())
+    others = {name: dataclasses.replace(run, id=name) for name in "abc"}
+    for name, status in (("a", "finished"), ("b", "failed")):
+        folder = RunFolder(tmp_path / "first" / "runs" / name)
+        folder.describe({"id": name})
+        folder.checkpoint.write_text("")
+        folder.finish({"status": status})
+    plan = parse_plan({"tasks": {"Ant": {}}, "methods": ["m"], "seeds": [1], "gaps": ["g"], "budgets": [1]})
+    study: Any = SimpleNamespace(
+        folder=tmp_path / "second",
+        plan=dataclasses.replace(plan, runs_of=("none", "first")),
+        folder_of=lambda run: RunFolder(tmp_path / "second" / "runs" / run.id),
+    )
+    assert [name for name, other in others.items() if _take(study, other)] == ["a"]
+    taken = study.folder_of(others["a"])
+    assert taken.status() == "finished" and taken.description() == {"id": "a"} and not taken.checkpoint.exists()
+    assert [path.name for path in (tmp_path / "second" / "runs").iterdir()] == ["a"]
