@@ -97,12 +97,18 @@ def compose_config(overrides: Sequence[str], config_name: str = "config", config
     Raises:
         ConfigError, HydraException: a setting is wrong.
     """
-    cfg = compose(config_name, list(overrides), return_hydra_config=True)
-    choices = cfg.hydra.runtime.choices
-    with open_dict(cfg):
-        del cfg["hydra"]
+    cfg, choices = compose_with_choices(config_name, overrides)
     remember_config_dir(cfg, config_dir)
     return choose_engines(cfg, choices, overrides)
+
+
+def compose_with_choices(config_name: str, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
+    """A file of cfg/ with settings as on the command line, engines not yet chosen, and the option of each group."""
+    cfg = compose(config_name, list(overrides), return_hydra_config=True)
+    choices = dict(cfg.hydra.runtime.choices)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, choices
 
 
 @functools.cache

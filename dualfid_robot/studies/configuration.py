@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from dualfid_robot.config.engines import DEFAULT, choose_engines, compose_config, register_groups
+from dualfid_robot.config.engines import DEFAULT, choose_engines, compose_config, compose_with_choices, register_groups
 from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.config.user_folder import command_line_config_dir, remember_config_dir
 
@@ -64,10 +64,10 @@ def settle(overrides: Sequence[str], threads: int) -> tuple[DictConfig, list[str
         ConfigError, HydraException: something cannot be composed.
     """
     with hydra_initialized():
-        cfg = compose("config", list(overrides))
+        cfg, choices = compose_with_choices("config", overrides)
     left_low, left_high = DEFAULT in cfg.simulator.low, cfg.simulator.high.name == DEFAULT
     remember_config_dir(cfg, command_line_config_dir())
-    choose_engines(cfg, {}, overrides)
+    choose_engines(cfg, choices, overrides)
     settled = list(overrides)
     low, high = cfg.simulator.low, cfg.simulator.high
     # The engines, where the overrides leave them to the task and the machine.
