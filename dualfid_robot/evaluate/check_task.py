@@ -50,7 +50,7 @@ def check(cfg: DictConfig, console: Console) -> Experiment:
     console.print(_engine_table(experiment, cfg))
     for engine in experiment.low_engines:
         if lost := lost_contacts(engine, experiment.high_engine, experiment.robot):
-            console.print(lost, soft_wrap=True, highlight=False)
+            console.print(f"{engine['name']}: {lost}", soft_wrap=True, highlight=False)
     timed_envs = experiment.num_envs if cfg.num_envs != "" else min(experiment.num_envs, TIMED_ENVS)
     low = experiment.low_engines
     sides = {"low" if len(low) == 1 else f"low {engine['name']}": engine for engine in low}

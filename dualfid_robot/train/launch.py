@@ -83,7 +83,7 @@ def _train(cfg: DictConfig) -> None:
             logger.info("E_low: %s; E_high: %s; learner on %s", low, high, experiment.rl_device)
             for engine in experiment.low_engines if None not in trainer.env.pools else ():
                 if lost := lost_contacts(engine, experiment.high_engine, experiment.robot):
-                    logger.info(lost)
+                    logger.info("%s: %s", engine["name"], lost)
             finished = trainer.train(folder, BestExport(experiment.save_path(folder)) if cfg.export else None)
         finally:
             trainer.close()
