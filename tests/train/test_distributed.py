@@ -248,7 +248,7 @@ def test_a_stopped_run_goes_on_exactly(
     (other,) = ended["other_ranks"]
     assert torch.equal(other["generator"], expected["other_ranks"][0]["generator"])
     assert not torch.equal(other["generator"], ended["generator"])
-    assert not torch.equal(other["env"]["high"]["observations"], ended["env"]["high"]["observations"])
+    assert not torch.equal(other["env"]["pools"][-1]["observations"], ended["env"]["pools"][-1]["observations"])
 
 
 @pytest.mark.slow

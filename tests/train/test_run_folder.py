@@ -107,13 +107,13 @@ def test_what_cannot_be_a_folder_or_a_seed_is_refused(
 
 @pytest.mark.slow
 def test_a_second_process_is_refused_and_the_first_loses_nothing(run_script: Run, tmp_path: Path) -> None:
-    first = train("max_iterations=100000", cwd=tmp_path, stdout=subprocess.DEVNULL)
+    often = "train.params.config.save_frequency=1"
+    first = train("max_iterations=100000", often, cwd=tmp_path, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("runs/*/metrics.jsonl")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("runs/*/nn/last.pth")) and time.monotonic() < deadline:
         time.sleep(0.1)
     first.send_signal(signal.SIGHUP)  # its terminal is closed: it goes on
     (run,) = (tmp_path / "runs").iterdir()
-    (run / "nn" / "last.pth").write_bytes(b"not yet")
     second = run_script("train.py", *SMALL, f"checkpoint={run}")
     assert second.returncode == 2 and len(second.stderr.splitlines()) == 1
     assert f"error: checkpoint={run}/nn/last.pth: process {first.pid} on " in second.stderr
