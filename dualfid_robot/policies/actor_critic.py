@@ -322,13 +322,6 @@ class DualActorCritic(nn.Module):
         adapter = {id(p) for p in self.adapter_parameters()}
         return [p for p in self.parameters() if id(p) not in adapter]
 
-    def blocks(self, parameters: Sequence[nn.Parameter]) -> list[int]:
-        """The number of each parameter's block in θ. A layer's weight and bias are one block, log σ is one."""
-        layers = [*self.actor.dual_layers(), *self.critic.dual_layers()]
-        block = {id(p): i for i, layer in enumerate(layers) for p in (layer.weight, layer.bias)}
-        block[id(self.log_std)] = len(layers)
-        return [block[id(p)] for p in parameters]
-
     @torch.no_grad()
     def adapter_ratio(self, network: Literal["actor", "critic"]) -> Tensor:
         """The size of the adapter: ‖W' − W‖ / ‖W‖ over all layers of a network, in Frobenius norms."""
