@@ -52,14 +52,14 @@ class Totals:
         for side in _SIDES:
             self.samples[side] += round(samples * n[side] / sum(n.values()))
         for part in self._seconds:
-            self._seconds[part] += metrics[f"seconds/{part}"]
+            self._seconds[part] += metrics[f"counted_seconds/{part}"]
         for key, name in _MEANS.items():
             if key in metrics:
                 self._sums.setdefault(name, []).append(metrics[key])
 
     def means(self) -> dict[str, float]:
-        """`rho` and `divergence` are means over the iterations. `cost_low` and `cost_high` are seconds per environment
-        step of that simulator, `cost_learner` of both. `seconds_low`, `seconds_high` and `seconds_learner` are sums.
+        """`rho` and `divergence` are means over the iterations. `cost_low` and `cost_high` are counted seconds per
+        environment step of that simulator, `cost_learner` of both. `seconds_low` and so on are sums.
         """
         means = {name: sum(values) / len(values) for name, values in self._sums.items()}
         steps = self.samples | {"learner": sum(self.samples.values())}

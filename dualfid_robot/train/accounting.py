@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualfid_robot.envs.pool import PoolStatistics
+from dualfid_robot.envs.stopwatch import CpuClock
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ class Prices:
         """Σ price · seconds. Seconds in which two devices worked at once cost only the dearer one.
 
         Args:
-            pools: seconds of each pool.
-            learner: seconds of everything else.
+            pools: counted seconds of each pool (see `Books`).
+            learner: counted seconds of everything else.
             hidden: seconds in which pools of two devices were stepping at once.
         """
         seconds = sum(price * part for price, part in zip(self.pools, pools, strict=True))
@@ -51,12 +52,16 @@ class IterationReport:
         allocation: part of it for reallocation, measurements and the rule, s.
         hidden: part of it in which pools of two devices were stepping at once, s.
         pools: what happened in each pool.
+        counted_pools: seconds of each pool that cost something.
+        counted_learner: those of everything else.
     """
 
     elapsed: float
     allocation: float
     hidden: float
     pools: list[PoolStatistics]
+    counted_pools: list[float]
+    counted_learner: float
 
     @property
     def learner(self) -> float:
@@ -67,30 +72,40 @@ class IterationReport:
 class Books:
     """The accounts of a run.
 
+    On a CPU the seconds that count are CPU seconds, of all threads and worker processes: other programs on the machine
+    do not change them. As soon as a GPU takes part, wall time counts.
+
     Attributes:
         iteration: iterations done.
         samples: environment steps of all engines in all processes.
-        cost: Σ price · seconds of all engines and of the learner in all processes.
+        cost: Σ price · counted seconds of all engines and of the learner in all processes.
+        wall: wall time of the iterations, s.
     """
 
-    def __init__(self, engines: Sequence[tuple[str, str]], prices: Prices, steps: int) -> None:
+    def __init__(
+        self, engines: Sequence[tuple[str, str]], prices: Prices, steps: int, cpu_clock: CpuClock | None = None
+    ) -> None:
         """Open the books.
 
         Args:
             engines: side ("low" or "high") and name of each pool's engine.
             prices: of their seconds.
             steps: environment steps of one process in an iteration.
+            cpu_clock: of this process and of its engines' workers. Without it, wall time counts.
         """
-        self.engines, self.prices, self._steps = list(engines), prices, steps
+        self.engines, self.prices, self._steps, self._cpu_clock = list(engines), prices, steps, cpu_clock
         self.iteration = 0
         self.samples = 0
         self.cost = 0.0
+        self.wall = 0.0
         self._recent: dict[str, deque[tuple[float, float]]] = {}
-        self._started = self._allocation = 0.0
+        self._started = self._cpu_started = self._allocation = 0.0
 
     def begin(self) -> None:
         """An iteration begins."""
         self._started, self._allocation = time.perf_counter(), 0.0
+        if self._cpu_clock is not None:
+            self._cpu_started = self._cpu_clock.now()
 
     @contextmanager
     def allocating(self) -> Iterator[None]:
@@ -106,26 +121,34 @@ class Books:
             pools: what happened in each pool.
             hidden: see `DualEnvironment.hidden_seconds`.
         """
-        return IterationReport(time.perf_counter() - self._started, self._allocation, hidden, pools)
+        elapsed = time.perf_counter() - self._started
+        if self._cpu_clock is None:
+            counted = [part.seconds for part in pools]
+            learner = elapsed - sum(counted) + hidden
+        else:
+            counted = [part.cpu_seconds for part in pools]
+            learner = self._cpu_clock.now() - self._cpu_started - sum(counted)
+        return IterationReport(elapsed, self._allocation, hidden, pools, counted, learner)
 
     def cost_of(self, report: IterationReport) -> float:
         """What an iteration of one rank cost."""
-        return self.prices.cost([part.seconds for part in report.pools], report.learner, report.hidden)
+        return self.prices.cost(report.counted_pools, report.counted_learner, report.hidden)
 
     def costs_of_a_step(self, report: IterationReport) -> dict[str, float]:
         """Cost of an environment step in each side, and in the learner, by the names of `Signals`."""
-        costs = {"cost_learner": self.prices.learner * report.learner / self._steps}
+        costs = {"cost_learner": self.prices.learner * report.counted_learner / self._steps}
         for side in SIDES:
             of_side = [i for i, (s, _) in enumerate(self.engines) if s == side]
             steps = sum(report.pools[i].env_steps for i in of_side)
             if steps:
-                costs[f"cost_{side}"] = sum(self.prices.pools[i] * report.pools[i].seconds for i in of_side) / steps
+                costs[f"cost_{side}"] = sum(self.prices.pools[i] * report.counted_pools[i] for i in of_side) / steps
         return costs
 
     def close(self, reports: Sequence[IterationReport]) -> dict[str, float]:
         """Enter an iteration of all ranks; returns its metrics.
 
-        Seconds are means over the ranks, so that they add up to the time that passed; the cost is the ranks' sum.
+        Seconds of wall time are means over the ranks, so that they add up to the time that passed. Cost and counted
+        seconds are sums over the ranks.
         """
         ranks = len(reports)
         samples = self._steps * ranks
@@ -133,20 +156,24 @@ class Books:
         self.samples += samples
         self.cost += sum(self.cost_of(report) for report in reports)
         elapsed, learner = (sum(getattr(r, name) for r in reports) / ranks for name in ("elapsed", "learner"))
+        self.wall += elapsed
         metrics = {
             "iteration": self.iteration,
             "samples": self.samples,
             "cost_seconds": self.cost,
+            "wall_seconds": self.wall,
             "seconds/iteration": elapsed,
             "seconds/learner": learner,
             "seconds/hidden": sum(report.hidden for report in reports) / ranks,
             "seconds/allocation": sum(report.allocation for report in reports) / ranks,
             "env_steps_per_second": samples / elapsed,
             "seconds_per_env_step/learner": learner * ranks / samples,
+            "counted_seconds/learner": sum(report.counted_learner for report in reports),
         }
         for side in SIDES:
             of_side = [i for i, (s, _) in enumerate(self.engines) if s == side]
             metrics |= self._metrics(side, [report.pools[i] for report in reports for i in of_side], ranks)
+            metrics[f"counted_seconds/{side}"] = sum(report.counted_pools[i] for report in reports for i in of_side)
             if len(of_side) > 1:
                 for i in of_side:
                     name = f"{side}.{self.engines[i][1]}"
@@ -185,11 +212,13 @@ class Books:
     def state_dict(self) -> dict[str, Any]:
         """All that the next iteration's metrics depend on."""
         recent = {name: list(map(list, episodes)) for name, episodes in self._recent.items()}
-        return {"iteration": self.iteration, "samples": self.samples, "cost": self.cost, "recent": recent}
+        done = {"iteration": self.iteration, "samples": self.samples, "cost": self.cost, "wall": self.wall}
+        return {**done, "recent": recent}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
-        self.iteration, self.samples, self.cost = state["iteration"], state["samples"], state["cost"]
+        self.iteration, self.samples = state["iteration"], state["samples"]
+        self.cost, self.wall = state["cost"], state["wall"]
         self._recent = {
             name: deque([(r, length) for r, length in episodes], maxlen=EPISODES)
             for name, episodes in state["recent"].items()

@@ -26,7 +26,7 @@ class ProgressDisplay:
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self._last_line = 0.0
         self._started = time.monotonic()
-        self._first: tuple[float, float] | None = None
+        self._first: float | None = None
 
     def __enter__(self) -> ProgressDisplay:
         if self._live is not None:
@@ -42,7 +42,7 @@ class ProgressDisplay:
     def update(self, metrics: dict[str, float]) -> None:
         """Show an iteration's metrics."""
         if self._first is None:
-            self._first = (metrics["iteration"] - 1, metrics["cost_seconds"] - metrics["seconds/iteration"])
+            self._first = metrics["iteration"] - 1
         eta = self._remaining(metrics)
         if self._live is not None:
             self._live.update(Panel(self._table(metrics, eta), title=Text(self._title), expand=False), refresh=True)
@@ -51,14 +51,12 @@ class ProgressDisplay:
             self.console.print(self._line(metrics, eta), soft_wrap=True)
 
     def _remaining(self, metrics: dict[str, float]) -> float:
-        """Seconds left until the iterations or the cost run out, at the pace since this display began."""
+        """Seconds left until the iterations run out, at this display's pace, or the cost, at that of the run."""
         assert self._first is not None
-        elapsed = time.monotonic() - self._started
-        first_iteration, first_cost = self._first
-        done = metrics["iteration"] - first_iteration
+        elapsed, done = time.monotonic() - self._started, metrics["iteration"] - self._first
         remaining = elapsed / done * (self._max_iterations - metrics["iteration"])
         if self._max_cost is not None:
-            pace = elapsed / max(metrics["cost_seconds"] - first_cost, 1e-9)
+            pace = metrics["wall_seconds"] / max(metrics["cost_seconds"], 1e-9)
             remaining = min(remaining, pace * (self._max_cost - metrics["cost_seconds"]))
         return max(remaining, 0.0)
 

@@ -23,6 +23,7 @@ from dualfid_robot.algorithms.signals import SignalFilter
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.envs.dual import DualEnvironment, Shares
 from dualfid_robot.envs.pool import EnvironmentPool
+from dualfid_robot.envs.stopwatch import CpuClock
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.runs.checkpoint import fitting, load_checkpoint, save_checkpoint
 from dualfid_robot.runs.identity import identity
@@ -93,7 +94,9 @@ class Trainer:
         env = DualEnvironment(low, high, experiment.num_envs, experiment.rl_device, shares)
         prices = Prices(tuple(engine["price"] for _, engine in engines), experiment.learner_price)
         steps = experiment.num_envs * experiment.ppo.horizon_length
-        return env, Books([(side, engine["name"]) for side, engine in engines], prices, steps)
+        on_cpu = all(device.type == "cpu" for device in (experiment.rl_device, *(pool.device for pool in pools)))
+        clock = CpuClock(*(pool.simulator for pool in pools)) if on_cpu else None
+        return env, Books([(side, engine["name"]) for side, engine in engines], prices, steps, clock)
 
     @property
     def iteration(self) -> int:
@@ -107,7 +110,7 @@ class Trainer:
 
     @property
     def cost_seconds(self) -> float:
-        """Measured cost so far: Σ price · seconds of all engines and of the learner, of all processes together."""
+        """Measured cost so far: Σ price · counted seconds of all engines and of the learner, of all processes."""
         return self.books.cost
 
     def train(self, folder: Path, after_saving: Callable[[bool], None] | None = None) -> bool:

@@ -153,9 +153,9 @@ def test_totals_are_those_of_the_iterations() -> None:
                 "allocation/n_low": 2.0 * k,
                 "allocation/n_high": 10.0 - 2.0 * k,
                 "allocation/rho": 0.2 * k,
-                "seconds/low": 1.0,
-                "seconds/high": 3.0,
-                "seconds/learner": 2.0 * k,
+                "counted_seconds/low": 1.0,
+                "counted_seconds/high": 3.0,
+                "counted_seconds/learner": 2.0 * k,
                 **({"divergence/D": 0.5} if k == 2 else {}),
             }
         )

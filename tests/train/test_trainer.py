@@ -47,7 +47,9 @@ def test_metrics_add_up_and_are_complete(compose_config: Callable[..., DictConfi
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["samples"] for row in rows] == [64 * 16 * k for k in range(1, 6)]
-    assert rows[-1]["cost_seconds"] == pytest.approx(sum(row["seconds/iteration"] for row in rows))
+    counted = [row[f"counted_seconds/{part}"] for row in rows for part in ("low", "high", "learner")]
+    assert min(counted) > 0.0 and rows[-1]["cost_seconds"] == pytest.approx(sum(counted))
+    assert rows[-1]["wall_seconds"] == pytest.approx(sum(row["seconds/iteration"] for row in rows))
     for row in rows:
         assert row["allocation/n_low"] + row["allocation/n_high"] == 64
         parts = row["seconds/low"] + row["seconds/high"] + row["seconds/learner"]
@@ -85,7 +87,8 @@ def test_a_cost_bound_ends_the_run(compose_config: Callable[..., DictConfig], tm
     trainer.train(_folder(tmp_path))
     trainer.close()
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
-    assert 0.3 <= trainer.cost_seconds < 0.3 + 2 * last["seconds/iteration"] + 0.5
+    last_iteration = sum(last[f"counted_seconds/{part}"] for part in ("low", "high", "learner"))
+    assert 0.3 <= trainer.cost_seconds < 0.3 + last_iteration + 1e-9
     assert trainer.iteration < 100
 
 
@@ -106,9 +109,12 @@ def test_only_what_is_read_is_measured(
     signals = trainer.filter.signals
     assert signals.num_envs == 64 and signals.iteration == 2
     assert all(math.isfinite(getattr(signals, name)) for name in trainer.allocator.rule.requires)
-    costs = [[row[f"seconds_per_env_step/{side}"] for row in metrics] for side in ("low", "high")]
-    assert [signals.cost_low, signals.cost_high] == pytest.approx([0.9 * first + 0.1 * last for first, last in costs])
-    assert 0.0 < signals.cost_learner < max(row["seconds_per_env_step/learner"] for row in metrics)
+    horizon = trainer.experiment.ppo.horizon_length
+    for side in ("low", "high"):
+        first, last = (row[f"counted_seconds/{side}"] / (horizon * row[f"allocation/n_{side}"]) for row in metrics)
+        assert getattr(signals, f"cost_{side}") == pytest.approx(0.9 * first + 0.1 * last)
+    steps = horizon * signals.num_envs
+    assert 0.0 < signals.cost_learner < max(row["counted_seconds/learner"] / steps for row in metrics)
 
 
 def test_progress_is_that_of_iterations_or_of_cost(compose_config: Callable[..., DictConfig]) -> None:
