@@ -29,7 +29,7 @@ class SceneModel(RobotModel):
 
     scene: mujoco.MjSpec | None = field(default=None, repr=False, compare=False)
 
-    def _spec(self) -> mujoco.MjSpec:
+    def spec(self) -> mujoco.MjSpec:
         assert self.scene is not None
         return self.scene.copy()
 

@@ -59,7 +59,7 @@ class RobotModel:
             ConfigError: the file is missing, a URDF, or not a model that MuJoCo accepts, a foot is not one of its
                 bodies, an actuator has not exactly one control, or the robot lacks what is to be changed.
         """
-        spec = self._spec()
+        spec = self.spec()
         with self._invalid_named():
             object.__setattr__(self, "model", spec.compile())
         self._check_bodies("feet", self.feet)
@@ -74,7 +74,7 @@ class RobotModel:
         """The robot of the same file with these changes and no others."""
         return self if changes == self.changes else replace(self, changes=changes)
 
-    def _spec(self) -> mujoco.MjSpec:
+    def spec(self) -> mujoco.MjSpec:
         if not self.path.is_file():
             raise ConfigError(f"asset file {self.path} does not exist")
         if is_urdf(self.path):
@@ -221,7 +221,7 @@ class RobotModel:
         for body in contact_bodies:
             if touching and self.model.body(body).id not in touching:
                 raise ConfigError(f"contact_bodies={body}: no geom of it can touch anything in {self.path.name}")
-        spec = self._spec()
+        spec = self.spec()
         spec.option.timestep = timestep
         spec.option.integrator = _named(mujoco.mjtIntegrator, "mjINT_", "integrator", integrator)
         spec.option.cone = _named(mujoco.mjtCone, "mjCONE_", "cone", cone)

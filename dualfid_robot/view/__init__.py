@@ -1,0 +1,1 @@
+"""What a person looks at: scenes, videos, and pages in a browser."""
