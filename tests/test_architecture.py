@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 _ENGINES = {"simulators", "robots"}
 _WORLDS = {"envs", *_ENGINES}
 _LEARNING = {"algorithms", "policies"}
-_RUNS = {"runs", "config", *_LEARNING, *_WORLDS}
+_RUNS = {"runs", "config", "view", *_LEARNING, *_WORLDS}
 _EXPORT = {"export", "onboard", "evaluate", *_RUNS}
 ALLOWED = {
     "robots": {"robots"},
@@ -22,6 +22,7 @@ ALLOWED = {
     "policies": {"policies"},
     "algorithms": _LEARNING,
     "config": {"config", *_LEARNING, *_WORLDS},
+    "view": {"view", "config", "robots"},
     "runs": _RUNS,
     "evaluate": {"evaluate", *_RUNS},
     "onboard": {"onboard"},

@@ -34,7 +34,7 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS,
 
 # Settings of IsaacGymEnvs that would do nothing here: the values that ask for nothing, and what to use instead.
 _CURVES = "curves are written for TensorBoard under runs/"
-_VIDEO = "a video shows one episode of a checkpoint: test=True checkpoint=… capture_video=True"
+_VIDEO = "videos are made with capture_video=True, and viewer=browser shows a run"
 _INERT: dict[str, tuple[tuple[str, ...], str]] = {
     "physics_engine": ((), "engines are chosen with simulator/high=… and simulator/low=…"),
     "pipeline": ((), "the device is chosen with sim_device=… and rl_device=…"),
@@ -44,8 +44,6 @@ _INERT: dict[str, tuple[tuple[str, ...], str]] = {
     "num_subscenes": ((), "no engine here has sub-scenes"),
     "sigma": (("''", ""), "the initial log standard deviation is train.params.network.sigma_init=…"),
     "pbt": (("no_pbt",), "there is no population-based training here; -m sweeps settings"),
-    "capture_video_freq": ((), _VIDEO),
-    "capture_video_len": ((), _VIDEO),
     "force_render": ((), _VIDEO),
     "wandb_activate": (("false", "''", ""), _CURVES),
     **dict.fromkeys(

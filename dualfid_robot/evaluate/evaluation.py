@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualfid_robot.evaluate.video import Video
+from dualfid_robot.view.video import Video
 
 if TYPE_CHECKING:  # a player of exported policies knows no task
     from dualfid_robot.envs.pool import EnvironmentPool
@@ -145,14 +146,23 @@ def paired_difference(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, floa
     return float(difference.mean()), half_width(difference, 0.99)
 
 
-def record_video(agent: Agent, pool: EnvironmentPool, path: Path) -> None:
-    """Write a video of environment 0's first episode.
+def record_video(
+    agent: Agent, pool: EnvironmentPool, path: Path, size: tuple[int, int] = (640, 480), steps: int | None = None
+) -> None:
+    """Write a video of the first episode of all environments, until that of environment 0 ends.
+
+    Args:
+        agent: acts in it.
+        pool: all of its environments are shown, side by side.
+        path: of the file; its ending says the format.
+        size: width and height, pixels.
+        steps: bound on the control steps; None for the episode's.
 
     Raises:
-        ConfigError: there is no OpenGL to draw with.
+        ConfigError: there is no OpenGL to draw with, or the file cannot be written.
     """
-    with Video(path, pool.task.robot, pool.task.control_dt, "capture_video=True") as video:
-        for running in rollout(agent, pool):
+    with Video(path, pool.task.robot, pool.task.control_dt, "capture_video=True", size, pool.num_envs) as video:
+        for running in itertools.islice(rollout(agent, pool), steps):
             if not running[0] or pool.terminated[0]:
                 return
-            video.show(pool.simulator.qpos[0].cpu().numpy())
+            video.show(pool.simulator.qpos.cpu().numpy())

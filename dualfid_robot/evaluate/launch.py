@@ -15,11 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from dualfid_robot.config.experiment import Experiment, complete_experiment, plain
 from dualfid_robot.config.machine import RUNS
 from dualfid_robot.config.output import plain_console
-from dualfid_robot.config.values import check_count, check_seed, require_package
-from dualfid_robot.envs.pool import EnvironmentPool
+from dualfid_robot.config.values import check_count, check_seed
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import Agent, policy_agent, random_agent, zero_agent
-from dualfid_robot.evaluate.evaluation import evaluate, record_video
+from dualfid_robot.evaluate.evaluation import evaluate
+from dualfid_robot.evaluate.films import FilmSettings
 from dualfid_robot.policies.actor_critic import PolicyName
 from dualfid_robot.robots.changes import parse_changes
 from dualfid_robot.runs.atomic import is_writable, write_text
@@ -61,8 +61,7 @@ def evaluate_agent(cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any)
         raise ConfigError(f"policy={cfg.policy}: allowed are ['adapted', 'base']")
     check_count("num_envs", episodes)
     check_seed("seed", cfg.seed)
-    if cfg.capture_video:
-        require_package("capture_video=True", "imageio", "video")
+    filming = FilmSettings.of(cfg) if cfg.capture_video else None
     subject = _policy_of(cfg, simulator) if cfg.agent == "policy" else _agent_without_policy(cfg, simulator)
     experiment = subject.experiment
     pool = experiment.make_pool(simulator, episodes, cfg.seed)
@@ -77,8 +76,10 @@ def evaluate_agent(cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any)
         stem.parent.mkdir(exist_ok=True)
     report = subject.source | {"simulator": dict(simulator)} | evaluation.summary()
     write_text(stem.with_name(f"{stem.name}.json"), json.dumps(report, indent=2) + "\n")
-    if cfg.capture_video:
-        _record(experiment.make_pool(simulator, 1, cfg.seed), subject.agent, stem.with_name(f"{stem.name}.mp4"))
+    if filming is not None:
+        path = stem.with_name(f"{stem.name}.mp4")
+        filming.record(subject.agent, experiment.make_pool(simulator, 1, cfg.seed), path)
+        logger.info("video: %s", path)
 
 
 @dataclass(frozen=True)
@@ -129,11 +130,3 @@ def _agent_without_policy(cfg: DictConfig, simulator: Mapping[str, Any]) -> _Sub
     agent = zero_agent(task) if cfg.agent == "zero" else random_agent(task, cfg.seed)
     stem = RUNS / f"{experiment.task.name}_{cfg.agent}"
     return _Subject(experiment, agent, f"{cfg.agent} agent", {"agent": cfg.agent}, stem)
-
-
-def _record(pool: EnvironmentPool, agent: Agent, path: Path) -> None:
-    try:
-        record_video(agent, pool, path)
-    finally:
-        pool.simulator.close()
-    logger.info("video: %s", path)

@@ -17,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from dualfid_robot.config.output import plain_console
 from dualfid_robot.config.values import check_count, find_device
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.evaluate.video import Video
 from dualfid_robot.onboard.commands import CommandFile, Keyboard, Source
 from dualfid_robot.onboard.metadata import Metadata
 from dualfid_robot.onboard.pacing import sleep_until
@@ -27,6 +26,7 @@ from dualfid_robot.play.server import serve
 from dualfid_robot.play.simulated_robot import SimulatedRobot, check_robot
 from dualfid_robot.play.viewer import BrowserViewer, NativeViewer, Viewer
 from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.view.video import Video, video_size
 
 logger = logging.getLogger(__name__)
 
@@ -159,8 +159,9 @@ def _filming(cfg: DictConfig, robot: SimulatedRobot, period: float, stack: ExitS
     """A function that adds the first robot's state to the video, where there is to be one."""
     if not cfg.video:
         return lambda: None
-    video = stack.enter_context(Video(Path(cfg.video), robot.robot, period, f"video={cfg.video}"))
-    return lambda: video.show(robot.simulator.qpos[0].cpu().numpy())
+    size = video_size("video_size", cfg.video_size)
+    video = stack.enter_context(Video(Path(cfg.video), robot.robot, period, f"video={cfg.video}", size))
+    return lambda: video.show(robot.simulator.qpos[:1].cpu().numpy())
 
 
 def _pacer(period: float) -> Callable[[], None]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 import dualfid_robot
@@ -140,6 +141,20 @@ class RunLog:
         for name, value in metrics.items():
             self._by_samples.add_scalar(name, value, int(metrics["samples"]))
             self._by_cost.add_scalar(name, value, int(metrics["cost_seconds"]))
+
+    def add_video(self, path: Path, metrics: dict[str, float]) -> None:
+        """Show a video beside the curves, as a moving picture of less frames.
+
+        Args:
+            path: of the file.
+            metrics: of its iteration.
+        """
+        from dualfid_robot.view.video import moving_picture
+
+        picture, (width, height) = moving_picture(path)
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=picture)
+        summary = Summary(value=[Summary.Value(tag="adapted policy in E_high", image=image)])
+        self._by_samples._get_file_writer().add_summary(summary, int(metrics["samples"]))
 
     def close(self) -> None:
         """Flush and close all files."""

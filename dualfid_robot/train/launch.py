@@ -55,8 +55,6 @@ def launch(cfg: DictConfig) -> None:
 
 
 def _train(cfg: DictConfig) -> None:
-    if cfg.capture_video:
-        raise ConfigError("capture_video=True: a video is recorded of a checkpoint; add test=True checkpoint=…")
     if cfg.export not in (True, False):
         raise ConfigError(f"export={cfg.export}: True or False is expected")
     if cfg.export:

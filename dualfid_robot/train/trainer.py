@@ -32,6 +32,7 @@ from dualfid_robot.runs.resume import check_resumable
 from dualfid_robot.runs.run_log import RunLog
 from dualfid_robot.train.accounting import Books, IterationReport, Prices
 from dualfid_robot.train.control_variate import check_control_variate
+from dualfid_robot.train.films import TrainingFilms
 from dualfid_robot.train.progress import ProgressDisplay
 
 logger = logging.getLogger(__name__)
@@ -155,7 +156,10 @@ class Trainer:
         if self.ranks.size > 1:
             title += f" · {self.ranks.size} processes"
         display = ProgressDisplay(title, experiment.run.max_epochs, experiment.max_cost)
-        return [log.write, stack.enter_context(display).update]
+        films = []
+        if experiment.settings["capture_video"]:
+            films = [TrainingFilms(experiment, self.policy, folder, log.add_video).update]
+        return [log.write, stack.enter_context(display).update, *films]
 
     def _finished(self) -> bool:
         cost = self.experiment.max_cost

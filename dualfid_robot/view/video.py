@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -95,6 +96,36 @@ def renderer(scene: Scene, size: tuple[int, int], setting: str) -> mujoco.Render
         ) from error
 
 
+def moving_picture(path: Path, width: int = 320, frames: int = 150) -> tuple[bytes, tuple[int, int]]:
+    """A video as a GIF, for pages that play no videos.
+
+    Args:
+        path: of the video.
+        width: of the GIF, pixels.
+        frames: the most that it has; of a longer video every second, third, … is taken.
+
+    Returns:
+        its bytes, and its width and height.
+    """
+    import imageio.v3 as imageio
+    from PIL import Image  # imageio needs it
+
+    rate = imageio.immeta(path)["fps"]
+    all_frames = [Image.fromarray(frame) for frame in imageio.imiter(path)]
+    stride = -(-len(all_frames) // frames)
+    height = round(all_frames[0].height * width / all_frames[0].width)
+    shown = [frame.resize((width, height)).quantize(64) for frame in all_frames[::stride]]
+    written = io.BytesIO()
+    shown[0].save(written, "gif", save_all=True, append_images=shown[1:], duration=1000 * stride / rate, loop=0)
+    return written.getvalue(), (width, height)
+
+
+def check_drawing(robot: RobotModel, size: tuple[int, int], setting: str) -> None:
+    """Draw one picture of a robot, so that what is missing is found before a film is due; see `renderer`."""
+    drawing = renderer(Scene(robot), size, setting)
+    drawing.close()
+
+
 def video_size(key: str, value: Iterable[object] | object) -> tuple[int, int]:
     """Width and height of a video, as a setting gives them.
 
@@ -102,7 +133,9 @@ def video_size(key: str, value: Iterable[object] | object) -> tuple[int, int]:
         ConfigError: the value is no pair of even numbers of pixels within what can be drawn.
     """
     pair = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
-    whole = [x for x in pair if isinstance(x, int) and not isinstance(x, bool) and x % 2 == 0 and 16 <= x <= _MOST_PIXELS]
+    whole = [
+        x for x in pair if isinstance(x, int) and not isinstance(x, bool) and x % 2 == 0 and 16 <= x <= _MOST_PIXELS
+    ]
     if len(pair) != 2 or len(whole) != 2:
         raise ConfigError(f"{key}={value}: two even numbers from 16 to {_MOST_PIXELS} are expected: [width,height]")
     return whole[0], whole[1]

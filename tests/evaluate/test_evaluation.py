@@ -121,3 +121,8 @@ def test_a_video_shows_the_episode(experiment: Experiment, tmp_path: Path) -> No
         frames = [frame.astype(int) for frame in video]
     assert len(frames) >= 10 and frames[0].shape == (480, 640, 3)
     assert np.abs(frames[0] - frames[-1]).max() > 50  # something moved
+    few = tmp_path / "few.gif"
+    record_video(policy_agent(policy, "base"), make_pool(experiment, 3), few, size=(96, 64), steps=8)
+    with imageio.get_reader(few) as video:
+        shapes = [frame.shape[:2] for frame in video]
+    assert shapes == [(64, 96)] * 4  # 8 steps of 1/60 s at 30 frames a second
