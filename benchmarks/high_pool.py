@@ -51,9 +51,11 @@ class GymnasiumAnt(Task):
     def terminated(self, state: State, observed: Mapping[str, Tensor]) -> Tensor:
         return (state.qpos[:, 2] < 0.2) | (state.qpos[:, 2] > 1.0)
 
-    def reward(self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor) -> Tensor:
+    def reward(
+        self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor
+    ) -> dict[str, Tensor]:
         forward = (state.qpos[:, 0] - previous_qpos[:, 0]) / self.control_dt
-        return forward + ~terminated - 0.5 * state.action.square().sum(1)
+        return {"forward": forward, "alive": (~terminated).float(), "action": -0.5 * state.action.square().sum(1)}
 
 
 def random_actions() -> list[Tensor]:

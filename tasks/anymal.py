@@ -17,6 +17,7 @@ from torch import Tensor
 from dualfid_robot.command import Command
 from dualfid_robot.envs import RobotModel
 from dualfid_robot.envs.actuation import JointTorques
+from dualfid_robot.envs.reward import not_negative
 from dualfid_robot.envs.rotations import rotation_matrix
 from dualfid_robot.envs.task import ActionMapping, Start, State, Task, TaskConfig, Term, uniform
 from dualfid_robot.errors import ConfigError
@@ -146,20 +147,25 @@ class Anymal(Task):
         """The base or a thigh touches the ground."""
         return (state.contact_wrench[:, :5, :3].norm(dim=2) > CONTACT_THRESHOLD).any(1)
 
-    def reward(self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor) -> Tensor:
-        config = self.config
-        tracking = self.tracking_reward(observed)
+    def reward(
+        self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor
+    ) -> dict[str, Tensor]:
         torque = self.joint_torques(state.control, state.qpos, state.qvel)
-        effort = config.torqueRewardScale * torque.square().sum(1)
-        return (tracking + effort).clamp(min=0.0) * self.control_dt
+        effort = self.config.torqueRewardScale * torque.square().sum(1)
+        return self.per_step(self.tracking_rewards(observed) | {"torque": effort})
 
-    def tracking_reward(self, observed: Mapping[str, Tensor]) -> Tensor:
-        """(n,) reward per second for following the command."""
+    def tracking_rewards(self, observed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rewards per second for following the command, (n,) each."""
         config = self.config
         linear, yaw = self.tracking_errors(observed)
-        return config.linearVelocityXYRewardScale * torch.exp(
-            -linear.square() / TRACKING_VARIANCE
-        ) + config.angularVelocityZRewardScale * torch.exp(-yaw.square() / TRACKING_VARIANCE)
+        return {
+            "linear_velocity": config.linearVelocityXYRewardScale * torch.exp(-linear.square() / TRACKING_VARIANCE),
+            "yaw_rate": config.angularVelocityZRewardScale * torch.exp(-yaw.square() / TRACKING_VARIANCE),
+        }
+
+    def per_step(self, rates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rewards per second as rewards per step, the sum of which is never negative."""
+        return not_negative({name: self.control_dt * rate for name, rate in rates.items()})
 
     def tracking_errors(self, observed: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Planar velocity (n,), m/s, and turning rate (n,), rad/s, by which the base differs from its command."""

@@ -174,7 +174,9 @@ class AnymalTerrain(Anymal):
         """The base touches the ground."""
         return state.contact_wrench[:, 0, :3].norm(dim=1) > CONTACT_THRESHOLD
 
-    def reward(self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor) -> Tensor:
+    def reward(
+        self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor
+    ) -> dict[str, Tensor]:
         config, memory = self.config, state.memory
         torque = self.joint_torques(state.control, state.qpos, state.qvel)
         change_of_velocity = memory["previous_joint_velocity"] - observed["joint_velocity"]
@@ -183,17 +185,16 @@ class AnymalTerrain(Anymal):
         air_time = memory["air_time"]
         landed = (air_time > 0.0) & self._foot_contact(state)
         commanded = memory["command"][:, :2].norm(dim=1) > 0.0
-        reward = (
-            self.tracking_reward(observed)
-            + config.linearVelocityZRewardScale * observed["linear_velocity"][:, 2].square()
-            + config.angularVelocityXYRewardScale * observed["angular_velocity"][:, :2].square().sum(1)
-            + config.torqueRewardScale * torque.square().sum(1)
-            + config.jointAccRewardScale * change_of_velocity.square().sum(1)
-            + config.actionRateRewardScale * change_of_action.square().sum(1)
-            + config.kneeCollisionRewardScale * thigh_contacts
-            + config.feetAirTimeRewardScale * ((air_time - AIR_TIME) * landed).sum(1) * commanded
-        )
-        return reward.clamp(min=0.0) * self.control_dt
+        own = {
+            "vertical_velocity": config.linearVelocityZRewardScale * observed["linear_velocity"][:, 2].square(),
+            "tilting_rate": config.angularVelocityXYRewardScale * observed["angular_velocity"][:, :2].square().sum(1),
+            "torque": config.torqueRewardScale * torque.square().sum(1),
+            "joint_acceleration": config.jointAccRewardScale * change_of_velocity.square().sum(1),
+            "action_rate": config.actionRateRewardScale * change_of_action.square().sum(1),
+            "thigh_contact": config.kneeCollisionRewardScale * thigh_contacts,
+            "air_time": config.feetAirTimeRewardScale * ((air_time - AIR_TIME) * landed).sum(1) * commanded,
+        }
+        return self.per_step(self.tracking_rewards(observed) | own)
 
     def _foot_contact(self, state: State) -> Tensor:
         """Which feet press on the ground, (n, 4) bool."""

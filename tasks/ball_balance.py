@@ -104,9 +104,11 @@ class BallBalance(Task):
     def terminated(self, state: State, observed: Mapping[str, Tensor]) -> Tensor:
         return observed["ball_position"][:, 2] < RESET_HEIGHT
 
-    def reward(self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor) -> Tensor:
+    def reward(
+        self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor
+    ) -> dict[str, Tensor]:
         speed = observed["ball_velocity"].norm(dim=1)
-        return 1.0 / ((1.0 + observed["distance"]) * (1.0 + speed))
+        return {"near_and_slow": 1.0 / ((1.0 + observed["distance"]) * (1.0 + speed))}
 
     def measure(self, state: State, observed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Distance of the ball from its target, m."""

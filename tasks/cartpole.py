@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dualfid_robot.envs import RobotModel
+from dualfid_robot.envs.reward import replaced_where
 from dualfid_robot.envs.task import ActionMapping, State, Task, TaskConfig, Term, uniform
 
 FAILURE_REWARD = -2.0
@@ -56,11 +57,13 @@ class Cartpole(Task):
         tipped = observed["pole_angle"].abs() > torch.pi / 2
         return tipped | (observed["cart_position"].abs() > self.config.resetDist)
 
-    def reward(self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor) -> Tensor:
-        reward = (
-            1.0
-            - observed["pole_angle"].square()
-            - 0.01 * observed["cart_velocity"].abs()
-            - 0.005 * observed["pole_velocity"].abs()
-        )
-        return torch.where(terminated, FAILURE_REWARD, reward)
+    def reward(
+        self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor
+    ) -> dict[str, Tensor]:
+        terms = {
+            "alive": torch.ones_like(observed["pole_angle"]),
+            "pole_angle": -observed["pole_angle"].square(),
+            "cart_velocity": -0.01 * observed["cart_velocity"].abs(),
+            "pole_velocity": -0.005 * observed["pole_velocity"].abs(),
+        }
+        return replaced_where(terminated, terms, "failure", FAILURE_REWARD)

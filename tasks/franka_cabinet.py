@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dualfid_robot.envs import RobotModel
 from dualfid_robot.envs.kinematics import ForwardKinematics
+from dualfid_robot.envs.reward import replaced_where
 from dualfid_robot.envs.task import ActionMapping, State, Task, TaskConfig, Term, uniform
 
 ARM, FINGERS = 7, 2
@@ -114,7 +115,9 @@ class FrankaCabinet(Task):
     def terminated(self, state: State, observed: Mapping[str, Tensor]) -> Tensor:
         return observed["drawer"] > OPENED
 
-    def reward(self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor) -> Tensor:
+    def reward(
+        self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor
+    ) -> dict[str, Tensor]:
         config = self.config
         drawer, left, right = observed["drawer"], observed["left_pad"], observed["right_pad"]
         distance = observed["to_handle"].norm(dim=1)
@@ -124,19 +127,19 @@ class FrankaCabinet(Task):
         around = (left[:, 2] > 0) & (right[:, 2] < 0)
         half_around = 0.5 * around
         pads = around * (2 * FINGER_REACH - left[:, 2].abs() - right[:, 2].abs())
-        reward = (
-            config.distRewardScale * near
-            + config.rotRewardScale * aligned
-            + config.aroundHandleRewardScale * half_around
-            + config.openRewardScale * drawer * (1.0 + half_around)
-            + config.fingerDistRewardScale * pads
-            - config.actionPenaltyScale * state.action.square().sum(1)
-            + 0.5 * (drawer > AJAR)
-            + half_around * (drawer > HALF_OPEN)
-            + terminated * (2.0 * half_around + config.openedReward)
-        )
+        terms = {
+            "distance": config.distRewardScale * near,
+            "rotation": config.rotRewardScale * aligned,
+            "around_handle": config.aroundHandleRewardScale * half_around,
+            "drawer": config.openRewardScale * drawer * (1.0 + half_around),
+            "fingers": config.fingerDistRewardScale * pads,
+            "actions": -config.actionPenaltyScale * state.action.square().sum(1),
+            "ajar": 0.5 * (drawer > AJAR),
+            "half_open": half_around * (drawer > HALF_OPEN),
+            "opened": terminated * (2.0 * half_around + config.openedReward),
+        }
         overreaching = torch.minimum(left[:, 0], right[:, 0]) < -OVERREACH
-        return reward.masked_fill(overreaching, -1.0)
+        return replaced_where(overreaching, terms, "overreach", -1.0)
 
     def measure(self, state: State, observed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"drawer": observed["drawer"].clone(), "opened": (observed["drawer"] > OPENED).float()}

@@ -72,11 +72,13 @@ class Quadcopter(Task):
     def terminated(self, state: State, observed: Mapping[str, Tensor]) -> Tensor:
         return (observed["distance"] > RESET_DISTANCE) | (state.qpos[:, 2] < RESET_HEIGHT)
 
-    def reward(self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor) -> Tensor:
+    def reward(
+        self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor
+    ) -> dict[str, Tensor]:
         near = _closeness(observed["distance"])
         upright = _closeness(1.0 - observed["up"])
         still = _closeness(observed["angular_velocity"][:, 2])
-        return near * (1.0 + upright + still)
+        return {"near": near, "upright": near * upright, "still": near * still}
 
     def measure(self, state: State, observed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Distance to the goal, m."""

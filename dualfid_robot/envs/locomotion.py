@@ -17,6 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dualfid_robot.envs.reward import replaced_where
 from dualfid_robot.envs.rotations import roll, rotation_matrix, wrap_angle, yaw
 from dualfid_robot.envs.task import ActionMapping, State, Task, TaskConfig, Term, uniform
 from dualfid_robot.robots.model import RobotModel
@@ -44,7 +45,8 @@ class LocomotionConfig(TaskConfig):
 
 
 class LocomotionTask(Task):
-    """The reward is progress in m/s + alive + up + heading - actions - energy - joints at limits, or the death cost.
+    """The reward is progress in m/s, bonuses for being alive, upright and on course, less costs. A fall brings
+    the death cost alone.
 
     Attributes:
         initial_height: of the torso's origin, m.
@@ -138,18 +140,23 @@ class LocomotionTask(Task):
     def terminated(self, state: State, observed: Mapping[str, Tensor]) -> Tensor:
         return observed["height"] < self.config.terminationHeight
 
-    def reward(self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor) -> Tensor:
+    def reward(
+        self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor
+    ) -> dict[str, Tensor]:
         config = self.config
         progress = (_distance(previous_qpos) - _distance(state.qpos)) / self.control_dt
-        up = config.upWeight * (observed["up_projection"] > UP_THRESHOLD)
-        heading = config.headingWeight * (observed["heading_projection"] / HEADING_THRESHOLD).clamp(max=1.0)
         action = state.action
-        actions = config.actionsCost * action.square().sum(1)
         scaled_velocity = observed["joint_velocity"] * config.dofVelocityScale
-        energy = config.energyCost * ((action * scaled_velocity).abs() * self.effort).sum(1)
-        at_limit = self.limit_cost(observed["joint_position"])
-        reward = progress + self.alive_reward + up + heading - actions - energy - at_limit
-        return torch.where(terminated, config.deathCost, reward)
+        terms = {
+            "progress": progress,
+            "alive": torch.full_like(progress, self.alive_reward),
+            "up": config.upWeight * (observed["up_projection"] > UP_THRESHOLD),
+            "heading": config.headingWeight * (observed["heading_projection"] / HEADING_THRESHOLD).clamp(max=1.0),
+            "actions": -config.actionsCost * action.square().sum(1),
+            "energy": -config.energyCost * ((action * scaled_velocity).abs() * self.effort).sum(1),
+            "joint_limits": -self.limit_cost(observed["joint_position"]),
+        }
+        return replaced_where(terminated, terms, "death", config.deathCost)
 
     def measure(self, state: State, observed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`speed`: the torso's velocity along the world's x axis, m/s."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dualfid_robot.envs.randomization import Randomization
+from dualfid_robot.envs.reward import StepMeans, add_up, rows_of
 from dualfid_robot.envs.stopwatch import Stopwatch
 from dualfid_robot.envs.task import Start, State, Task
 from dualfid_robot.robots.changes import position_bounds
@@ -26,6 +28,7 @@ class PoolStatistics:
         failures: worlds that went non-finite or were refused by the engine, and were reset.
         overflows: see `Simulator.take_overflows`.
         env_steps: environment steps done.
+        reward_terms: mean over them of each term of `Task.reward`, which together are the mean reward of a step.
         measures: mean over them of each of `Task.measure`.
         randomized: present mean over all worlds of each of `Randomization.values`.
         step_seconds: wall time of each step: simulation, observation, reward and reset.
@@ -38,6 +41,7 @@ class PoolStatistics:
     failures: int = 0
     overflows: int = 0
     env_steps: int = 0
+    reward_terms: dict[str, float] = field(default_factory=dict)
     measures: dict[str, float] = field(default_factory=dict)
     randomized: dict[str, float] = field(default_factory=dict)
     step_seconds: list[float] = field(default_factory=list)
@@ -61,6 +65,8 @@ class EnvironmentPool:
         final_observations: (N, num_observations): the last observations, before the reset, of the episodes that ended
             in the last step. Other rows hold no values.
         episode_step: (N,) int32, steps since each episode began.
+        reward_terms: (n,) of each term of `Task.reward` in the last step, times the reward's factor; 0 in worlds that
+            failed.
         measured: (n,) of each of `Task.measure` in the last step.
     """
 
@@ -98,6 +104,7 @@ class EnvironmentPool:
         self.reward = torch.zeros(n, device=device, pin_memory=pin_memory)
         self.terminated = torch.zeros(n, dtype=torch.bool, device=device, pin_memory=pin_memory)
         self.truncated = torch.zeros(n, dtype=torch.bool, device=device, pin_memory=pin_memory)
+        self.reward_terms: dict[str, Tensor] = {}
         self.measured: dict[str, Tensor] = {}
         self._actions = torch.zeros(n, task.num_actions, device=device)
         self._controls = torch.zeros(n, task.num_actions, device=device)
@@ -108,7 +115,10 @@ class EnvironmentPool:
         self._generator = torch.Generator(device)
         self._finished: list[tuple[Tensor, Tensor]] = []
         self._failures = torch.zeros((), dtype=torch.int64, device=device)
-        self._measure_sums: dict[str, Tensor] = {}
+        self._name = f"task={type(task).__name__}"
+        self._reward_means, self._measure_means = (
+            StepMeans(f"{self._name}: {function}") for function in ("reward", "measure")
+        )
         self._env_steps = 0
         self._stopwatch, self._adoption_stopwatch = (Stopwatch(device, simulator) for _ in range(2))
         self.seed(seed)
@@ -196,8 +206,7 @@ class EnvironmentPool:
             state = self._state(n)
             observed = task.observe(state)
             terminated = task.terminated(state, observed)
-            reward = task.reward(self._previous_qpos[:n], state, observed, terminated)
-            torch.mul(reward.masked_fill_(failed, 0.0), self.reward_factor, out=self.reward[:n])
+            self._pay(task.reward(self._previous_qpos[:n], state, observed, terminated), failed)
             torch.logical_or(terminated, failed, out=self.terminated[:n])
             self._measure(state, observed)
             task.advance(state, observed, self._generator)
@@ -226,14 +235,14 @@ class EnvironmentPool:
             int(self._failures),
             self.simulator.take_overflows(),
             self._env_steps,
-            {name: float(total) / self._env_steps for name, total in self._measure_sums.items()},
+            self._reward_means.take(self._env_steps),
+            self._measure_means.take(self._env_steps),
             {} if self.randomization is None else self.randomization.means(),
             [lap.wall for lap in steps],
             sum(lap.wall for lap in adoptions),
             sum(lap.cpu for lap in (*steps, *adoptions)),
         )
         self._finished.clear()
-        self._measure_sums.clear()
         self._failures.zero_()
         self._env_steps = 0
         return statistics
@@ -283,10 +292,19 @@ class EnvironmentPool:
             {} if self.randomization is None else {name: v[:n] for name, v in self.randomization.values.items()},
         )
 
+    def _pay(self, terms: Mapping[str, Tensor], failed: Tensor) -> None:
+        """Add a reward's terms up. A world that failed is paid nothing."""
+        rows = rows_of(terms, len(failed), self._name).masked_fill_(failed, 0.0)
+        torch.mul(add_up(rows), self.reward_factor, out=self.reward[: len(failed)])
+        if self.reward_factor != 1.0:
+            rows.mul_(self.reward_factor)
+        self.reward_terms = dict(zip(terms, rows, strict=True))
+        self._reward_means.add(terms, rows)
+
     def _measure(self, state: State, observed: dict[str, Tensor]) -> None:
         self.measured = self.task.measure(state, observed)
-        for name, values in self.measured.items():
-            self._measure_sums[name] = self._measure_sums.get(name, 0.0) + values.sum(dtype=torch.float64)
+        if self.measured:
+            self._measure_means.add(self.measured, torch.stack(list(self.measured.values())))
 
     def _show(self, observed: dict[str, Tensor], out: Tensor, first: bool) -> None:
         if self.randomization is not None:

@@ -212,8 +212,14 @@ class Task(ABC):
         """(n,) bool: the episode ends here for good (not by its time limit)."""
 
     @abstractmethod
-    def reward(self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor) -> Tensor:
-        """(n,) reward for the step from `previous_qpos` to `state`."""
+    def reward(
+        self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor
+    ) -> dict[str, Tensor]:
+        """Terms of the reward for the step from `previous_qpos` to `state`, by name, (n,) float32 each.
+
+        The reward is their sum. Every call gives the same names. A cost is negative. Terms are logged as
+        `reward/<name>/<low|high>`, so a name holds no "/". See `envs.reward` for rewards that are clipped or replaced.
+        """
 
     def advance(  # noqa: B027
         self, state: State, observed: dict[str, Tensor], generator: torch.Generator

@@ -17,6 +17,7 @@ from dualfid_robot.config.engines import simulator_names, simulator_settings
 from dualfid_robot.config.experiment import Experiment, complete_experiment, plain
 from dualfid_robot.config.values import check_count
 from dualfid_robot.envs.pool import EnvironmentPool
+from dualfid_robot.envs.reward import rows_of
 from dualfid_robot.envs.task import State, Task, Term
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import Agent, random_agent
@@ -27,6 +28,7 @@ from dualfid_robot.evaluate.task_tables import (
     column_names,
     joint_table,
     observation_table,
+    reward_table,
 )
 from dualfid_robot.simulators.registry import engine_class, lost_contacts
 
@@ -114,7 +116,10 @@ def check_functions(task: Task) -> None:
         _check_tensor(task, f"{term.name} of observe", value, shape)
     terminated = task.terminated(state, observed)
     _check_tensor(task, "terminated", terminated, (n,), torch.bool)
-    _check_tensor(task, "reward", task.reward(start.qpos, state, observed, terminated), (n,))
+    rewards = task.reward(start.qpos, state, observed, terminated)
+    rows_of(rewards, n, f"task={_name(task)}")
+    for name, values in rewards.items():
+        _check_tensor(task, f"{name} of reward", values, (n,))
     for name, values in task.measure(state, observed).items():
         _check_tensor(task, f"{name} of measure", values, (n,), values.dtype)
 
@@ -267,6 +272,7 @@ def _report(trials: Mapping[str, Trial], task: Task, timed_envs: int, console: C
             f"  {side}, {trial.engine}: {trial.steps_per_second:,.0f} env steps/s with {timed_envs} environments",
         )
     console.print()
+    console.print(reward_table({side: trial.evaluation.reward_terms for side, trial in trials.items()}))
     console.print(_seen_table(trials, (*task.terms, *task.privileged_terms)))
     for side, trial in trials.items():
         seen = trial.seen

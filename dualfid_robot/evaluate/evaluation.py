@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,8 @@ class Evaluation:
         failures: worlds that went non-finite meanwhile.
         measures: (episodes,) mean over the episode's steps of each of `Task.measure`.
         final_measures: (episodes,) their values in its last step.
+        reward_terms: (episodes,) sum over the episode's steps of each term of `Task.reward`. Together they are the
+            returns.
     """
 
     returns: np.ndarray
@@ -37,6 +39,7 @@ class Evaluation:
     failures: int
     measures: dict[str, np.ndarray]
     final_measures: dict[str, np.ndarray]
+    reward_terms: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -54,8 +57,10 @@ class Evaluation:
         low, high = self.interval
         measures = {f"measure_{name}": float(values.mean()) for name, values in self.measures.items()}
         finals = {f"final_{name}": float(values.mean()) for name, values in self.final_measures.items()}
+        rewards = {f"reward_{name}": float(values.mean()) for name, values in self.reward_terms.items()}
         return (
-            measures
+            rewards
+            | measures
             | finals
             | {
                 "return_mean": self.mean,
@@ -105,6 +110,7 @@ def evaluate(agent: Agent, pool: EnvironmentPool) -> Evaluation:
     returns = torch.zeros(pool.num_envs, dtype=torch.float64, device=pool.device)
     lengths = torch.zeros(pool.num_envs, device=pool.device)
     terminated = torch.zeros(pool.num_envs, dtype=torch.bool, device=pool.device)
+    rewards: dict[str, Tensor] = {}
     sums: dict[str, Tensor] = {}
     finals: dict[str, Tensor] = {}
     pool.take_statistics()
@@ -112,6 +118,8 @@ def evaluate(agent: Agent, pool: EnvironmentPool) -> Evaluation:
         returns += torch.where(running, pool.reward, 0.0)
         lengths += running
         terminated |= running & pool.terminated
+        for key, values in pool.reward_terms.items():
+            rewards[key] = rewards.get(key, torch.zeros_like(returns)) + torch.where(running, values, 0.0)
         for key, values in pool.measured.items():
             sums[key] = sums.get(key, torch.zeros_like(returns)) + torch.where(running, values, 0.0)
             finals[key] = torch.where(running, values, finals.get(key, values))
@@ -122,6 +130,7 @@ def evaluate(agent: Agent, pool: EnvironmentPool) -> Evaluation:
         pool.take_statistics().failures,
         {key: (total / lengths).cpu().numpy() for key, total in sums.items()},
         {key: values.cpu().numpy() for key, values in finals.items()},
+        {key: total.cpu().numpy() for key, total in rewards.items()},
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import mujoco
 import numpy as np
@@ -94,6 +94,27 @@ def actuator_table(model: mujoco.MjModel) -> Table:
             _range(model.actuator_ctrlrange[i], bool(model.actuator_ctrllimited[i])),
             _range(model.actuator_forcerange[i], bool(model.actuator_forcelimited[i])),
         )
+    return table
+
+
+def reward_table(sides: Mapping[str, Mapping[str, np.ndarray]]) -> Table:
+    """What each term of the reward brings to an episode.
+
+    Args:
+        sides: by simulator, (episodes,) of each term, as in `Evaluation.reward_terms`.
+    """
+    table = _table("Reward of an episode by terms (share of all that is given or taken)", "term")
+    for side in sides:
+        table.add_column(side, justify="right")
+    means = [{term: float(values.mean()) for term, values in terms.items()} for terms in sides.values()]
+    for term in dict.fromkeys(term for terms in means for term in terms):
+        cells = []
+        for terms in means:
+            value, size = terms.get(term, 0.0), sum(map(abs, terms.values()))
+            cells.append(f"{value:.4g} ({abs(value) / size if size else 0.0:4.0%})")
+        table.add_row(term, *cells)
+    table.add_section()
+    table.add_row("return", *(f"{sum(terms.values()):.4g}       " for terms in means))
     return table
 
 

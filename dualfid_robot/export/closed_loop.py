@@ -15,7 +15,7 @@ from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import Agent
 from dualfid_robot.evaluate.evaluation import Evaluation, evaluate
-from dualfid_robot.onboard.runtime import Controller, ExportedPolicy, RobotState
+from dualfid_robot.onboard.runtime import REWARD_OUTPUT, Controller, ExportedPolicy, RobotState
 
 _KEPT = 8192  # observations that a recorder keeps at least, where there are so many
 
@@ -106,12 +106,15 @@ class ExportedRun:
         evaluation: their returns.
         difference: the largest between what they took for the observation or the control and what the task says, over
             all steps of the evaluated episodes.
+        reward_difference: likewise of the reward's terms by `episode.onnx`, beyond ±1 relative to their size. Steps
+            that end an episode are left out.
         states: (T, ·) of the first robot, in each step of its episode.
         commands: (T, k) given to it meanwhile.
     """
 
     evaluation: Evaluation
     difference: float
+    reward_difference: float
     states: RobotState
     commands: np.ndarray
 
@@ -138,7 +141,8 @@ class _Deployed:
         self._controller = Controller(exported, pool.num_envs)
         self._commands = exported.metadata.commands
         self._running: np.ndarray | None = None
-        self._difference = 0.0
+        self._difference = self._reward_difference = 0.0
+        self._previous_qpos = np.empty(0, np.float32)
         self._first_robot: list[tuple[np.ndarray, ...]] = []
 
     def __call__(self, observations: Tensor) -> Tensor:
@@ -152,12 +156,14 @@ class _Deployed:
             controller.begin(state, memory)
         else:
             self._running &= ~(pool.terminated | pool.truncated).cpu().numpy()
+            self._compare_reward(state)
             for command in self._commands:  # what training draws is the operator's here
                 controller.memory[command.memory][:, command.column] = memory[command.memory][:, command.column]
         if self._running[0]:
             commands = np.array([memory[command.memory][0, command.column] for command in self._commands], np.float32)
             arrays = (state.qpos[0], state.qvel[0], state.contact_wrench[0], commands)
             self._first_robot.append(tuple(array.copy() for array in arrays))
+        self._previous_qpos = state.qpos.copy()
         previous = torch.from_numpy(controller.control.copy())
         controller.act(state)
         action = torch.from_numpy(controller.action.copy())
@@ -170,7 +176,15 @@ class _Deployed:
                 raise ConfigError("the exported files' observation or control is not finite in the closed loop")
         return action.to(pool.device)
 
+    def _compare_reward(self, state: RobotState) -> None:
+        """The terms of the step that led to `state`, by the exported files and by the pool."""
+        judged = self._controller.judge(self._previous_qpos, state)
+        for name, values in self._pool.reward_terms.items():
+            theirs = values.cpu().numpy()
+            difference = np.abs(judged[REWARD_OUTPUT + name] - theirs) / np.maximum(1.0, np.abs(theirs))
+            self._reward_difference = max(self._reward_difference, float(difference[self._running].max(initial=0.0)))
+
     def report(self, evaluation: Evaluation) -> ExportedRun:
         """All that happened."""
         *state, commands = (np.stack(arrays) for arrays in zip(*self._first_robot, strict=True))
-        return ExportedRun(evaluation, self._difference, RobotState(*state), commands)
+        return ExportedRun(evaluation, self._difference, self._reward_difference, RobotState(*state), commands)

@@ -154,6 +154,7 @@ def write_export(checkpoint: Path, request: ExportRequest, folder: Path) -> Repo
         action=_action(task),
         commands=tuple(task.commands),
         memory=tuple(meta.Memory(name, columns) for name, columns in task.memory.items()),
+        reward=tuple(first.evaluation.reward_terms),
         episode_length=task.config.episodeLength,
         policy=_policy_info(policy, head, experiment),
         training=_training(checkpoint, state, settings, experiment),
@@ -167,7 +168,9 @@ def write_export(checkpoint: Path, request: ExportRequest, folder: Path) -> Repo
         run = run_exported(experiment, simulator, request.num_envs, request.seed, exported)
         report.evaluations[name] = references[name].evaluation, run.evaluation
         report.differences[OBSERVED] = max(run.difference, report.differences.get(OBSERVED, 0.0))
+        report.differences[REWARDED] = max(run.reward_difference, report.differences.get(REWARDED, 0.0))
         _require_small(f"{OBSERVED} in {name}", run.difference, OBSERVATION_TOLERANCE)
+        _require_small(f"{REWARDED} in {name}", run.reward_difference, OBSERVATION_TOLERANCE)
         _require_same_return(name, *report.evaluations[name])
     evaluations = {name: _evaluation(engines[name], *pair) for name, pair in report.evaluations.items()}
     metadata = dataclasses.replace(metadata, evaluations=evaluations, verification=_verification(report))
@@ -284,6 +287,7 @@ def _compare_header(
 # --- comparisons -----------------------------------------------------------------------------------------------------
 
 OBSERVED = "observation.onnx and action mapping"
+REWARDED = "the reward's terms by episode.onnx"
 
 
 def _action_difference(found: np.ndarray, expected: np.ndarray) -> float:
@@ -446,6 +450,7 @@ def _verification(report: Report) -> meta.Verification:
         torchscript=found.get(TORCHSCRIPT),
         header=found.get(HEADER),
         observation=found.get(OBSERVED, 0.0),
+        reward=found.get(REWARDED, 0.0),
         observations_random=random,
         observations_visited=visited,
     )
@@ -461,4 +466,5 @@ def _evaluation(settings: dict[str, Any], checkpoint: Evaluation, exported: Eval
         checkpoint_mean=checkpoint.mean,
         returns=tuple(exported.returns.tolist()),
         lengths=tuple(exported.lengths.tolist()),
+        reward=tuple(float(values.mean()) for values in exported.reward_terms.values()),
     )

@@ -17,10 +17,18 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.overrides import TorchFunctionMode
 
+from dualfid_robot.envs.reward import add_up
 from dualfid_robot.envs.task import State, Task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.networks import export_onnx, quiet
-from dualfid_robot.onboard.runtime import EPISODE, MEASURE_OUTPUT, MEMORY_INPUT, MEMORY_OUTPUT, OBSERVATION
+from dualfid_robot.onboard.runtime import (
+    EPISODE,
+    MEASURE_OUTPUT,
+    MEMORY_INPUT,
+    MEMORY_OUTPUT,
+    OBSERVATION,
+    REWARD_OUTPUT,
+)
 
 _ROWS = 3  # of the traced example; any number that is neither 0 nor 1, which PyTorch takes for constants
 
@@ -61,11 +69,12 @@ def write_graphs(task: Task, folder: Path) -> None:
         state = _state(task, inputs)
         observed = task.observe(state)
         terminated = task.terminated(state, observed)
-        reward = task.reward(inputs["previous_qpos"], state, observed, terminated)
+        terms = task.reward(inputs["previous_qpos"], state, observed, terminated)
         measures = task.measure(state, observed)
         return {
-            "reward": reward.float(),
+            "reward": add_up(terms.values()),
             "terminated": terminated,
+            **{REWARD_OUTPUT + name: values.clone() for name, values in terms.items()},
             **{MEASURE_OUTPUT + name: values.float() for name, values in measures.items()},
         }
 

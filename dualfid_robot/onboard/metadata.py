@@ -14,7 +14,7 @@ from dualfid_robot.command import Command
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import parse_settings
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Numbers = tuple[float, ...]
 Bounds = tuple[float | None, ...]
@@ -232,6 +232,7 @@ class EvaluationRecord:
         simulator: settings of the engine.
         returns: of each episode, from the starts in `starts.npz`, in their order.
         lengths: steps of each.
+        reward: mean over the episodes of each term's sum, in the order of `Metadata.reward`. Their sum is `mean`.
         checkpoint_mean: mean return of the checkpoint's policy from the same starts.
     """
 
@@ -242,6 +243,7 @@ class EvaluationRecord:
     checkpoint_mean: float
     returns: Numbers
     lengths: Numbers
+    reward: Numbers
 
 
 @dataclass(frozen=True)
@@ -269,6 +271,7 @@ class Verification:
     Attributes:
         onnx, torchscript, header: differences of actions, beyond ±1 relative to their size. None without the file.
         observation: differences of observations and controls.
+        reward: differences of the reward's terms.
         observations_random, observations_visited: how many were compared.
     """
 
@@ -276,6 +279,7 @@ class Verification:
     torchscript: float | None
     header: float | None
     observation: float
+    reward: float
     observations_random: int
     observations_visited: int
 
@@ -285,6 +289,7 @@ class Metadata:
     """All metadata of a policy.
 
     Attributes:
+        reward: names of the reward's terms.
         episode_length: control steps after which an episode of the task is truncated.
         evaluations: by the engine's name.
     """
@@ -300,6 +305,7 @@ class Metadata:
     action: Action
     commands: tuple[Command, ...]
     memory: tuple[Memory, ...]
+    reward: tuple[str, ...]
     episode_length: int
     policy: PolicyInfo
     training: Training

@@ -21,7 +21,7 @@ METADATA, STARTS, SUMS = "policy.json", "starts.npz", "SHA256SUMS"
 METADATA_KEY = "dualfid_robot"
 """Key of the metadata's JSON among the properties of policy.onnx."""
 
-MEMORY_INPUT, MEMORY_OUTPUT, MEASURE_OUTPUT = "memory.", "next.", "measure."
+MEMORY_INPUT, MEMORY_OUTPUT, MEASURE_OUTPUT, REWARD_OUTPUT = "memory.", "next.", "measure.", "reward."
 
 
 @dataclass
@@ -90,7 +90,7 @@ class ExportedPolicy:
         return _session(self.folder / EPISODE)
 
     def judge(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs of the episode graph, for simulators: reward (n,), terminated (n,) and the task's measures."""
+        """All outputs of the episode graph, for simulators: reward (n,) and its terms, terminated (n,), measures."""
         names = [output.name for output in self._judge.get_outputs()]
         wanted = {node.name for node in self._judge.get_inputs()}
         results = self._judge.run(names, {name: array for name, array in inputs.items() if name in wanted})

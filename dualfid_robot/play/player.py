@@ -15,7 +15,14 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.evaluation import Evaluation, paired_difference
 from dualfid_robot.onboard.commands import Operator, Source
 from dualfid_robot.onboard.metadata import Metadata
-from dualfid_robot.onboard.runtime import MEASURE_OUTPUT, MEMORY_INPUT, STARTS, Controller, ExportedPolicy
+from dualfid_robot.onboard.runtime import (
+    MEASURE_OUTPUT,
+    MEMORY_INPUT,
+    REWARD_OUTPUT,
+    STARTS,
+    Controller,
+    ExportedPolicy,
+)
 from dualfid_robot.play.simulated_robot import SimulatedRobot
 
 OF_THE_MACHINE = frozenset({"threads", "workers"})
@@ -29,6 +36,7 @@ class Outcome:
     reward: np.ndarray
     terminated: np.ndarray
     failed: np.ndarray
+    reward_terms: dict[str, np.ndarray]
     measures: dict[str, np.ndarray]
 
 
@@ -91,6 +99,7 @@ class Player:
             np.where(failed, 0.0, judged["reward"]),
             judged["terminated"] | failed,
             failed,
+            {name: np.where(failed, 0.0, judged[REWARD_OUTPUT + name]) for name in self.metadata.reward},
             {k.removeprefix(MEASURE_OUTPUT): v for k, v in judged.items() if k.startswith(MEASURE_OUTPUT)},
         )
 
@@ -106,6 +115,7 @@ class Player:
         limit = self.metadata.episode_length if steps is None else min(steps, self.metadata.episode_length)
         returns, lengths = np.zeros(self.robot.n), np.zeros(self.robot.n)
         running, terminated = np.ones(self.robot.n, bool), np.zeros(self.robot.n, bool)
+        rewards: dict[str, np.ndarray] = {}
         sums: dict[str, np.ndarray] = {}
         finals: dict[str, np.ndarray] = {}
         failures = 0
@@ -116,6 +126,8 @@ class Player:
             lengths += running
             terminated |= running & outcome.terminated
             failures += int((running & outcome.failed).sum())
+            for name, values in outcome.reward_terms.items():
+                rewards[name] = rewards.get(name, 0.0) + np.where(running, values, 0.0)
             for name, values in outcome.measures.items():
                 sums[name] = sums.get(name, 0.0) + np.where(running, values, 0.0)
                 finals[name] = np.where(running, values, finals.get(name, values))
@@ -124,7 +136,7 @@ class Player:
             if not running.any():
                 break
         measures = {name: total / lengths for name, total in sums.items()}
-        return Evaluation(returns, lengths, terminated, failures, measures, finals)
+        return Evaluation(returns, lengths, terminated, failures, measures, finals, rewards)
 
 
 def read_starts(policy: ExportedPolicy) -> dict[str, np.ndarray]:

@@ -189,12 +189,13 @@ class Books:
             f"failures/{name}": failures,
             f"overflows/{name}": sum(part.overflows for part in parts),
         }
-        # Figures of merit are means over steps, parameters over worlds.
+        # Rewards and figures of merit are means over steps, parameters over worlds.
         if env_steps:
             metrics[f"seconds_per_env_step/{name}"] = seconds / env_steps
-        for measure in {measure: None for part in parts for measure in part.measures}:
-            total = sum(part.measures.get(measure, 0.0) * part.env_steps for part in parts)
-            metrics[f"measure_{measure}/{name}"] = total / env_steps
+        for term, mean in _mean_of_steps([part.reward_terms for part in parts], parts, env_steps):
+            metrics[f"reward/{term}/{name}"] = mean
+        for measure, mean in _mean_of_steps([part.measures for part in parts], parts, env_steps):
+            metrics[f"measure_{measure}/{name}"] = mean
         for parameter in parts[0].randomized if parts else ():
             total = sum(part.randomized[parameter] for part in parts)
             metrics[f"randomized_{parameter}/{name}"] = total / len(parts)
@@ -223,3 +224,12 @@ class Books:
             name: deque([(r, length) for r, length in episodes], maxlen=EPISODES)
             for name, episodes in state["recent"].items()
         }
+
+
+def _mean_of_steps(
+    means: Sequence[Mapping[str, float]], parts: Sequence[PoolStatistics], env_steps: int
+) -> Iterator[tuple[str, float]]:
+    """Name and mean over all steps of each figure, from its means over every part's steps."""
+    for name in {name: None for figures in means for name in figures}:
+        total = sum(figures.get(name, 0.0) * part.env_steps for figures, part in zip(means, parts, strict=True))
+        yield name, total / env_steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich.live import Live
@@ -13,6 +14,7 @@ from rich.text import Text
 from dualfid_robot.config.output import plain_console
 
 _LINE_INTERVAL = 10.0  # s between lines where the output is no terminal
+_TERMS = 4  # of the reward, the largest ones, that are shown
 
 
 class ProgressDisplay:
@@ -69,6 +71,9 @@ class ProgressDisplay:
             ("simulator s/iteration", f"{metrics['seconds/low']:.3f}", f"{metrics['seconds/high']:.3f}"),
         ):
             table.add_row(label, low, high)
+        for term in _largest_terms(metrics):
+            low, high = (_number(metrics.get(f"reward/{term}/{side}")) for side in ("low", "high"))
+            table.add_row(f"reward/{term}", low, high)
         if metrics["seconds/hidden"] > 0:
             table.add_row("at the same time", f"{metrics['seconds/hidden']:.3f}")
         table.add_row("learner s/iteration", f"{metrics['seconds/learner']:.3f}")
@@ -88,6 +93,17 @@ class ProgressDisplay:
             f" | s low {metrics['seconds/low']:.2f} high {metrics['seconds/high']:.2f}"
             f" learner {metrics['seconds/learner']:.2f} | cost {metrics['cost_seconds']:.0f} s | ETA {_duration(eta)}"
         )
+
+
+def _largest_terms(metrics: Mapping[str, float]) -> list[str]:
+    """The terms of the reward that gave or took the most in an iteration, the largest first."""
+    sizes: dict[str, float] = {}
+    for name, value in metrics.items():
+        group, _, rest = name.partition("/")
+        if group == "reward" and rest.endswith(("/low", "/high")):
+            term = rest.rpartition("/")[0]
+            sizes[term] = max(sizes.get(term, 0.0), abs(value))
+    return sorted(sizes, key=lambda term: -sizes[term])[:_TERMS]
 
 
 def _number(value: float | None) -> str:

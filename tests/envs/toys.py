@@ -64,8 +64,11 @@ class Chase(Task):
     def terminated(self, state: State, observed: Mapping[str, Tensor]) -> Tensor:
         return state.qpos[:, 0].abs() > 0.5
 
-    def reward(self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor) -> Tensor:
-        return observed["command"][:, 0].clone()
+    def reward(
+        self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor
+    ) -> dict[str, Tensor]:
+        half = 0.5 * observed["command"][:, 0]
+        return {"half": half, "other_half": half}
 
     def advance(self, state: State, observed: dict[str, Tensor], generator: torch.Generator) -> None:
         drawn = torch.rand(len(state.step), 2, generator=generator)

@@ -60,9 +60,16 @@ def test_everything_about_cartpole() -> None:
         assert re.search(rf"{side}, {name}: return \S+ \(95% .*terminated \d+%, 4 episodes", text)
         assert re.search(rf"{side}, {name}: [\d,]+ env steps/s with 8 environments", text)
     # By gravity and random pushes, no pole stays up for 500 steps; what it met is in the table.
-    smallest, largest = map(float, re.findall(r"│ pole_angle +│ +(\S+) │ +(\S+) │", text)[0])
+    rewards, _, observations = text.partition("Observations that it met")
+    smallest, largest = map(float, re.findall(r"│ pole_angle +│ +(\S+) │ +(\S+) │", observations)[0])
     assert smallest < -0.1 or largest > 0.1
     assert -1.9 < smallest < largest < 1.9
+    # What the terms of the reward bring adds up to the return.
+    terms = re.findall(r"│ (\w+) +│ +(\S+) \( *\d+%\) │ +(\S+) \( *\d+%\) │", rewards)
+    assert [name for name, *_ in terms] == ["alive", "pole_angle", "cart_velocity", "pole_velocity", "failure"]
+    for column, side in ((1, "low"), (2, "high")):
+        found = re.search(rf"{side}, \w+: return (\S+)", rewards)
+        assert found and sum(float(row[column]) for row in terms) == pytest.approx(float(found[1]), rel=2e-3)
 
 
 @pytest.mark.parametrize("name", task_names())
@@ -86,8 +93,9 @@ class TestFunctions:
     @pytest.mark.parametrize(
         ("function", "result", "message"),
         [
-            ("reward", lambda *_: torch.zeros(3, 1), r"reward is torch.float32 of shape \(3, 1\)"),
-            ("reward", lambda *_: torch.zeros(3).double(), "reward is torch.float64"),
+            ("reward", lambda *_: torch.zeros(3), "reward gives Tensor; a dictionary of terms is expected"),
+            ("reward", lambda *_: {"alive": torch.zeros(3, 1)}, r"alive of reward has shape \(3, 1\)"),
+            ("reward", lambda *_: {"alive": torch.zeros(3).double()}, "alive of reward is torch.float64"),
             ("terminated", lambda *_: torch.zeros(3), "terminated is torch.float32"),
             ("observe", lambda *_: {"cart_position": torch.zeros(3)}, "observe gives no cart_velocity"),
             ("observe", lambda *_: {"cart_position": torch.zeros(4)}, r"cart_position of observe .*\(4,\)"),

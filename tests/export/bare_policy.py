@@ -36,13 +36,14 @@ def bare_metadata(nq: int, nv: int, bodies: int, obs_dim: int, act_dim: int, **c
         action=meta.Action("force", (1.0,) * act_dim, (0.0,) * act_dim, 1.0, False),
         commands=(),
         memory=(),
+        reward=(),
         episode_length=100,
         policy=meta.PolicyInfo("adapted", meta.Lora(8, 8.0, True), None, True, obs_dim, act_dim, 20, "float32"),
         training=meta.Training(0, 0, 0, 0.0, "both", {}, {}, (), {}),
         evaluations={},
         visited=meta.Visited((None,) * act_dim, (None,) * act_dim, (1.0,) * act_dim),
         sample=meta.Sample((0.0,) * obs_dim, (0.0,) * act_dim),
-        verification=meta.Verification(0.0, None, None, 0.0, 0, 0),
+        verification=meta.Verification(0.0, None, None, 0.0, 0.0, 0, 0),
     )
     return dataclasses.replace(metadata, **changes)
 

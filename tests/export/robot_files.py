@@ -41,13 +41,14 @@ def metadata_of(robot: RobotModel, contact_bodies: Sequence[str] = (), control_d
         action=Action("force", (1.0,) * n, (0.0,) * n, 1.0, False),
         commands=(),
         memory=(),
+        reward=(),
         episode_length=100,
         policy=PolicyInfo("base", Lora(1, 1.0, False), None, True, 0, n, 18, "float32"),
         training=Training(0, 0, 0, 0.0, "high", {}, {}, (), {}),
         evaluations={},
         visited=Visited((), (), ()),
         sample=Sample((), ()),
-        verification=Verification(0.0, None, None, 0.0, 0, 0),
+        verification=Verification(0.0, None, None, 0.0, 0.0, 0, 0),
     )
 
 

@@ -19,6 +19,7 @@ from dualfid_robot.command import Command
 from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.registry import make_task, task_names
+from dualfid_robot.envs.reward import add_up, replaced_where
 from dualfid_robot.envs.task import ActionMapping, Start, State, Task, TaskConfig, Term
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.graphs import write_graphs
@@ -32,6 +33,7 @@ from dualfid_robot.onboard.runtime import (
     MEMORY_INPUT,
     MEMORY_OUTPUT,
     OBSERVATION,
+    REWARD_OUTPUT,
     Controller,
     ExportedPolicy,
     RobotState,
@@ -100,9 +102,14 @@ class Follow(Task):
     def terminated(self, state: State, observed: Mapping[str, Tensor]) -> Tensor:
         return observed["count"][:, 0] >= 1.3 + state.qpos[:, 0]
 
-    def reward(self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor) -> Tensor:
-        progress = (state.qpos - previous_qpos).sum(1) - observed["error"] * observed["smooth"][:, 0]
-        return torch.where(terminated, -1.0, progress)
+    def reward(
+        self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor
+    ) -> dict[str, Tensor]:
+        terms = {
+            "progress": (state.qpos - previous_qpos).sum(1),
+            "error": -observed["error"] * observed["smooth"][:, 0],
+        }
+        return replaced_where(terminated, terms, "end", -1.0)
 
     def advance(self, state: State, observed: dict[str, Tensor], generator: torch.Generator) -> None:
         memory = state.memory
@@ -201,10 +208,17 @@ def test_graphs_compute_what_the_task_does(traced: TaskFiles, name: str, rows: i
     observed = task.observe(state)
     terminated = task.terminated(state, observed)
     judged = run(folder / EPISODE, inputs)
-    assert_close(judged["reward"], task.reward(previous_qpos, state, observed, terminated), "reward")
+    terms = task.reward(previous_qpos, state, observed, terminated)
+    assert_close(judged["reward"], add_up(terms.values()), "reward")
+    for key, values in terms.items():
+        assert_close(judged[REWARD_OUTPUT + key], values, key)
     assert torch.equal(judged["terminated"], terminated)
     measures = task.measure(state, observed)
-    assert set(judged) == {"reward", "terminated", *(MEASURE_OUTPUT + key for key in measures)}
+    assert set(judged) == {
+        *("reward", "terminated"),
+        *(REWARD_OUTPUT + key for key in terms),
+        *(MEASURE_OUTPUT + key for key in measures),
+    }
     for key, values in measures.items():
         assert_close(judged[MEASURE_OUTPUT + key], values, key)
 
@@ -299,6 +313,8 @@ def test_a_controller_lives_through_episodes_as_a_pool_does(traced: TaskFiles, n
         for i, controller in enumerate(controllers):
             judged = controller.judge(previous[i].qpos, reached[i])
             assert_close(judged["reward"], pool.reward[[i]], "reward")
+            for key, values in pool.reward_terms.items():
+                assert_close(judged[REWARD_OUTPUT + key], values[[i]], key)
             assert judged["terminated"].tolist() == pool.terminated[[i]].tolist()
             for key, values in pool.measured.items():
                 assert_close(judged[MEASURE_OUTPUT + key], values[[i]], key)

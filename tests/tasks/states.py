@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from dualfid_robot.envs.reward import add_up
 from dualfid_robot.envs.task import State
 
 
@@ -28,6 +29,11 @@ def hand_made_state(
         torch.tensor([step], dtype=torch.int32),
         {name: _row(values) for name, values in (memory or {}).items()},
     )
+
+
+def paid(terms: Mapping[str, torch.Tensor]) -> float:
+    """The reward of a single world, from its terms."""
+    return float(add_up(terms.values()))
 
 
 def _row(values: Sequence[float]) -> torch.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
-from states import hand_made_state
+from states import hand_made_state, paid
 
 from dualfid_robot.envs.registry import make_task
 from dualfid_robot.envs.task import State, Task
@@ -43,7 +43,7 @@ def test_reward_of_an_upright_ant_that_moves_towards_the_target(task: Task) -> N
     # 0.05 (0.5·2 + 0.5·4 + 1·1) · 0.2
     expected = 3.0 + 0.5 + 0.1 + 0.5 - 0.005 * 1.5 - 0.05 * 4.0 * 0.2
     assert not ended
-    assert task.reward(before, state, observed, ended).item() == pytest.approx(expected, abs=2e-3)
+    assert paid(task.reward(before, state, observed, ended)) == pytest.approx(expected, abs=2e-3)
 
 
 def test_reward_counts_joints_at_their_upper_limit_only(task: Task) -> None:
@@ -53,7 +53,7 @@ def test_reward_counts_joints_at_their_upper_limit_only(task: Task) -> None:
     for joints in (middle, np.where(np.arange(8) < 3, upper, middle), np.where(np.arange(8) < 3, lower, middle)):
         state = state_of([0.0, 0.0, 0.5, 1.0, 0.0, 0.0, 0.0, *joints.tolist()], [0.0] * 14, [0.0] * 8)
         observed = task.observe(state)
-        rewards.append(task.reward(state.qpos, state, observed, torch.tensor([False])).item())
+        rewards.append(paid(task.reward(state.qpos, state, observed, torch.tensor([False]))))
     assert rewards[0] - rewards[1] == pytest.approx(0.3, abs=1e-6)
     assert rewards[0] == pytest.approx(rewards[2], abs=1e-6)
 
@@ -64,7 +64,7 @@ def test_heading_reward_falls_with_the_yaw(task: Task, degrees: float, up: float
     joints = middle_of_joints(task)
     state = state_of([0.0, 0.0, 0.5, math.cos(half), 0.0, 0.0, math.sin(half), *joints], [0.0] * 14, [0.0] * 8)
     observed = task.observe(state)
-    reward = task.reward(state.qpos, state, observed, torch.tensor([False])).item()
+    reward = paid(task.reward(state.qpos, state, observed, torch.tensor([False])))
     assert reward == pytest.approx(0.5 + up + heading, abs=1e-5)
     assert observed["target_bearing"].item() == pytest.approx(-math.radians(degrees), abs=1e-6)
 
@@ -74,7 +74,7 @@ def test_a_fallen_ant_gets_the_death_cost_alone(task: Task) -> None:
     observed = task.observe(state)
     ended = task.terminated(state, observed)
     assert ended
-    assert task.reward(state.qpos - 1.0, state, observed, ended).item() == -2.0
+    assert paid(task.reward(state.qpos - 1.0, state, observed, ended)) == -2.0
 
 
 def test_observation_layout_and_frames(task: Task) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from scipy.spatial.transform import Rotation
-from states import hand_made_state
+from states import hand_made_state, paid
 from trajectories import random_trajectory
 
 from dualfid_robot.config.experiment import Experiment
@@ -48,7 +48,7 @@ def task(robot: RobotModel) -> Task:
 
 def reward_of(task: Task, state: State) -> float:
     observed = task.observe(state)
-    return task.reward(state.qpos, state, observed, task.terminated(state, observed)).item()
+    return paid(task.reward(state.qpos, state, observed, task.terminated(state, observed)))
 
 
 def test_masses_and_dimensions_are_the_published_ones(robot: RobotModel) -> None:

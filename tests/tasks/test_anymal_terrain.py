@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
-from states import hand_made_state
+from states import hand_made_state, paid
 from trajectories import random_trajectory
 
 from dualfid_robot.config.experiment import Experiment
@@ -195,7 +195,7 @@ def test_reward_on_a_hand_made_state(task: Task) -> None:
     penalties = 4.0 * 0.2**2 + 0.05 * (0.3**2 + 0.4**2) + 2e-5 * 4.0**2 + 0.0005 * 2.0**2 + 0.01 * 0.5**2 + 0.25
     expected = tracking - penalties + (0.7 - 0.5)
     assert not ended
-    assert task.reward(state.qpos, state, observed, ended).item() == pytest.approx(expected * DT, rel=1e-4)
+    assert paid(task.reward(state.qpos, state, observed, ended)) == pytest.approx(expected * DT, rel=1e-4)
     task.advance(state, observed, torch.Generator())
     np.testing.assert_allclose(state.memory["air_time"], [[0.0, 0.12, 0.02, 0.02]], atol=1e-6)
     np.testing.assert_allclose(state.memory["previous_action"], [[0.5] + [0.0] * 11])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from scipy.spatial.transform import Rotation
-from states import hand_made_state
+from states import hand_made_state, paid
 
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.machine import ASSETS
@@ -237,7 +237,7 @@ def test_reward(task: Task) -> None:
         observed = task.observe(state)
         ended = task.terminated(state, observed)
         assert not ended
-        assert task.reward(state.qpos, state, observed, ended).item() == pytest.approx(expected)
+        assert paid(task.reward(state.qpos, state, observed, ended)) == pytest.approx(expected)
         assert task.measure(state, observed)["ball_distance"].item() == pytest.approx(math.dist(place, [0, 0, 0.7]))
 
 

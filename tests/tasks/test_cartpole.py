@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from states import hand_made_state
+from states import hand_made_state, paid
 
 from dualfid_robot.envs.registry import make_task
 from dualfid_robot.envs.task import Task
@@ -32,7 +32,7 @@ def test_reward(
     observed = task.observe(state)
     ended = task.terminated(state, observed)
     assert bool(ended) is ends
-    assert task.reward(state.qpos, state, observed, ended).item() == pytest.approx(expected, abs=1e-6)
+    assert paid(task.reward(state.qpos, state, observed, ended)) == pytest.approx(expected, abs=1e-6)
     observation = torch.zeros(1, 4)
     task.write_observation(observed, observation, first=True)
     assert observation[0].tolist() == pytest.approx([position, velocity, angle, rate])

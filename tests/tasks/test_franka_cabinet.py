@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
-from states import hand_made_state
+from states import hand_made_state, paid
 from torch import Tensor
 from trajectories import random_trajectory
 
@@ -87,7 +87,7 @@ def reward_of(task: Task, action: float = 0.0, **changes: list[float] | float) -
     seen |= {"left_pad": [0.0, 0.0, 0.03], "right_pad": [0.0, 0.0, -0.02]} | changes
     observed = {name: torch.tensor([value]) for name, value in seen.items()}
     state = hand_made_state([0.0] * 10, [0.0] * 10, [action] * 9)
-    return task.reward(state.qpos, state, observed, task.terminated(state, observed)).item()
+    return paid(task.reward(state.qpos, state, observed, task.terminated(state, observed)))
 
 
 # A hand at the handle: distance 2 · 2, alignment 0.5, around 0.25 · 0.5, pads 5 · (0.08 - 0.03 - 0.02).

@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from scipy.spatial.transform import Rotation
-from states import hand_made_state
+from states import hand_made_state, paid
 
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.machine import ASSETS
@@ -114,7 +114,7 @@ def test_reward_of_an_upright_humanoid_that_moves_towards_the_target(task: Task,
     # 0.05 · 0.1 (0.5·4 · 135/135 + 1·3 · 90/135)
     expected = 3.0 + 2.0 + 0.1 + 0.5 - 0.01 * 1.5 - 0.05 * 0.1 * (2.0 + 2.0)
     assert not ended
-    assert task.reward(before, state, observed, ended).item() == pytest.approx(expected, abs=2e-3)
+    assert paid(task.reward(before, state, observed, ended)) == pytest.approx(expected, abs=2e-3)
     assert task.measure(state, observed)["speed"].item() == 0.0
 
 
@@ -130,7 +130,7 @@ def test_joints_near_either_limit_cost_in_proportion(
         joints[joint] += fraction * (upper - lower)[joint] / 2
         state = state_of([*UPRIGHT, *joints.tolist()], [0.0] * 27, [0.0] * 21)
         observed = task.observe(state)
-        rewards.append(task.reward(state.qpos, state, observed, torch.tensor([False])).item())
+        rewards.append(paid(task.reward(state.qpos, state, observed, torch.tensor([False]))))
     assert rewards[0] == pytest.approx(2.6, abs=1e-6)
     assert rewards[0] - rewards[1] == pytest.approx(0.25 * excess, abs=1e-4)
     assert rewards[0] - rewards[2] == pytest.approx(0.25 * excess * 22.5 / 135, abs=1e-4)
@@ -144,7 +144,7 @@ def test_a_fallen_humanoid_gets_the_death_cost_alone(
     observed = task.observe(state)
     ended = task.terminated(state, observed)
     assert bool(ended) is ends
-    assert (task.reward(state.qpos - 1.0, state, observed, ended).item() == -1.0) is ends
+    assert (paid(task.reward(state.qpos - 1.0, state, observed, ended)) == -1.0) is ends
 
 
 def test_observation_layout_and_frames(task: Task, humanoid: RobotModel) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from scipy.spatial.transform import Rotation
-from states import hand_made_state
+from states import hand_made_state, paid
 
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.machine import ASSETS
@@ -168,14 +168,14 @@ def test_reward(task: Task) -> None:
     observed = task.observe(state)
     ended = task.terminated(state, observed)
     assert not ended
-    assert task.reward(state.qpos, state, observed, ended).item() == pytest.approx(0.5 * (1 + 0.8 + 0.2), abs=1e-6)
+    assert paid(task.reward(state.qpos, state, observed, ended)) == pytest.approx(0.5 * (1 + 0.8 + 0.2), abs=1e-6)
     assert task.measure(state, observed)["position_error"].item() == pytest.approx(1.0)
 
 
 def test_reward_at_the_goal_is_three(task: Task) -> None:
     state = hand_made_state([0.0, 0.0, 1.0, *LEVEL, *[0.0] * 8], [0.0] * 14, [0.0] * 12)
     observed = task.observe(state)
-    assert task.reward(state.qpos, state, observed, torch.tensor([False])).item() == pytest.approx(3.0)
+    assert paid(task.reward(state.qpos, state, observed, torch.tensor([False]))) == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize(

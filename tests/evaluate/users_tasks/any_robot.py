@@ -38,5 +38,7 @@ class AnyRobot(Task):
     def terminated(self, state: State, observed: Mapping[str, Tensor]) -> Tensor:
         return torch.zeros(len(state.qpos), dtype=torch.bool, device=self.device)
 
-    def reward(self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor) -> Tensor:
-        return torch.ones(len(state.qpos), device=self.device)
+    def reward(
+        self, previous_qpos: Tensor, state: State, observed: Mapping[str, Tensor], terminated: Tensor
+    ) -> dict[str, Tensor]:
+        return {"alive": torch.ones(len(state.qpos), device=self.device)}
