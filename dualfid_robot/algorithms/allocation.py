@@ -16,6 +16,11 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import require, require_integer, require_number
 
 
+def growth(progress: float) -> float:
+    """How much of a lower bound at a run's end counts after so much of the run: little before the end."""
+    return progress**2
+
+
 @dataclass(frozen=True)
 class AllocationConfig:
     """The rule and its guards.
@@ -24,6 +29,7 @@ class AllocationConfig:
         rule: ``name`` of the rule and its settings.
         rho_min, rho_max: bounds of ρ. Both ends are traps: at ρ = 1 the adapter gets no data, D stays 0 and ρ stays
             1; at ρ = 0 there is no low state to measure D on.
+        rho_end: lower bound at the end of the run; before it, `growth` says how much of it counts.
         warmup_iterations, warmup_rho: the first iterations have this ρ: the adapter starts at zero, D says nothing yet.
         smoothing: of every measurement over iterations (``SignalFilter``); 0 is no smoothing.
         rate_limit: greatest change of ρ from one iteration to the next.
@@ -33,6 +39,7 @@ class AllocationConfig:
     rule: Mapping[str, Any] = field(default_factory=lambda: {"name": "exponential"})
     rho_min: float = 0.1
     rho_max: float = 0.9
+    rho_end: float = 0.0
     warmup_iterations: int = 10
     warmup_rho: float = 0.5
     smoothing: float = 0.9
@@ -42,6 +49,7 @@ class AllocationConfig:
     def __post_init__(self) -> None:
         require_number("rho_min", self.rho_min, 0.0, 1.0)
         require_number("rho_max", self.rho_max, self.rho_min, 1.0)
+        require_number("rho_end", self.rho_end, 0.0, self.rho_max)
         require_integer("warmup_iterations", self.warmup_iterations, 0)
         if self.warmup_iterations > 0:
             require_number("warmup_rho", self.warmup_rho, self.rho_min, self.rho_max)
@@ -75,7 +83,7 @@ class Allocator:
         if config.rho_max < 1.0:
             most = (num_envs // self.block_size - 1) * self.block_size
             self.min_n_low, self.max_n_low = min(self.min_n_low, most), min(self.max_n_low, most)
-        self.target = self._bounded(self.rule(Signals(num_envs=num_envs)))
+        self.target = self._bounded(self.rule(Signals(num_envs=num_envs)), 0.0)
         self.rho = config.warmup_rho if config.warmup_iterations > 0 else self.target
         self.n_low = self._quantise(self.rho)
 
@@ -90,7 +98,7 @@ class Allocator:
 
     def update(self, signals: Signals) -> int:
         """Take in what is known after an iteration and return N_low of the next."""
-        self.target = self._bounded(self.rule(signals))
+        self.target = self._bounded(self.rule(signals), signals.progress)
         if signals.iteration >= self.config.warmup_iterations:
             step = self.target - self.rho
             self.rho += min(max(step, -self.config.rate_limit), self.config.rate_limit)
@@ -112,8 +120,9 @@ class Allocator:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.target, self.rho, self.n_low = state["target"], state["rho"], state["n_low"]
 
-    def _bounded(self, rho: float) -> float:
-        return min(max(rho, self.config.rho_min), self.config.rho_max)
+    def _bounded(self, rho: float, progress: float) -> float:
+        least = max(self.config.rho_min, self.config.rho_end * growth(progress))
+        return min(max(rho, least), self.config.rho_max)
 
     def _quantise(self, rho: float) -> int:
         return min(max(self._nearest(rho), self.min_n_low), self.max_n_low)

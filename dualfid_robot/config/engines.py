@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT = "default"
 OPEN_GROUPS = ("task", "train", "simulator", "allocation")
-OF_A_SIDE = ("name", "share", "least", "price")  # settings that the configuration has besides the engine's own
+OF_A_SIDE = ("name", "share", "at_end", "price")  # settings that the configuration has besides the engine's own
 
 
 def simulator_names() -> list[str]:
@@ -63,7 +63,10 @@ def register_groups() -> None:
         node: dict[str, Any] = {"defaults": [*file, "_self_"], "name": name, "price": 1.0}
         store.store(group="simulator/high", name=name, node=node)
         store.store(
-            group="simulator/low", name=name, node=node | {"share": None, "least": 0.0}, package=f"simulator.low.{name}"
+            group="simulator/low",
+            name=name,
+            node=node | {"share": None, "at_end": 0.0},
+            package=f"simulator.low.{name}",
         )
     for group in OPEN_GROUPS:
         node_of_group = OmegaConf.create({})
@@ -283,12 +286,12 @@ def resolve_shares(shares: Mapping[str, float | None]) -> dict[str, float]:
         shares: of each engine, by name; None: it says nothing.
 
     Raises:
-        ConfigError: a share is not in (0, 1], or they do not add up to 1.
+        ConfigError: a share is not in [0, 1], or they do not add up to 1.
     """
     for name, share in shares.items():
         number = isinstance(share, int | float) and not isinstance(share, bool)
-        if share is not None and not (number and 0.0 < share <= 1.0):
-            raise ConfigError(f"simulator.low.{name}.share={share}: a number in (0, 1] is expected")
+        if share is not None and not (number and 0.0 <= share <= 1.0):
+            raise ConfigError(f"simulator.low.{name}.share={share}: a number in [0, 1] is expected")
     given = math.fsum(share for share in shares.values() if share is not None)
     silent = sum(share is None for share in shares.values())
     adds_up = given < 1.0 if silent else math.isclose(given, 1.0, abs_tol=1e-9)

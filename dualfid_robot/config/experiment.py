@@ -255,28 +255,33 @@ class Experiment:
         With `+gap=none`, E_low's engine stands for E_high's and has its name.
         """
         simulators = self.settings["simulator"]
-        low = [{"share": None, "least": 0.0, "price": 1.0} | engine for engine in simulators["low"].values()]
+        low = [{"share": None, "at_end": 0.0, "price": 1.0} | engine for engine in simulators["low"].values()]
         simulators["high"].setdefault("price", 1.0)
         simulators["low"] = {engine["name"]: engine for engine in low}
         for where, simulator in self.engines.items():
             simulator["changes"] = parse_changes(simulator.get("changes", {}), f"{where}.changes").factors
             _check_at_least_0(f"{where}.price", simulator["price"])
         for name, engine in simulators["low"].items():
-            _check_at_least_0(f"simulator.low.{name}.least", engine["least"])
-        self._least = sum(engine["least"] for engine in simulators["low"].values())
-        if self._least > 1.0:
-            told = ", ".join(f"{name}={engine['least']}" for name, engine in simulators["low"].items())
-            raise ConfigError(f"simulator.low.….least: {told}: must add up to at most 1")
+            _check_at_least_0(f"simulator.low.{name}.at_end", engine["at_end"])
+        self._at_end = sum(engine["at_end"] for engine in simulators["low"].values())
+        if self._at_end > 1.0:
+            told = ", ".join(f"{name}={engine['at_end']}" for name, engine in simulators["low"].items())
+            raise ConfigError(f"simulator.low.….at_end: {told}: must add up to at most 1")
         shares = resolve_shares({name: engine["share"] for name, engine in simulators["low"].items()})
+        for name, engine in simulators["low"].items():
+            if shares[name] == engine["at_end"] == 0.0:
+                raise ConfigError(
+                    f"simulator.low.{name}.share=0: without `at_end` this engine never has an environment"
+                )
         self.low_engines = tuple(engine | {"share": shares[name]} for name, engine in simulators["low"].items())
         self.high_engine: dict[str, Any] = simulators["high"]
 
     @property
     def allocation(self) -> AllocationConfig:
-        """Settings of the allocation. `rho_min: least` is what E_low's engines get at least, in sum."""
+        """Settings of the allocation. `rho_end: engines` is what E_low's engines have at least at the end, in sum."""
         settings = dict(self.settings["allocation"])
-        if settings.get("rho_min") == "least":
-            settings["rho_min"] = self._least
+        if settings.get("rho_end") == "engines":
+            settings["rho_end"] = self._at_end
         allocation: AllocationConfig = parse_settings(AllocationConfig, settings, "allocation")
         return allocation
 

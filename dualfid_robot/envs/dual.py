@@ -20,27 +20,34 @@ class Shares:
 
     Attributes:
         of_low: share of each engine in E_low's rows; they add up to 1.
-        least: rows that an engine has at least, as long as E_low has so many.
+        at_end: rows that an engine has at least at the end of the run, as long as E_low has so many.
     """
 
     of_low: tuple[float, ...] = (1.0,)
-    least: tuple[int, ...] = (0,)
+    at_end: tuple[int, ...] = (0,)
 
-    def rows(self, n_low: int) -> list[int]:
-        """Rows of each engine: the nearest whole numbers to its share that add up to n_low, but for the least ones."""
+    def rows(self, n_low: int, grown: float) -> list[int]:
+        """Rows of each engine: the nearest whole numbers to its share that add up to n_low, but for the least ones.
+
+        Args:
+            n_low: E_low's rows.
+            grown: how much of `at_end` counts by now, in [0, 1].
+        """
+        least = [round(grown * n) for n in self.at_end]
         rows = _nearest(n_low, self.of_low)
-        short = [i for i, n in enumerate(rows) if n < self.least[i]]
+        short = [i for i, n in enumerate(rows) if n < least[i]]
         if not short:
             return rows
         # Engines that are short get their least, the others share what is left.
-        given = _nearest(min(sum(self.least[i] for i in short), n_low), [self.least[i] for i in short])
+        given = _nearest(min(sum(least[i] for i in short), n_low), [least[i] for i in short])
         others = [i for i in range(len(rows)) if i not in short]
         left = _nearest(n_low - sum(given), [self.of_low[i] for i in others]) if others else []
         return [n for _, n in sorted([*zip(short, given, strict=True), *zip(others, left, strict=True)])]
 
     def capacities(self, most_low: int) -> list[int]:
         """The most rows that each engine can ever get while E_low has at most `most_low`."""
-        return [max(rows) for rows in zip(*map(self.rows, range(most_low + 1)), strict=True)]
+        every = [self.rows(n_low, grown) for n_low in range(most_low + 1) for grown in (0.0, 1.0)]
+        return [max(rows) for rows in zip(*every, strict=True)]
 
 
 def _nearest(total: int, weights: Sequence[float]) -> list[int]:
@@ -106,6 +113,7 @@ class DualEnvironment:
         devices = {pool.device for pool in self.pools}
         self.overlap = len(devices) > 1
         self.n_low = num_envs if self.low else 0
+        self._rows_of_low = self.shares.rows(self.n_low, 0.0) if self.low else []
         self.task = self.pools[0].task
         self.reward = torch.zeros(num_envs, device=device)
         self.terminated = torch.zeros(num_envs, dtype=torch.bool, device=device)
@@ -118,14 +126,20 @@ class DualEnvironment:
         """E_low's pools, then E_high's."""
         return self.low if self.high is None else [*self.low, self.high]
 
-    def reallocate(self, n_low: int) -> None:
-        """Give the first n_low rows to E_low. Environments out of use are frozen and go on later."""
-        rows = self.shares.rows(n_low) if self.low else [n_low]
-        sizes = [pool.num_envs for pool in self.low] or [0]
+    def reallocate(self, n_low: int, grown: float = 0.0) -> None:
+        """Give the first n_low rows to E_low. Environments out of use are frozen and go on later.
+
+        Args:
+            n_low: E_low's rows.
+            grown: how much of `Shares.at_end` counts by now, in [0, 1].
+        """
+        rows = self.shares.rows(n_low, grown) if self.low else []
+        sizes = [pool.num_envs for pool in self.low]
         high = 0 if self.high is None else self.high.num_envs
-        if n_low < 0 or self.num_envs - n_low > high or any(n > size for n, size in zip(rows, sizes, strict=True)):
+        fits = sum(rows) == n_low and all(n <= size for n, size in zip(rows, sizes, strict=True))
+        if n_low < 0 or self.num_envs - n_low > high or not fits:
             raise ValueError(f"n_low={n_low} of {self.num_envs} does not fit pools of {sizes} and {high}")
-        self.n_low = n_low
+        self.n_low, self._rows_of_low = n_low, rows
 
     def pair(self, generator: torch.Generator) -> None:
         """Put the low rows into the present states of high rows.
@@ -196,13 +210,14 @@ class DualEnvironment:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
-        return {"n_low": self.n_low, "pools": [pool.state_dict() for pool in self.pools]}
+        pools = [pool.state_dict() for pool in self.pools]
+        return {"n_low": self.n_low, "rows_of_low": self._rows_of_low, "pools": pools}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of an environment of the same task, engines and sizes."""
         for pool, of_pool in zip(self.pools, state["pools"], strict=True):
             pool.load_state_dict(of_pool)
-        self.reallocate(state["n_low"])
+        self.n_low, self._rows_of_low = state["n_low"], state["rows_of_low"]
 
     def close(self) -> None:
         """Close all simulators."""
@@ -211,8 +226,7 @@ class DualEnvironment:
 
     def parts(self) -> list[tuple[EnvironmentPool, slice]]:
         """The pools that have rows now, each with its rows."""
-        sizes = self.shares.rows(self.n_low) if self.low else []
-        ends = list(accumulate([*sizes, self.num_envs - self.n_low]))
+        ends = list(accumulate([*self._rows_of_low, self.num_envs - self.n_low]))
         rows = [slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
         return [(pool, part) for pool, part in zip(self.pools, rows, strict=False) if part.stop > part.start]
 

@@ -20,7 +20,7 @@ from dualfid_robot.runs.atomic import is_writable, replaced
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "0.1"
+FORMAT = "0.2"
 _SUFFIX = ".pth"
 _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, NotImplementedError, pickle.UnpicklingError, EOFError, RuntimeError),

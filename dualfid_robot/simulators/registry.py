@@ -16,7 +16,7 @@ from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import parse_settings
 from dualfid_robot.simulators.base import Simulator
 
-_OF_THE_CONFIGURATION = {"engine", "name", "share", "least", "price", "changes"}
+_OF_THE_CONFIGURATION = {"engine", "name", "share", "at_end", "price", "changes"}
 
 
 def engine_names() -> list[str]:

@@ -186,13 +186,13 @@ def test_every_rule_has_a_configuration_and_its_defaults() -> None:
     with initialize_config_dir(str(CFG), version_base=None):
         for name in RULES.keys() - {"replay"}:  # which has no default file
             settings_ = {str(key): value for key, value in compose(name).items()}
-            if settings_["rho_min"] == "least":  # which E_low's engines decide
-                settings_["rho_min"] = 0.0
+            if settings_["rho_end"] == "engines":  # which E_low's engines decide
+                settings_["rho_end"] = 0.0
             config = parse_settings(AllocationConfig, settings_, "allocation")
             assert make_rule(config.rule) == make_rule({"name": name})
         exponential = parse_settings(AllocationConfig, compose("exponential"), "allocation")  # type: ignore[arg-type]
     defaults = AllocationConfig()
-    for key in ("rho_min", "rho_max", "warmup_iterations", "warmup_rho", "smoothing", "rate_limit", "block_size"):
+    for key in AllocationConfig.__dataclass_fields__.keys() - {"rule"}:
         assert getattr(exponential, key) == getattr(defaults, key)
 
 
@@ -307,3 +307,13 @@ def test_what_cannot_be_replayed_is_named(text: str | None, part: str, tmp_path:
 def test_replay_needs_a_file() -> None:
     with pytest.raises(ConfigError, match=r"allocation\.rule\.file=: must be the metrics\.jsonl"):
         Allocator(100, configured("replay"))
+
+
+def test_the_lower_bound_rises_to_the_end_of_the_run() -> None:
+    config = AllocationConfig(**{**FREE, "rule": {"name": "fixed", "rho": 0.1}, "rho_end": 0.4})
+    allocator = Allocator(100, config)
+    shares = []
+    for progress in (0.0, 0.4, 0.75, 1.0):
+        allocator.update(Signals(progress=progress, iteration=1, num_envs=100))
+        shares.append(allocator.rho)
+    assert shares == pytest.approx([0.1, 0.1, 0.4 * 0.75**2, 0.4])

@@ -117,6 +117,7 @@ def test_several_engines_for_low(compose_config: Compose) -> None:
         ({"a": None, "b": None}, {"a": 0.5, "b": 0.5}),
         ({"a": 0.5, "b": None, "c": None}, {"a": 0.5, "b": 0.25, "c": 0.25}),
         ({"a": 0.1, "b": 0.2, "c": 0.7}, {"a": 0.1, "b": 0.2, "c": 0.7}),
+        ({"a": None, "b": 0.0}, {"a": 1.0, "b": 0.0}),
     ],
 )
 def test_shares(shares: dict[str, float | None], expected: dict[str, float]) -> None:
@@ -126,10 +127,10 @@ def test_shares(shares: dict[str, float | None], expected: dict[str, float]) -> 
 @pytest.mark.parametrize(
     ("shares", "message"),
     [
-        ({"a": 0.0, "b": None}, "simulator.low.a.share=0.0: a number in (0, 1] is expected"),
-        ({"a": "half"}, "simulator.low.a.share=half: a number in (0, 1] is expected"),
-        ({"a": float("nan"), "b": None}, "simulator.low.a.share=nan: a number in (0, 1] is expected"),
-        ({"a": True}, "simulator.low.a.share=True: a number in (0, 1] is expected"),
+        ({"a": -0.1, "b": None}, "simulator.low.a.share=-0.1: a number in [0, 1] is expected"),
+        ({"a": "half"}, "simulator.low.a.share=half: a number in [0, 1] is expected"),
+        ({"a": float("nan"), "b": None}, "simulator.low.a.share=nan: a number in [0, 1] is expected"),
+        ({"a": True}, "simulator.low.a.share=True: a number in [0, 1] is expected"),
         ({"a": 0.9}, "simulator.low.….share: a=0.9: the shares must add up to 1"),
         ({"a": 0.7, "b": 0.7}, "simulator.low.….share: a=0.7, b=0.7: the shares must add up to 1"),
         ({"a": 1.0, "b": None}, "simulator.low.….share: a=1.0, b=None: the shares must add up to 1"),
