@@ -47,7 +47,7 @@ def speeds(study: StudyRecord, against: Sequence[Against]) -> Figure | None:
     _plain_ticks(axes, "x")
     axes.set_yticks(range(len(cells)), [str(cell) for cell in cells])
     axes.set_ylim(len(cells) - 0.5, -0.5)
-    label(axes, f"cost to 80% of the reference, over that of {HIGH_ONLY} (left is quicker)", "")
+    label(axes, f"cost to 80% of the reference or to the target, over that of {HIGH_ONLY} (left is quicker)", "")
     legend(figure, axes)
     return figure
 

@@ -39,7 +39,7 @@ def sections(study: StudyRecord, comparisons: Comparisons) -> list[Section]:
     against = [row for row in comparisons.against if row.method != HIGH_ONLY]
     found = [
         Section(
-            f"Cost to 80% of the reference, over that of {HIGH_ONLY}",
+            f"Cost to 80% of the reference, or to the task's target, over that of {HIGH_ONLY}",
             "Median over runs by Kaplan and Meier, who count runs that ended before they got there. Behind it "
             "stand the 95% interval of the bootstrap and, where some runs never got there, the share that did. "
             "“>” is a lower bound: too few runs of the method got there. “<” is an upper bound: too few of "

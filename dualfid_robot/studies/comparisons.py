@@ -20,7 +20,7 @@ class Against:
     """A method against high_only in one cell, at equal cost.
 
     Attributes:
-        costs: of its runs until 80% of the reference; None without a reference.
+        costs: of its runs until 80% of the reference, or the task's target; None without either.
         speed: their median over high_only's; None where there is none.
         final: return at the budget; difference, ratio: to high_only's.
     """
@@ -95,7 +95,7 @@ class Comparisons:
         return [method for method in self._study.methods if self._study.finished(cell, method)]
 
     def costs(self, cell: Cell, method: str) -> Costs | None:
-        """What each run paid until 80% of the reference; None without a reference or without runs.
+        """What each run paid until 80% of the reference, or the task's target; None without either or without runs.
 
         The reference's own runs count as further, longer runs of their method.
         """

@@ -140,10 +140,12 @@ class Scale:
     Attributes:
         untrained: mean return at cost 0 of all runs there; reference: mean final return of the reference runs, NaN
             without any.
+        target: the plan's own return to which the cost is compared, if it names one.
     """
 
     untrained: float
     reference: float
+    target: float | None = None
 
     @property
     def known(self) -> bool:
@@ -155,7 +157,9 @@ class Scale:
 
     @property
     def reached(self) -> float:
-        """The return whose normalised score is `REACHED`, NaN without a scale."""
+        """The target, or the return whose normalised score is `REACHED`; NaN without either."""
+        if self.target is not None:
+            return self.target
         return self.untrained + REACHED * (self.reference - self.untrained) if self.known else float("nan")
 
 
@@ -232,7 +236,7 @@ class StudyRecord:
         references = [run for run in there if run.reference and run.curve is not None]
         largest = max((run.budget for run in references), default=0.0)
         finals = [run.measured.returns[-1] for run in references if run.budget == largest]
-        return Scale(_mean(untrained), _mean(finals))
+        return Scale(_mean(untrained), _mean(finals), self.plan["tasks"][cell.task].get("target"))
 
 
 def rho_over_cost(study: StudyRecord, run: RunRecord) -> tuple[np.ndarray, np.ndarray]:

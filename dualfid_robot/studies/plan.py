@@ -135,6 +135,7 @@ class PlannedStudy:
                     "budgets": list(plan.budgets_of(task)),
                     "seeds": list(plan.seeds_of(task)),
                     "overrides": list(settings.overrides),
+                    "target": settings.target,
                 }
                 for task, settings in plan.tasks.items()
             },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,17 +23,21 @@ class TaskPlan:
         budgets: measured cost, or empty for the plan's.
         seeds: of the task's runs, or empty for the plan's.
         overrides: settings of train.py.
+        target: return to which the cost is compared; null for 80% of the reference.
     """
 
     gaps: tuple[str, ...] = ()
     budgets: tuple[float, ...] = ()
     seeds: tuple[int, ...] = ()
     overrides: tuple[str, ...] = ()
+    target: float | None = None
 
     def __post_init__(self) -> None:
         _require_different("gaps", self.gaps)
         _require_budgets(self.budgets)
         _require_seeds(self.seeds)
+        if self.target is not None:
+            require_number("target", self.target, -math.inf, math.inf)
 
 
 @dataclass(frozen=True)

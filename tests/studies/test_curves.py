@@ -73,6 +73,7 @@ def test_scale() -> None:
     scale = Scale(-20.0, 80.0)
     np.testing.assert_allclose(scale(np.array([-20, 30, 80, 130])), [0, 0.5, 1, 1.5])
     assert scale.reached == 60
+    assert Scale(-20.0, 80.0, target=70.0).reached == Scale(-20.0, float("nan"), target=70.0).reached == 70.0
     for unknown in (Scale(10.0, float("nan")), Scale(10.0, 10.0), Scale(10.0, 5.0)):
         assert not unknown.known and np.isnan(unknown.reached)
         assert unknown(np.array([3.0])) == 3.0
