@@ -35,7 +35,7 @@ ALLOWED = {
     "transfer": {"transfer", *_EXPORT},
     "studies": {"studies", "train", *_EXPORT},
     "tasks": {"envs", "tasks"},
-    "isaacgym": {"isaacgym", "config", *_ENGINES},
+    "isaacgym": {"isaacgym", "config", *_WORLDS},
     "conformance": {"conformance", "config", *_ENGINES},
 }
 COMMON = {"command", "errors", "settings", "threads"}

@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from dualfid_robot.config.output import plain_console
+from dualfid_robot.envs.foreign_task import ForeignTask
 from dualfid_robot.envs.task import Task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.check_task import check
@@ -31,6 +32,8 @@ def launch_check(cfg: DictConfig) -> None:
 def export_verdict(task: Task) -> str:
     """Whether policies of a task can be exported: "yes", or why not. Its functions are traced for ONNX and C++, and its
     robot is written."""
+    if isinstance(task, ForeignTask):
+        return f"no: {task.name} keeps its observations to itself"
     try:
         require_packages()
     except ConfigError as error:

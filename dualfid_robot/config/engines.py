@@ -250,11 +250,12 @@ def default_low(task: DictConfig, user: UserFolder, high: str = DEFAULT_HIGH) ->
         ConfigError: the task's settings are wrong.
     """
     from dualfid_robot.config.experiment import TaskSettings  # imports torch, as the job will
+    from dualfid_robot.envs.foreign_task import described
     from dualfid_robot.settings import parse_settings
     from dualfid_robot.simulators.registry import engine_class
 
     container = cast(dict[str, Any], OmegaConf.to_container(task, resolve=True))
-    settings: TaskSettings = parse_settings(TaskSettings, container, "task")
+    settings: TaskSettings = parse_settings(TaskSettings, described(container), "task")
     if settings.low != "":
         names = (settings.low,) if isinstance(settings.low, str) else settings.low
         if not names:

@@ -19,6 +19,7 @@ from dualfid_robot.config.engines import resolve_shares
 from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.config.user_folder import UserFolder
 from dualfid_robot.config.values import check_name, check_seed, find_device
+from dualfid_robot.envs.foreign_task import ForeignTask, described, foreign_task
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.randomization import Randomization, RandomizationConfig
 from dualfid_robot.envs.registry import make_task
@@ -155,6 +156,8 @@ class TaskSettings:
         Args:
             user: the folder where files of the user's own are.
         """
+        if foreign := foreign_task(self.name):
+            return foreign.load_robot({"env": self.env})
         return RobotModel(user.asset(self.asset.assetFileName), self.asset.feet)
 
     def make_task(self, robot: RobotModel, user: UserFolder, device: torch.device | str = "cpu") -> Task:
@@ -224,6 +227,7 @@ class Experiment:
 
     def _fill_defaults(self) -> None:
         settings = self.settings
+        settings["task"] = described(settings["task"])
         task, config = settings["task"], settings["train"]["params"]["config"]
         if not settings["sim_device"]:
             settings["sim_device"] = _default_device(
@@ -328,6 +332,10 @@ class Experiment:
         cls = engine_class(simulator.get("engine"))
         device = self.sim_device if self.sim_device.type in cls.DEVICE_TYPES else torch.device("cpu")
         task = self.make_task(device)
+        if isinstance(task, ForeignTask):
+            if self.task.randomize:
+                task.refuse("task.randomize=True")
+            return task.make_pool(simulator, num_envs, seed, reward_factor)
         randomization = None
         if self.task.randomize:
             robot = changed_robot(simulator, self.robot)

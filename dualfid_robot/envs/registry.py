@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from dualfid_robot.envs.foreign_task import ForeignTask, foreign_task
 from dualfid_robot.envs.task import Task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
@@ -45,9 +46,9 @@ def make_task(
     Raises:
         ConfigError: an unknown task or setting, a task that exists twice, or an asset without what the task names.
     """
-    cls = _task_class(name, folders)
+    cls = foreign_task(name) or _task_class(name, folders)
     config = parse_settings(cls.Config, settings, "task.env")
-    if not robot.actuator_names:
+    if not robot.actuator_names and not issubclass(cls, ForeignTask):
         raise ConfigError(f"asset.assetFileName={robot.path.name}: it has no actuators, so a policy could not move it")
     task: Task = cls(config, robot, control_dt, device)
     for command in task.commands:

@@ -16,6 +16,7 @@ from torch import Tensor
 from dualfid_robot.config.engines import simulator_names, simulator_settings
 from dualfid_robot.config.experiment import Experiment, complete_experiment, plain
 from dualfid_robot.config.values import check_count
+from dualfid_robot.envs.foreign_task import ForeignTask
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.reward import rows_of
 from dualfid_robot.envs.task import State, Task, Term
@@ -48,7 +49,8 @@ def check(cfg: DictConfig, console: Console) -> Experiment:
     experiment = complete_experiment(cfg, plain(cfg.simulator), num_envs=cfg.num_envs)
     task = experiment.make_task()
     _describe(experiment, task, console)
-    check_functions(task)
+    if not isinstance(task, ForeignTask):
+        check_functions(task)
     console.print(_engine_table(experiment, cfg))
     for engine in experiment.low_engines:
         if lost := lost_contacts(engine, experiment.high_engine, experiment.robot):

@@ -18,6 +18,7 @@ import dualfid_robot
 from dualfid_robot.algorithms.allocation import Allocator
 from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.envs.foreign_task import ForeignTask
 from dualfid_robot.envs.task import Task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import policy_agent
@@ -111,6 +112,8 @@ def write_export(checkpoint: Path, request: ExportRequest, folder: Path) -> Repo
     replaced = simulator_settings(request.simulator, settings["task"], "simulator") if request.simulator else None
     experiment, policy = load_policy(checkpoint, None, replaced, request.sim_device, randomize=False)
     task, head = experiment.make_task(), request.policy
+    if isinstance(task, ForeignTask):
+        task.refuse(f"checkpoint={checkpoint}: cannot be exported")
     if head == "dial" and experiment.network.adapter.kind == "none":
         raise ConfigError(
             "policy=dial: the checkpoint's policy has no adapter (adapter.kind=none); allowed are base, adapted"

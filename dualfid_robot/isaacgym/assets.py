@@ -189,8 +189,10 @@ def _simplify(spec: mujoco.MjSpec, options: AssetOptions) -> None:
     """Give geoms MuJoCo's own contact settings, and joints no springs or dampers."""
     spec.compiler.balanceinertia = True
     geoms = [geom for geom in spec.geoms if geom.contype or geom.conaffinity]
-    for geom in [geom for geom in spec.geoms if geom not in geoms]:
-        spec.delete(geom)  # only seen
+    if seen := [geom for geom in spec.geoms if geom not in geoms]:
+        _keep_masses(spec)
+        for geom in seen:
+            spec.delete(geom)
     for geom in geoms:
         geom.name = ""  # an actor's geoms are found by their number
         geom.condim, geom.margin, geom.gap, geom.priority = 3, 0.0, 0.0, 1
@@ -201,6 +203,17 @@ def _simplify(spec: mujoco.MjSpec, options: AssetOptions) -> None:
     for joint in spec.joints:
         joint.stiffness, joint.damping, joint.frictionloss = [0.0] * 3, [0.0] * 3, 0.0
     _embed_meshes(spec)
+
+
+def _keep_masses(spec: mujoco.MjSpec) -> None:
+    """State the inertia of every body, to which geoms that are only seen have added, so that these can be deleted."""
+    model = spec.compile()
+    spec.compiler.inertiafromgeom = mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_AUTO
+    for body in spec.bodies:
+        if body.name != "world":
+            row = model.body(body.name)
+            body.explicitinertial, body.mass = True, row.mass[0]
+            body.ipos, body.iquat, body.inertia = row.ipos, row.iquat, row.inertia
 
 
 def _embed_meshes(spec: mujoco.MjSpec) -> None:

@@ -29,7 +29,7 @@ class SceneModel(RobotModel):
 
     scene: mujoco.MjSpec | None = field(default=None, repr=False, compare=False)
 
-    def spec(self) -> mujoco.MjSpec:
+    def _read(self) -> mujoco.MjSpec:
         assert self.scene is not None
         return self.scene.copy()
 

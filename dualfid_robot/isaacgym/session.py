@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from dualfid_robot.errors import ConfigError
 
 
 @dataclass
 class Session:
-    """Choices of the launcher, read when a simulation is built.
+    """Choices of the launcher or of a task's pool, read when a simulation is built.
 
     Attributes:
         engine: name of a file in `cfg/simulator`.
-        threads: worker threads of the engine; 0 takes all CPUs.
+        settings: of the engine; None stands for those of that file.
+        threads: worker threads of the engine, where the file's settings are used; 0 takes all CPUs.
         armature_floor: least armature of a joint that is driven by explicit efforts, kg m² (hinge) or kg (slide).
         feet: patterns; bodies whose names contain one keep their contacts in an engine with reduced contacts.
     """
 
     engine: str = "mujoco"
+    settings: Mapping[str, Any] | None = None
     threads: int = 0
     armature_floor: float = 0.01
     feet: tuple[str, ...] = ("foot", "ankle")
@@ -27,6 +33,17 @@ class Session:
 
 CURRENT = Session()
 _said: set[str] = set()
+
+
+@contextmanager
+def using(session: Session) -> Iterator[None]:
+    """Within the block, these are the choices of the process."""
+    before = dataclasses.replace(CURRENT)
+    vars(CURRENT).update(vars(session))
+    try:
+        yield
+    finally:
+        vars(CURRENT).update(vars(before))
 
 
 class NotProvided(ConfigError, AttributeError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -13,22 +16,26 @@ from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.isaacgym.actors import Environment
 from dualfid_robot.isaacgym.assets import Asset
+from dualfid_robot.isaacgym.body_kinematics import BodyKinematics
 from dualfid_robot.isaacgym.ground import Ground
 from dualfid_robot.isaacgym.layout import Layout
 from dualfid_robot.isaacgym.parameters import DofDriveMode, SimParams
 from dualfid_robot.isaacgym.scene import build_scene
-from dualfid_robot.isaacgym.session import CURRENT, Session, not_provided, say_once
+from dualfid_robot.isaacgym.session import CURRENT, Session, not_provided, say_once, using
 from dualfid_robot.isaacgym.world_parameters import WorldProperties, set_parameters
+from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.base import Simulator
-from dualfid_robot.simulators.registry import make_simulator
+from dualfid_robot.simulators.registry import engine_class, engine_config, make_simulator
 
 
 def engine_settings(session: Session) -> dict[str, Any]:
-    """Settings of the chosen engine.
+    """Settings of the chosen engine: the session's own, else those of its file.
 
     Raises:
         ConfigError: there is no such engine.
     """
+    if session.settings is not None:
+        return dict(session.settings)
     names = sorted(path.stem for path in (CONFIG_DIR / "simulator").glob("*.yaml"))
     if session.engine not in names:
         raise ConfigError(f"engine={session.engine}: allowed are {names}")
@@ -55,6 +62,9 @@ class Simulation:
         started: when it was created, s of `time.monotonic`.
         efforts, position_targets, velocity_targets: (N, D) on the engine's device. Efforts act in the next step alone.
         wrenches: (N, B, 6) that push bodies in the next step, or None.
+        active: the first so many environments move. The others are frozen: no step and no setter changes them. None
+            stands for all.
+        failed: (N,) bool: environments that became non-finite and were put back since this was last cleared.
     """
 
     def __init__(self, params: SimParams, device: torch.device) -> None:
@@ -66,8 +76,9 @@ class Simulation:
         self.steps = 0
         self.started = time.monotonic()
         self.wrenches: Tensor | None = None
+        self.active: int | None = None
+        self._session = dataclasses.replace(CURRENT)
         self._simulator: Simulator | None = None
-        self._failures = 0
 
     @property
     def assets(self) -> list[Asset]:
@@ -104,20 +115,43 @@ class Simulation:
             self._build()
         return self._layout
 
+    @property
+    def num_active(self) -> int:
+        """How many environments move."""
+        return self.num_envs if self.active is None else self.active
+
     def step(self) -> None:
-        """Advance all environments by `params.dt`. One that fails goes back to its initial state."""
-        simulator = self.simulator
+        """Advance the environments that move by `params.dt`. One that fails goes back to its initial state."""
+        simulator, n = self.simulator, self.num_active
         if self.wrenches is not None:
             simulator.apply_wrenches(self.wrenches)
             self.wrenches = None
-        simulator.step(self._controls(), self.num_envs)
+        simulator.step(self._controls()[:n], n)
         self.efforts.zero_()
         self.steps += 1
-        if simulator.failed.any():
-            ids = simulator.failed.nonzero().squeeze(1)
+        failed = simulator.failed[:n]
+        if failed.any():
+            ids = failed.nonzero().squeeze(1)
             simulator.set_state(ids, self._initial_qpos[ids], torch.zeros_like(simulator.qvel[ids]))
-            self._failures += len(ids)
+            self.failed[ids] = True
             say_once("an environment became non-finite and was put back to its initial state; more follow unsaid")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next step depends on, besides the properties of actors."""
+        return {
+            "engine": self.simulator.snapshot(),
+            "targets": [self.efforts, self.position_targets, self.velocity_targets],
+            "wrenches": self.wrenches,
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of a simulation of the same scene and engine."""
+        self.simulator.restore({name: np.asarray(value) for name, value in state["engine"].items()})
+        targets = (self.efforts, self.position_targets, self.velocity_targets)
+        for target, values in zip(targets, state["targets"], strict=True):
+            target.copy_(values)
+        self.wrenches, self.steps = state["wrenches"], state["steps"]
 
     def properties_changed(self) -> None:
         """Take over properties of actors, or gravity, that were set after the engine was built."""
@@ -129,7 +163,8 @@ class Simulation:
             set_parameters(self._simulator, values, self._given)
         else:
             self._rebuild()
-        gravity = torch.tensor(list(self.params.gravity)).expand(self.num_envs, 3)
+        factor = self._simulator.robot.changes.gravity
+        gravity = torch.tensor([part * factor for part in self.params.gravity]).expand(self.num_envs, 3)
         if (gravity[0] != torch.from_numpy(self._simulator.robot.model.opt.gravity).float()).any():
             self._simulator.set_parameters(torch.arange(self.num_envs), {"gravity": gravity})
 
@@ -149,6 +184,10 @@ class Simulation:
         return WorldProperties.of(self.environments, self.grounds, self._physics_dt, layout)
 
     def _build(self) -> None:
+        with using(self._session):  # that of the moment when the simulation was created, whoever reads it now
+            self._build_engine()
+
+    def _build_engine(self) -> None:
         """Build the engine for what was created, and put every environment into its initial state."""
         assets = self.assets
         for environment in self.environments:
@@ -160,9 +199,11 @@ class Simulation:
         properties = self._properties(layout)
         self._nominal = properties.greatest()
         robot = build_scene(self.environments, self.grounds, self.params.gravity, self._nominal, self._physics_dt)
-        bodies = robot.body_names if self.measures_contacts else ()
         settings = engine_settings(CURRENT) | {"substeps": self.params.substeps}
+        self._touching = self._bodies_that_touch(settings, robot) if self.measures_contacts else []
+        bodies = [robot.body_names[body] for body in self._touching]
         simulator = self._simulator = make_simulator(settings, robot, self.num_envs, self.params.dt, bodies)
+        self._kinematics: BodyKinematics | None = None
         self._given: set[str] = set()
         set_parameters(simulator, properties.parameters(self._nominal, robot.model, layout), self._given)
 
@@ -176,6 +217,7 @@ class Simulation:
         # A position drive's damping refers to its velocity target: so far the position target leads.
         gains, damping = properties.gains, properties.rates - properties.gains * self._physics_dt
         self._lead = torch.from_numpy(damping / gains.clip(1e-9)).float() * self._in_position
+        self.failed = torch.zeros(self.num_envs, dtype=torch.bool)
         self._initial_qpos = self._initial_positions(simulator)
         everyone = torch.arange(self.num_envs)
         simulator.set_state(everyone, self._initial_qpos, torch.zeros_like(simulator.qvel))
@@ -183,6 +225,34 @@ class Simulation:
             f"engine {CURRENT.engine}: {self.num_envs} worlds of {len(robot.body_names)} bodies and {robot.model.nu} "
             f"joints, physics at {self.params.substeps / self.params.dt:.0f} Hz, tensors on {self.device}"
         )
+
+    def _bodies_that_touch(self, settings: Mapping[str, Any], robot: RobotModel) -> list[int]:
+        """Places of the bodies that contacts can push in an engine; the others' contact forces are 0."""
+        engine = engine_class(settings["engine"])
+        pairs = engine.touching(robot, engine_config(settings, CURRENT.engine))
+        able = {body for pair in pairs for body in pair}
+        could = {body for pair in robot.touching() for body in pair}
+        if lost := [body for body in robot.body_names if body in could - able]:
+            say_once(f"engine {CURRENT.engine}: nothing touches {', '.join(lost)}; their contact forces are 0")
+        return [place for place, body in enumerate(robot.body_names) if body in able]
+
+    def contact_wrenches(self) -> Tensor:
+        """Net contact force and torque of each body in the last substep, (N, B, 6) as in `Simulator.contact_wrench`."""
+        measured = self.simulator.contact_wrench
+        if len(self._touching) == self.layout.bodies:
+            return measured
+        wrenches = torch.zeros(self.num_envs, self.layout.bodies, 6)
+        wrenches[:, self._touching] = measured
+        return wrenches
+
+    def body_states(self) -> Tensor:
+        """As `Simulator.body_states`; where the engine gives none, computed from the joints."""
+        simulator = self.simulator
+        if type(simulator).body_states is not Simulator.body_states:
+            return simulator.body_states()
+        if self._kinematics is None:
+            self._kinematics = BodyKinematics(simulator.robot)
+        return self._kinematics(simulator.qpos, simulator.qvel)
 
     def _rebuild(self) -> None:
         """Build the engine anew, in the state in which it is."""

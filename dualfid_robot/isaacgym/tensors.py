@@ -94,11 +94,11 @@ class Tensors:
         return torch.stack([simulator.qpos[:, layout.dof_qpos], simulator.qvel[:, layout.dof_qvel]], -1)
 
     def _read_bodies(self) -> Tensor:
-        states = self.simulation.simulator.body_states()
+        states = self.simulation.body_states()
         return torch.cat([states[..., :3], states[..., 3:7][..., _XYZW], states[..., 7:]], -1)
 
     def _read_contacts(self) -> Tensor:
-        return self.simulation.simulator.contact_wrench[..., :3]
+        return self.simulation.contact_wrenches()[..., :3]
 
     def _read_dof_forces(self) -> Tensor:
         return self.simulation.simulator.actuator_forces()
@@ -107,7 +107,7 @@ class Tensors:
         """Contacts' wrench on each sensor's body, about the sensor's origin and in its frame."""
         simulation = self.simulation
         states = self._read_bodies()
-        wrenches = simulation.simulator.contact_wrench
+        wrenches = simulation.contact_wrenches()
         about = simulation.simulator.qpos[:, :3] if simulation.simulator.robot.floating_base else torch.zeros(1, 3)
         found = []
         for asset, bodies in zip(simulation.assets, simulation.layout.body_slots, strict=True):
@@ -168,7 +168,8 @@ class Tensors:
         target: Tensor = getattr(self.simulation, name)
         values = values.view(target.shape)
         if actors is None:
-            target.copy_(values)
+            n = self.simulation.num_active
+            target[:n].copy_(values[:n])
             return True
         places = self._actors(actors)
         for slot, columns in enumerate(layout.dof_slots):
@@ -177,18 +178,20 @@ class Tensors:
         return True
 
     def _actors(self, actors: Tensor | None) -> Tensor:
-        """Places of actors in the simulation as int64; all of them for None.
+        """Places of actors in the simulation as int64, without those of frozen environments; all of them for None.
 
         Raises:
             IndexError: a place that there is not.
         """
-        count = self.simulation.num_envs * self.simulation.layout.actors
+        per_environment = self.simulation.layout.actors
+        count = self.simulation.num_envs * per_environment
+        moving = self.simulation.num_active * per_environment
         if actors is None:
-            return torch.arange(count)
+            return torch.arange(moving)
         places = actors.reshape(-1).to("cpu", torch.int64)
         if len(places) and not (int(places.min()) >= 0 and int(places.max()) < count):
             raise IndexError(f"actor indices {int(places.min())} to {int(places.max())}: there are {count} actors")
-        return places
+        return places if moving == count else places[places < moving]
 
 
 def _local(state: Tensor, pose: Transform, vectors: Tensor) -> Tensor:
@@ -204,7 +207,7 @@ def push(simulation: Simulation, forces: Tensor | None, torques: Tensor | None, 
         torch.zeros(shape) if part is None else part.view(shape).to("cpu", torch.float32) for part in (forces, torques)
     ]
     if local:
-        quaternions = simulation.simulator.body_states()[..., 3:7][..., _XYZW]
+        quaternions = simulation.body_states()[..., 3:7][..., _XYZW]
         parts = [quat_rotate(quaternions.reshape(-1, 4), part.reshape(-1, 3)).view(shape) for part in parts]
     simulation.wrenches = torch.cat(parts, -1)
     return True

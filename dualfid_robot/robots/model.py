@@ -75,6 +75,14 @@ class RobotModel:
         return self if changes == self.changes else replace(self, changes=changes)
 
     def spec(self) -> mujoco.MjSpec:
+        """The description with a name for everything, and with the changes."""
+        spec = self._read()
+        with self._invalid_named():
+            _name_all(spec)
+        self.changes.apply(spec)
+        return spec
+
+    def _read(self) -> mujoco.MjSpec:
         if not self.path.is_file():
             raise ConfigError(f"asset file {self.path} does not exist")
         if is_urdf(self.path):
@@ -83,10 +91,7 @@ class RobotModel:
                 f"asset file {self.path} is a URDF; make an MJCF of it: python import_robot.py {self.path.name} {made}"
             )
         with self._invalid_named():
-            spec = mujoco.MjSpec.from_file(str(self.path))
-            _name_all(spec)
-        self.changes.apply(spec)
-        return spec
+            return mujoco.MjSpec.from_file(str(self.path))
 
     @contextlib.contextmanager
     def _invalid_named(self) -> Iterator[None]:

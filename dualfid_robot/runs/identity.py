@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 
 from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.envs.foreign_task import ForeignTask
 from dualfid_robot.envs.task import Task
 
 # Fields of a compiled model that say how it looks, or how MuJoCo searches for contacts, but not how it moves.
@@ -33,7 +34,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
         "task": experiment.task.name,
         "settings": json.dumps(experiment.settings),
         "robot": robot_digests(experiment.robot.model),
-        "task_code": code_digest(type(experiment.make_task())),
+        "task_code": _task_code(experiment.make_task()),
     }
 
 
@@ -71,8 +72,16 @@ def robot_digests(model: mujoco.MjModel) -> dict[str, str]:
 
 def code_digest(task: type[Task]) -> str:
     """A digest of the modules that define a task's class and its bases, without comments and docstrings."""
-    bases = [cls for cls in task.__mro__ if issubclass(cls, Task) and cls is not Task]
-    return _digest("\n".join(_bare_code(cls) for cls in bases).encode())
+    return _classes_digest([cls for cls in task.__mro__ if issubclass(cls, Task) and cls is not Task])
+
+
+def _task_code(task: Task) -> str:
+    """The digest of what computes a task: of another program's class where it is one."""
+    return _classes_digest(task.code()) if isinstance(task, ForeignTask) else code_digest(type(task))
+
+
+def _classes_digest(classes: list[type]) -> str:
+    return _digest("\n".join(_bare_code(cls) for cls in classes).encode())
 
 
 def _bare_code(cls: type) -> str:

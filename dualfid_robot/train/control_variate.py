@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dualfid_robot.algorithms.allocation import Allocator
 from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.envs.foreign_task import ForeignTask
 from dualfid_robot.errors import ConfigError
 
 
@@ -15,6 +16,8 @@ def check_control_variate(experiment: Experiment, allocator: Allocator) -> None:
     """
     if not experiment.ppo.control_variate:
         return
+    if isinstance(task := experiment.make_task(), ForeignTask):
+        task.refuse("train.params.config.control_variate=True")
     needs = "train.params.config.control_variate=True needs"
     kind = experiment.network.adapter.kind
     if kind != "none":

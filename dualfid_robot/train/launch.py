@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from dualfid_robot.config.experiment import Experiment, plain
 from dualfid_robot.config.hints import command, setting
 from dualfid_robot.config.output import plain_console
+from dualfid_robot.envs.foreign_task import ForeignTask
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.launch import check_agent, evaluate_agent
@@ -61,6 +62,8 @@ def _train(cfg: DictConfig) -> None:
         require_packages()
     cfg = with_own_settings(cfg)
     experiment = Experiment(cfg)
+    if cfg.export and isinstance(task := experiment.make_task(), ForeignTask):
+        task.refuse("export=True")
     if cfg.multi_gpu:
         use_own_gpu(experiment)
     with communicator(cfg.multi_gpu, experiment.rl_device) as ranks, ExitStack() as held:

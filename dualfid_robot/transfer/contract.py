@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.envs.foreign_task import ForeignTask, RobotTask
 from dualfid_robot.envs.task import State, Task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
@@ -110,6 +111,9 @@ def check_contract(experiment: Experiment, name: str, settings: Mapping[str, Any
         ConfigError: the engine is not installed, or does not take the task.
     """
     task = experiment.make_task()
+    if isinstance(task, ForeignTask):
+        settings = dict(settings) | {"substeps": task.substeps}
+        task = RobotTask(task)
     try:
         probe = _make(experiment, dict(settings) | {"substeps": 1}, PROBE_DT, task)
         try:

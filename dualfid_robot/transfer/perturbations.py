@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.envs.foreign_task import ForeignTask
 from dualfid_robot.envs.randomization import Randomization, RandomizationConfig
 from dualfid_robot.envs.task import Task
 from dualfid_robot.errors import ConfigError
@@ -73,6 +74,8 @@ class Perturbation:
         """
         task = experiment.make_task()
         config = self.randomization(task)
+        if self.kind and isinstance(task, ForeignTask):
+            return f"{task.name} draws the parameters of its worlds itself"
         try:
             Randomization(config, task, engine_class(engine), 1)
         except ConfigError as error:

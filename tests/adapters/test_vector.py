@@ -27,7 +27,7 @@ from single_environment import SingleEnvironment
 
 import dualfid_robot
 from dualfid_robot.adapters.gymnasium import PoolVectorEnv
-from dualfid_robot.config.machine import CONFIG_DIR
+from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
 from dualfid_robot.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +70,18 @@ def test_gymnasiums_checker_has_nothing_to_say(make: Make) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             check_env(SingleEnvironment(make(task, num_envs=1)), skip_render_check=True)
+
+
+def test_gymnasiums_checker_takes_a_task_of_isaac_gym() -> None:
+    repository = Path(__file__).parents[1] / "isaacgym" / "repository"
+    overrides = [
+        *(f"task.env.folders=[{repository}]", "task.env.taskClass=pole:Pole", "task.env.taskConfig=cfg/task/Pole.yaml"),
+        f"+task.env.settings.env.asset={ASSETS / 'cartpole.xml'}",
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vector = dualfid_robot.make_vec("isaacgym.VecTask", num_envs=1, overrides=overrides)
+        check_env(SingleEnvironment(vector), skip_render_check=True)
 
 
 def test_the_same_as_gymnasiums_own_vector_environment(make: Make) -> None:

@@ -82,6 +82,14 @@ def test_a_link_without_mass_has_that_of_its_shapes(gymapi: Any, tmp_path: Path)
     assert sorted(asset.model.body_inertia[1]) == pytest.approx([0.25 * 0.05, 0.25 * 0.1, 0.25 * 0.13])
 
 
+def test_geoms_that_are_only_seen_have_mass(gymapi: Any, pole: Path) -> None:
+    """A rod of 0.5 kg that nothing touches, and a ball of 0.25 kg at its end, 1 m from the hinge."""
+    _, asset = load(gymapi, pole)
+    assert asset.model.body_mass.tolist() == pytest.approx([0.0, 2.0, 0.75])
+    assert asset.model.body_ipos[2] == pytest.approx([0.0, 0.0, (0.5 * 0.5 + 0.25) / 0.75])
+    assert len(asset.shapes) == 2
+
+
 @pytest.mark.parametrize(("make", "mass"), [("create_box", 400 * 0.006), ("create_sphere", 400 * 4 / 3 * np.pi * 1e-3)])
 def test_primitives(gymapi: Any, make: str, mass: float) -> None:
     options = gymapi.AssetOptions()
