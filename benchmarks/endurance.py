@@ -1,16 +1,17 @@
 """Nothing is lost: runs and workers that are killed, disks that fill, clocks that jump, and a long run's memory.
 
-    python benchmarks/endurance.py                       # 200 kills, 50 workers, a soak of one hour: some two hours
+    python benchmarks/endurance.py                       # 200 kills, 50 workers, a soak of one hour: an hour in all
     python benchmarks/endurance.py --kills 20 --workers 6 --soak 300
 
-1. Runs of each engine are killed with SIGKILL, three quarters of the kills at random moments and a quarter inside the
-   replacement of a file. After each kill every file must be whole; each run is resumed until it ends, and its policies
+1. Runs of each engine are killed with SIGKILL, every fourth one inside the replacement of a file, the others at random
+   moments. After each kill every file must be whole; each run is resumed until it ends, and its policies
    must then be those of an undisturbed run, to the bit, and its log have every iteration once.
 2. Worker processes of PyBullet and PhysX are killed. The run must go on to its end with every iteration.
 3. A run meets a full disk: a small tmpfs where root can mount one, else a limit on the size of files. It must end with
    one line and status 2, leave no part of a file, and end as an undisturbed run once there is space.
 4. A run whose time of day jumps by up to a year must end as an undisturbed run.
-5. A long run's processes must need as much memory at its end as once it had started (Linux: resident set size).
+5. A long run goes on beside all this. Its processes must need as much memory at its end as once it had started
+   (Linux: resident set size).
 
 It prints how many of each and what was lost, and ends with status 1 if that is anything.
 """
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,8 +40,12 @@ from dualfid_robot.runs.checkpoint import load_checkpoint
 from dualfid_robot.runs.metrics import METRICS, read_metrics
 
 HERE = Path(__file__).resolve().parent
-ENGINES = {"mujoco_reduced": "mujoco", "pybullet": "pybullet", "physx": "sapien", "mujoco_warp_reduced": "mujoco_warp"}
-SMALL = ("task=Cartpole", "num_envs=64", "train.params.config.minibatch_size=1024", "experiment=endurance")
+ENGINES = {"mujoco_reduced": "mujoco", "mujoco_warp_reduced": "mujoco_warp", "physx": "sapien", "pybullet": "pybullet"}
+SMALL = (
+    *("task=Cartpole", "num_envs=16", "train.params.config.horizon_length=8", "train.params.config.minibatch_size=128"),
+    *("train.params.network.mlp.units=[32,32]", "experiment=endurance"),
+)
+EVERY = 4  # one kill in so many is inside the replacement of a file
 ITERATIONS, SAVE_EVERY = 12, 3
 REPLACEMENTS = 2 + 2 * ITERATIONS // SAVE_EVERY  # of files in a run, at least
 TIMEOUT = 600.0  # s
@@ -54,11 +60,13 @@ class Tally:
     Attributes:
         counts: how many of each.
         losses: one line each.
+        killed: processes that SIGKILL has ended.
     """
 
     name: str
     counts: dict[str, int] = field(default_factory=dict)
     losses: list[str] = field(default_factory=list)
+    killed: int = 0
 
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -140,21 +148,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="runs to kill, in all engines together")
     parser.add_argument("--workers", type=int, default=50, help="worker processes to kill")
-    parser.add_argument("--soak", type=float, default=3600.0, help="s")
-    parser.add_argument("--engines", nargs="+", default=usable_engines(), help="low simulators")
+    parser.add_argument("--soak", type=float, default=3600.0, help="s; 0: none")
+    parser.add_argument("--engines", nargs="+", default=usable_engines(), help="low simulators; the last one's soaks")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     generator = random.Random(arguments.seed)
-    with tempfile.TemporaryDirectory(prefix="endurance") as name:
+    with tempfile.TemporaryDirectory(prefix="endurance") as name, ThreadPoolExecutor(1) as beside:
         place = Path(name)
+        soaked = beside.submit(soak, place, arguments.engines[-1], arguments.soak) if arguments.soak else None
         tallies = [*kill_runs(place, arguments.engines, arguments.kills, generator)]
         tallies += kill_workers(place, arguments.engines, arguments.workers, generator)
         reference = Run(place / "mujoco_reduced" / "whole", *settings_of("mujoco_reduced"))
         if reference.folder is None:
             reference.end()
         tallies += [fill_disk(place, reference), jump_clock(place, reference)]
-        tallies += [soak(place, engine, arguments.soak) for engine in arguments.engines if engine in ("pybullet",)]
+        if soaked is not None:
+            tallies.append(soaked.result())
     print("\nIn all:")
     for tally in tallies:
         print(tally.line())
@@ -187,42 +197,43 @@ def kill_runs(place: Path, engines: Sequence[str], kills: int, generator: random
     for number, engine in enumerate(engines):
         share = kills // len(engines) + (number < kills % len(engines))
         tally, whole = Tally(f"runs with {engine}"), Run(place / engine / "whole", *settings_of(engine))
-        started = time.monotonic()
         tally.expect(whole.end() == 0, f"the undisturbed run failed: {whole.last_words()}")
-        duration, runs = time.monotonic() - started, 0
-        while share > 0 and not tally.losses:
+        runs = 0
+        while tally.killed < share and not tally.losses:
             run = Run(place / engine / f"run{runs}", *settings_of(engine))
-            planned = min(generator.randint(1, 3), share)
-            for _ in range(planned):
-                kill_once(run, duration, tally, generator)
-            share, runs = share - planned, runs + 1
+            for _ in range(min(generator.randint(1, 3), share - tally.killed)):
+                kill_once(run, tally, generator)
             status = run.end()
             tally.expect(status == 0, f"run {runs}: status {status}: {run.last_words()}")
             if status == 0:
                 run.check_ended_as(whole, tally, f"run {runs}")
-            tally.count("resumed and ended")
+            tally.count("resumed and ended as if undisturbed")
+            runs += 1
         print(tally.line(), flush=True)
         tallies.append(tally)
     return tallies
 
 
-def kill_once(run: Run, duration: float, tally: Tally, generator: random.Random) -> None:
-    """Start the run or go on with it, and kill it: one time in four inside a replacement, else at a random moment of an
-    undisturbed run."""
-    if generator.random() < 0.25:
+def kill_once(run: Run, tally: Tally, generator: random.Random) -> None:
+    """Start the run or go on with it, and kill it: inside a replacement, or after a random number of iterations."""
+    if tally.killed % EVERY == 0:
         stage = generator.randrange(3)
         process = run.start(f"kill:{generator.randint(1, REPLACEMENTS)}:{stage}")
         status = process.wait(TIMEOUT)
         what = ("killed with half a file", "killed with a whole file", "killed once the file was in its place")[stage]
     else:
-        process = run.start()
-        time.sleep(generator.uniform(0.2, 1.0) * duration)
+        before = logged(run)
+        process, lines = run.start(), generator.randint(min(before, ITERATIONS), ITERATIONS)
+        if lines > before:
+            wait_for_log(run, process, lines)
+        time.sleep(generator.uniform(0.0, 0.1 if lines > before else 3.0))
         workers = children_of(process.pid)
         process.kill()
         status, what = process.wait(TIMEOUT), "killed at a random moment"
         tally.expect(all_end(workers), "workers went on without their run")
     tally.expect(status in (-signal.SIGKILL, 0), f"status {status}: {run.last_words()}")
     tally.count(what if status else "had ended before")
+    tally.killed += status != 0
     run.check_whole(tally, what)
 
 
@@ -255,21 +266,22 @@ def kill_workers(place: Path, engines: Sequence[str], kills: int, generator: ran
         settings = (f"simulator/low={engine}", "max_iterations=100000", "train.params.config.save_frequency=1000")
         run = Run(place / f"{engine}_workers", *settings)
         process = run.start()
-        path = wait_for_log(run, process, 2)
+        wait_for_log(run, process, 2)
         for _ in range(share):
             workers = children_of(process.pid)
             if process.poll() is not None or not workers:
                 break
             os.kill(generator.choice(workers), signal.SIGKILL)
             tally.count("killed")
-            before = len(read_metrics(path))
-            wait_for_log(run, process, before + 2)
+            tally.killed += 1
+            wait_for_log(run, process, logged(run) + 2)
             time.sleep(generator.uniform(0.0, 1.0))
         process.terminate()
         status = process.wait(TIMEOUT)
         tally.expect(status == 0, f"the run ended with status {status}: {run.last_words()}")
-        iterations = [row["iteration"] for row in read_metrics(path)]
-        tally.expect(iterations == list(range(1, len(iterations) + 1)), "iterations are missing")
+        iterations = [row["iteration"] for path in run.place.glob(f"runs/*/{METRICS}") for row in read_metrics(path)]
+        complete = bool(iterations) and iterations == list(range(1, len(iterations) + 1))
+        tally.expect(complete, f"iterations are missing among the {len(iterations)} that are logged")
         restarts = (run.place / "log.txt").read_text().count("it is started again")
         tally.expect(restarts == share, f"{restarts} workers were started again after {share} kills")
         print(tally.line(), flush=True)
@@ -277,15 +289,16 @@ def kill_workers(place: Path, engines: Sequence[str], kills: int, generator: ran
     return tallies
 
 
-def wait_for_log(run: Run, process: subprocess.Popen[str], lines: int) -> Path:
-    """Wait until the run has logged so many iterations or has ended; the log."""
+def wait_for_log(run: Run, process: subprocess.Popen[str], lines: int) -> None:
+    """Wait until the run has logged so many iterations or has ended."""
     deadline = time.monotonic() + TIMEOUT
-    while time.monotonic() < deadline and process.poll() is None:
-        found = list(run.place.glob(f"runs/*/{METRICS}"))
-        if found and len(read_metrics(found[0])) >= lines:
-            return found[0]
-        time.sleep(0.05)
-    return next(run.place.glob(f"runs/*/{METRICS}"))
+    while time.monotonic() < deadline and process.poll() is None and logged(run) < lines:
+        time.sleep(0.02)
+
+
+def logged(run: Run) -> int:
+    """How many iterations the run's log has."""
+    return sum(path.read_bytes().count(b"\n") for path in run.place.glob(f"runs/*/{METRICS}"))
 
 
 # --- 3, 4: a disk that fills, a clock that jumps ----------------------------------------------------------------------
