@@ -31,15 +31,17 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import faulty_train
+import forked
 import torch
 import yaml
 
 from dualfid_robot.runs.checkpoint import load_checkpoint
 from dualfid_robot.runs.metrics import METRICS, read_metrics
 
-HERE = Path(__file__).resolve().parent
 ENGINES = {"mujoco_reduced": "mujoco", "mujoco_warp_reduced": "mujoco_warp", "physx": "sapien", "pybullet": "pybullet"}
 SMALL = (
     *("task=Cartpole", "num_envs=16", "train.params.config.horizon_length=8", "train.params.config.minibatch_size=128"),
@@ -89,6 +91,7 @@ class Run:
     """
 
     def __init__(self, place: Path, *settings: str) -> None:
+        """Take a folder and the settings besides `SMALL`."""
         self.place, self.settings = place, settings
         place.mkdir(parents=True, exist_ok=True)
 
@@ -98,27 +101,20 @@ class Run:
         found = sorted(self.place.glob("runs/*/nn/last.pth"))
         return found[0].parents[1] if found else None
 
-    def start(self, fault: str = "") -> subprocess.Popen[str]:
+    def start(self, fault: str = "") -> ForkServerProcess:
         """Start a process that begins the run, or goes on with it where there is a checkpoint."""
-        script = [str(HERE / "faulty_train.py"), fault] if fault else [str(HERE.parent / "train.py")]
         resume = ["resume=True"] if self.folder else []
-        with (self.place / "log.txt").open("a") as log:
-            return subprocess.Popen(
-                [sys.executable, *script, *SMALL, *self.settings, *resume],
-                cwd=self.place,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                text=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
+        settings = [*SMALL, *self.settings, *resume]
+        return forked.start(faulty_train.train, (fault, settings), self.place, self.place / "log.txt")
 
     def end(self) -> int:
         """Let the run go to its end; the exit status."""
-        return self.start().wait(TIMEOUT)
+        return status_of(self.start())
 
     def last_words(self) -> str:
         """What its processes said last."""
-        lines = (self.place / "log.txt").read_text().splitlines()
+        log = self.place / "log.txt"
+        lines = log.read_text().splitlines() if log.is_file() else []
         return lines[-1] if lines else ""
 
     def check_whole(self, tally: Tally, when: str) -> None:
@@ -173,6 +169,19 @@ def main() -> None:
     sys.exit(1 if any(tally.losses for tally in tallies) else 0)
 
 
+def status_of(process: ForkServerProcess) -> int:
+    """The exit status of a process once it has ended, -9 after SIGKILL.
+
+    Raises:
+        TimeoutError: it goes on.
+    """
+    process.join(TIMEOUT)
+    if process.exitcode is None:
+        process.kill()
+        raise TimeoutError(f"a run went on for {TIMEOUT:.0f} s")
+    return process.exitcode
+
+
 def usable_engines() -> list[str]:
     """Those whose packages are installed here."""
     return [engine for engine, package in ENGINES.items() if importlib.util.find_spec(package)]
@@ -219,7 +228,7 @@ def kill_once(run: Run, tally: Tally, generator: random.Random) -> None:
     if tally.killed % EVERY == 0:
         stage = generator.randrange(3)
         process = run.start(f"kill:{generator.randint(1, REPLACEMENTS)}:{stage}")
-        status = process.wait(TIMEOUT)
+        status = status_of(process)
         what = ("killed with half a file", "killed with a whole file", "killed once the file was in its place")[stage]
     else:
         before = logged(run)
@@ -229,7 +238,7 @@ def kill_once(run: Run, tally: Tally, generator: random.Random) -> None:
         time.sleep(generator.uniform(0.0, 0.1 if lines > before else 3.0))
         workers = children_of(process.pid)
         process.kill()
-        status, what = process.wait(TIMEOUT), "killed at a random moment"
+        status, what = status_of(process), "killed at a random moment"
         tally.expect(all_end(workers), "workers went on without their run")
     tally.expect(status in (-signal.SIGKILL, 0), f"status {status}: {run.last_words()}")
     tally.count(what if status else "had ended before")
@@ -237,7 +246,7 @@ def kill_once(run: Run, tally: Tally, generator: random.Random) -> None:
     run.check_whole(tally, what)
 
 
-def children_of(pid: int) -> list[int]:
+def children_of(pid: int | None) -> list[int]:
     """Ids of the processes that a process has started (Linux)."""
     path = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(text) for text in path.read_text().split()] if path.is_file() else []
@@ -269,7 +278,7 @@ def kill_workers(place: Path, engines: Sequence[str], kills: int, generator: ran
         wait_for_log(run, process, 2)
         for _ in range(share):
             workers = children_of(process.pid)
-            if process.poll() is not None or not workers:
+            if process.exitcode is not None or not workers:
                 break
             os.kill(generator.choice(workers), signal.SIGKILL)
             tally.count("killed")
@@ -277,7 +286,7 @@ def kill_workers(place: Path, engines: Sequence[str], kills: int, generator: ran
             wait_for_log(run, process, logged(run) + 2)
             time.sleep(generator.uniform(0.0, 1.0))
         process.terminate()
-        status = process.wait(TIMEOUT)
+        status = status_of(process)
         tally.expect(status == 0, f"the run ended with status {status}: {run.last_words()}")
         iterations = [row["iteration"] for path in run.place.glob(f"runs/*/{METRICS}") for row in read_metrics(path)]
         complete = bool(iterations) and iterations == list(range(1, len(iterations) + 1))
@@ -289,10 +298,10 @@ def kill_workers(place: Path, engines: Sequence[str], kills: int, generator: ran
     return tallies
 
 
-def wait_for_log(run: Run, process: subprocess.Popen[str], lines: int) -> None:
+def wait_for_log(run: Run, process: ForkServerProcess, lines: int) -> None:
     """Wait until the run has logged so many iterations or has ended."""
     deadline = time.monotonic() + TIMEOUT
-    while time.monotonic() < deadline and process.poll() is None and logged(run) < lines:
+    while time.monotonic() < deadline and process.exitcode is None and logged(run) < lines:
         time.sleep(0.02)
 
 
@@ -315,7 +324,7 @@ def fill_disk(place: Path, reference: Run) -> Tally:
         log = run.place / "log.txt"
         if mounted:
             log.symlink_to(place / "disk.log")  # what the process says needs space elsewhere
-        status = run.start("" if mounted else f"full:{FULL // 16}").wait(TIMEOUT)
+        status = status_of(run.start("" if mounted else f"full:{FULL // 16}"))
         tally.count("run on a tmpfs of 1 MiB" if mounted else "run with a limit on its files")
         errors = [line for line in log.read_text().splitlines() if not line.startswith(("INFO", "WARNING"))]
         tally.expect(status == 2, f"status {status} instead of 2")
@@ -338,7 +347,7 @@ def fill_disk(place: Path, reference: Run) -> Tally:
 def jump_clock(place: Path, reference: Run) -> Tally:
     """Let a run see another time of day whenever it looks."""
     tally, run = Tally("a clock that jumps"), Run(place / "clock", *reference.settings)
-    status = run.start("clock").wait(TIMEOUT)
+    status = status_of(run.start("clock"))
     tally.count("run")
     tally.expect(status == 0, f"status {status}: {run.last_words()}")
     if status == 0:
@@ -357,11 +366,11 @@ def soak(place: Path, engine: str, seconds: float) -> Tally:
     process = run.start()
     wait_for_log(run, process, 2)
     time.sleep(0.1 * seconds)
-    before = {pid: resident_megabytes(pid) for pid in (process.pid, *children_of(process.pid))}
+    before = megabytes_of(process)
     time.sleep(0.9 * seconds)
-    after = {pid: resident_megabytes(pid) for pid in (process.pid, *children_of(process.pid))}
+    after = megabytes_of(process)
     process.terminate()
-    status = process.wait(TIMEOUT)
+    status = status_of(process)
     tally.expect(status == 0, f"status {status}: {run.last_words()}")
     tally.expect(before.keys() == after.keys(), "processes were replaced")
     folder = run.folder
@@ -376,10 +385,11 @@ def soak(place: Path, engine: str, seconds: float) -> Tally:
     return tally
 
 
-def resident_megabytes(pid: int) -> float:
-    """Resident set size of a process, MB."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+def megabytes_of(process: ForkServerProcess) -> dict[int, float]:
+    """Resident set size of a process and of its workers, MB, by process id."""
+    page = os.sysconf("SC_PAGE_SIZE") / 1e6
+    pids = [pid for pid in (process.pid, *children_of(process.pid)) if pid is not None]
+    return {pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in pids}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""train.py with a fault put into it, for endurance.py: `python benchmarks/faulty_train.py FAULT train.py's settings`.
+"""train.py with a fault put into it, for endurance.py.
 
-FAULT is one of
+A fault is one of
 
     kill:NUMBER:STAGE   SIGKILL to itself inside the NUMBER-th replacement of a file. STAGE 0: half of the new file is
                         written; 1: all of it; 2: it has just taken the old one's place
@@ -17,25 +17,26 @@ import runpy
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 _YEAR = 365 * 86400.0
 
 
-def main() -> None:
-    """Put the fault in and train."""
-    fault, _, details = sys.argv[1].partition(":")
-    if fault == "kill":
+def train(fault: str, settings: Sequence[str]) -> None:
+    """Put a fault in, if any, and train as `python train.py` does."""
+    kind, _, details = fault.partition(":")
+    if kind == "kill":
         number, _, stage = details.partition(":")
         kill_inside_replacement(int(number), int(stage))
-    elif fault == "clock":
+    elif kind == "clock":
         jump(random.Random(0))
-    elif fault == "full":
+    elif kind == "full":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(details), int(details)))
     script = Path(__file__).resolve().parents[1] / "train.py"
     sys.path[0] = str(script.parent)  # as if it had been started itself
-    sys.argv = [str(script), *sys.argv[2:]]
+    sys.argv = [str(script), *settings]
     runpy.run_path(str(script), run_name="__main__")
 
 
@@ -65,7 +66,3 @@ def jump(generator: random.Random) -> None:
     """Let `time.time` be anywhere within a year of the truth."""
     truth = time.time
     time.time = lambda: truth() + generator.uniform(-_YEAR, _YEAR)
-
-
-if __name__ == "__main__":
-    main()
