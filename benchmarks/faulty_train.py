@@ -13,12 +13,11 @@ from __future__ import annotations
 import os
 import random
 import resource
-import runpy
 import signal
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
+
+import forked
 
 _YEAR = 365 * 86400.0
 
@@ -34,10 +33,7 @@ def train(fault: str, settings: Sequence[str]) -> None:
     elif kind == "full":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(details), int(details)))
-    script = Path(__file__).resolve().parents[1] / "train.py"
-    sys.path[0] = str(script.parent)  # as if it had been started itself
-    sys.argv = [str(script), *settings]
-    runpy.run_path(str(script), run_name="__main__")
+    forked.run_script("train.py", settings)
 
 
 def kill_inside_replacement(number: int, stage: int) -> None:

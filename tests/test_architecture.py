@@ -28,7 +28,7 @@ ALLOWED = {
     "onboard": {"onboard"},
     "export": _EXPORT,
     "train": {"train", *_EXPORT},
-    "calibrate": {"calibrate", "config", *_ENGINES},
+    "calibrate": {"calibrate", *_RUNS},
     "check": {"check", *_EXPORT},
     "play": {"play", *_EXPORT},
     "adapters": {"adapters", "config", *_WORLDS},

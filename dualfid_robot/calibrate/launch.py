@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from omegaconf import DictConfig, OmegaConf
 
+from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.config.experiment import TaskSettings, plain
+from dualfid_robot.config.fits import read_fits
 from dualfid_robot.config.user_folder import UserFolder
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.runs.atomic import write_text
 from dualfid_robot.settings import parse_settings
 from dualfid_robot.simulators.calibration import calibrate, collect, relative_cost, residual
 
@@ -16,7 +17,8 @@ _HEADER = "# Settings of low simulators, fitted to this task's high one; written
 
 
 def launch_calibration(cfg: DictConfig) -> None:
-    """Fit, print the settings and what they are worth, and write the file; with `search=False` only measure.
+    """Fit, print the settings and what they are worth, and write them where they are better than those in force; with
+    `search=False` only measure.
 
     Raises:
         ConfigError: the task's settings are wrong, or there is nothing to fit in the low simulator.
@@ -27,11 +29,13 @@ def launch_calibration(cfg: DictConfig) -> None:
     if len(chosen) > 1:
         raise ConfigError(f"simulator/low={[low['name'] for low in chosen]}: one engine is fitted at a time")
     low = chosen[0]
-    engine = low["engine"]
+    engine = low["name"]
     robot = task.load_robot(user)
 
     # What the high simulator does, and how near the low one is as it stands.
     windows = collect(robot, high, task.sim.dt, max_windows=settings["windows"], seed=settings["seed"])
+    if not len(windows):
+        raise ConfigError(f"task={task.name}: in {high['name']} something besides the feet touches in every window")
     print(f"{len(windows)} windows of {task.name}'s motion in {high['name']}", flush=True)
     if not settings["search"]:
         cost = relative_cost(windows, robot, high, low, task.sim.dt)
@@ -40,7 +44,7 @@ def launch_calibration(cfg: DictConfig) -> None:
 
     # The fit.
     if engine not in settings["fit"]:
-        raise ConfigError(f"simulator/low={low['name']}: nothing to fit; fit has {sorted(settings['fit'])}")
+        raise ConfigError(f"simulator/low={engine}: nothing to fit; fit has {sorted(settings['fit'])}")
     fit = calibrate(
         windows,
         robot,
@@ -50,18 +54,25 @@ def launch_calibration(cfg: DictConfig) -> None:
         {key: (float(least), float(most)) for key, (least, most) in settings["fit"][engine].items()},
         settings["choose"].get(engine, {}),
         settings["cost_bound"],
+        in_force=simulator_settings(engine, settings["task"]),
         report=lambda line: print(line, flush=True),
     )
 
-    # Its result: beside what was fitted for the task's other engines, and as tables.
-    path = user.calibration(task.name)
-    known: Any = OmegaConf.load(path) if path.is_file() else OmegaConf.create()
-    known[engine] = fit.values
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_HEADER + OmegaConf.to_yaml(known))
+    # What it is worth, as tables.
     print("\n| setting | value |\n|---|---|")
     print("\n".join(f"| {key} | {value:g} |" for key, value in fit.values.items()))
-    print(f"\n{_table({'defaults': fit.before, 'fitted': fit.after}, fit.cost)}\n\nwritten to {path}")
+    print(f"\n{_table({'in force': fit.before, 'fitted': fit.after}, fit.cost)}\n")
+    if not fit.is_better:
+        print(
+            f"not written: {fit.after['all']:.4f} is no smaller than {fit.before['all']:.4f}, that of what is in force"
+        )
+        return
+
+    # Its result, beside what was fitted for the task's other engines.
+    path = user.calibration(task.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, _HEADER + OmegaConf.to_yaml(OmegaConf.create(read_fits(path) | {engine: fit.values})))
+    print(f"written to {path}; train.py applies it to task={task.name}")
 
 
 def _table(residuals: dict[str, dict[str, float]], cost: float) -> str:

@@ -22,6 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from dualfid_robot.config.fits import apply_fits
 from dualfid_robot.config.machine import (
     CONFIG_DIR,
     DEFAULT_HIGH,
@@ -156,6 +157,7 @@ def choose_engines(cfg: DictConfig, choices: Mapping[str, Any], overrides: Seque
     if "simulator" not in choices and "simulator/high" not in choices:
         return cfg
     with open_dict(cfg):
+        apply_fits(cfg, sorted({key.split(".")[1] for key in _values_of_tasks()}), overrides)
         if "simulator" in choices:
             _check_is_mapping(cfg.simulator, "simulator")
             cfg.simulator.name = choices["simulator"]
@@ -211,13 +213,18 @@ def _check_engines_of_low(low: DictConfig) -> None:
 
 def _check_fitted(task: DictConfig) -> None:
     """Raise ConfigError where a task has a value for a simulator that no file of cfg/simulator reads."""
-    texts = [(CONFIG_DIR / "simulator" / f"{name}.yaml").read_text() for name in simulator_names()]
-    read = {key for text in texts for key in re.findall(r"task\.(simulators\.\w+\.\w+)", text)}
+    read = _values_of_tasks()
     for name, values in (task.get("simulators") or {}).items():
         for key in values if isinstance(values, DictConfig) else [""]:
             setting = f"simulators.{name!s}.{key!s}"
             if setting not in read:
                 raise ConfigError(f"task.{setting}: no such setting; {alternatives(setting, read)}")
+
+
+def _values_of_tasks() -> set[str]:
+    """What the files of cfg/simulator read of a task: simulators.pybullet.friction …"""
+    texts = [(CONFIG_DIR / "simulator" / f"{name}.yaml").read_text() for name in simulator_names()]
+    return {key for text in texts for key in re.findall(r"task\.(simulators\.\w+\.\w+)", text)}
 
 
 def _default_high(sim_device: str) -> str:

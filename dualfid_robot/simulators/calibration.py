@@ -36,7 +36,8 @@ class Fit:
 
     Attributes:
         values: the fitted settings of the engine, chosen ones included.
-        before, after: the residual (see `residual`) with the defaults of what was fitted, and with the fit.
+        before, after: the residual (see `residual`) with what was in force, and with the fit, at the same discrete
+            settings.
         cost: of a step, relative to the reference.
     """
 
@@ -44,6 +45,11 @@ class Fit:
     before: dict[str, float]
     after: dict[str, float]
     cost: float
+
+    @property
+    def is_better(self) -> bool:
+        """Whether it is nearer to the reference than what was in force."""
+        return self.after["all"] < self.before["all"]
 
 
 def calibrate(
@@ -55,6 +61,7 @@ def calibrate(
     bounds: Mapping[str, tuple[float, float]],
     choices: Mapping[str, Sequence[int]],
     cost_bound: float,
+    in_force: Mapping[str, Any],
     report: Callable[[str], None] = lambda line: None,
 ) -> Fit:
     """Choose the discrete settings that the cost bound allows, then fit the continuous ones.
@@ -63,22 +70,29 @@ def calibrate(
         engine: configuration of the coarse engine; the search starts from it.
         bounds: settings to fit, and between what.
         choices: values to try for each discrete setting.
-        cost_bound: largest cost of a step, relative to the reference's. If every combination costs more, the cheapest
-            is taken.
+        cost_bound: largest cost of a step, relative to the reference's. If every combination costs more, the discrete
+            settings in force stay.
+        in_force: configuration of the coarse engine that the fit would take the place of.
         report: takes a line of progress now and then.
     """
+    # The discrete settings: the nearest to the reference of those that the bound allows.
+    present = {key: in_force[key] for key in choices}
+    combinations = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+    combinations += [present] * (present not in combinations)
     tried = []
-    for combination in itertools.product(*choices.values()):
-        chosen = dict(zip(choices, combination, strict=True))
+    for chosen in combinations:
         cost = relative_cost(windows, robot, reference, {**engine, **chosen}, control_dt)
         error = residual(windows, robot, {**engine, **chosen}, control_dt)["all"]
         report(f"{chosen}: cost {cost:.2f} of the reference, residual {error:.3f}")
-        tried.append((cost > cost_bound, cost if cost > cost_bound else error, cost, chosen))
-    _, _, cost, chosen = min(tried, key=lambda entry: entry[:2])
+        tried.append((error, cost, chosen))
+    allowed = [entry for entry in tried if entry[1] <= cost_bound]
+    if not allowed:
+        report(f"every combination costs more than cost_bound={cost_bound:g}: {present} stays")
+        allowed = [entry for entry in tried if entry[2] == present]
+    _, cost, chosen = min(allowed, key=lambda entry: entry[0])
 
+    # The continuous ones.
     fixed = {**engine, **chosen}
-    defaults = {key: value for key, value in fixed.items() if key not in bounds}
-    before = residual(windows, robot, defaults, control_dt)
     values: dict[str, float] = {}
     for values, error in fit(
         lambda trial: residual(windows, robot, {**fixed, **trial}, control_dt)["all"],
@@ -87,6 +101,9 @@ def calibrate(
     ):
         report(f"residual {error:.4f} at " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
     values = {name: float(f"{value:.4g}") for name, value in values.items()}
+
+    # What they are worth, rounded as they are written, beside what was in force.
+    before = residual(windows, robot, {**in_force, **chosen}, control_dt)
     after = residual(windows, robot, {**fixed, **values}, control_dt)
     return Fit({**chosen, **values}, before, after, cost)
 

@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from dualfid_robot.config.experiment import Experiment, plain
+from dualfid_robot.config.fits import fit_in_force
 from dualfid_robot.config.hints import command, setting
 from dualfid_robot.config.output import plain_console
 from dualfid_robot.envs.foreign_task import ForeignTask
@@ -82,6 +83,9 @@ def _train(cfg: DictConfig) -> None:
             low = _where(trainer.env.low, experiment.low_engines)
             high = _where(trainer.env.pools[len(trainer.env.low) :], [experiment.high_engine])
             logger.info("E_low: %s; E_high: %s; learner on %s", low, high, experiment.rl_device)
+            for engine in experiment.low_engines:
+                if fit := fit_in_force(experiment.task.name, engine, experiment.user):
+                    logger.info(fit)
             for engine in experiment.low_engines if None not in trainer.env.pools else ():
                 if lost := lost_contacts(engine, experiment.high_engine, experiment.robot):
                     logger.info("%s: %s", engine["name"], lost)

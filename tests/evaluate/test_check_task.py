@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,29 +13,16 @@ from typing import Any
 import mujoco
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from any_robot import compose_check, robots_of_others
+from omegaconf import OmegaConf
 from rich.console import Console
 
-from dualfid_robot.config.engines import compose_config, hydra_apart
 from dualfid_robot.config.experiment import complete_experiment
 from dualfid_robot.envs.registry import task_names
 from dualfid_robot.envs.task import ActionMapping, Term
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.check_task import Watched, check, check_functions, verdict
 from dualfid_robot.evaluate.task_tables import action_line, actuator_table
-
-QUICK = ("simulator.high.threads=1", "episodes=4", "num_envs=8")
-YAML = """\
-name: AnyRobot
-env: {numEnvs: 8, episodeLength: 50}
-asset: {assetFileName: nothing.xml, feet: []}
-sim: {dt: 0.02}
-"""
-
-
-def compose_check(*overrides: str) -> DictConfig:
-    with hydra_apart():
-        return compose_config([*QUICK, *overrides], "check_task")
 
 
 def output_of(*overrides: str) -> str:
@@ -154,68 +140,17 @@ def test_actuators_and_the_action_mapping() -> None:
     assert action_line(mapped) == "angle = limit(previous angle + 0.04 · clip(action, ±1))"
 
 
-def robots() -> dict[str, tuple[Path, tuple[str, ...]]]:
-    """MJCF files of Gymnasium and dm_control, where these are installed, and which of their bodies are feet."""
-    found: dict[str, tuple[Path, tuple[str, ...]]] = {}
-    for package, folder, names in (
-        (
-            "gymnasium",
-            "envs/mujoco/assets",
-            {
-                "half_cheetah": ("bfoot", "ffoot"),
-                "hopper": ("foot",),
-                "walker2d": ("foot", "foot_left"),
-                "swimmer": (),
-                "humanoid": ("right_foot", "left_foot"),
-                "pusher": ("r_wrist_roll_link", "object"),
-            },
-        ),
-        (
-            "dm_control",
-            "suite",
-            {
-                "walker": ("right_foot", "left_foot"),
-                "humanoid": ("right_foot", "left_foot"),
-                "quadruped": ("toe_front_left", "toe_front_right", "toe_back_left", "toe_back_right"),
-                "fish": (),
-            },
-        ),
-    ):
-        spec = importlib.util.find_spec(package)
-        if spec is not None and spec.origin is not None:
-            root = Path(spec.origin).parent / folder
-            found |= {f"{package} {name}": (root / f"{name}.xml", feet) for name, feet in names.items()}
-    return found
-
-
-@pytest.fixture
-def users_folder(tmp_path: Path) -> Callable[[Path, tuple[str, ...]], list[str]]:
-    """Set up a user's own task for an asset; gives the overrides that find it."""
-    config_dir = tmp_path / "cfg"
-    shutil.copytree(Path(__file__).parent / "users_tasks", tmp_path / "tasks")
-
-    def set_up(asset: Path, feet: tuple[str, ...]) -> list[str]:
-        for group in ("task", "train"):
-            (config_dir / group).mkdir(parents=True)
-        text = YAML.replace("nothing.xml", str(asset)).replace("feet: []", f"feet: [{', '.join(feet)}]")
-        (config_dir / "task" / "AnyRobot.yaml").write_text(text)
-        (config_dir / "train" / "AnyRobotPPO.yaml").write_text(
-            "defaults: [CartpolePPO, _self_]\nparams: {config: {name: AnyRobot, minibatch_size: 32}}\n"
-        )
-        return [f"hydra.searchpath=[file://{config_dir}]", f"+config_dir={config_dir}"]
-
-    return set_up
-
-
 ELEMENT = r"\b(actuator|body|bodies|joint|tendon|geoms?|equality|option) [\w, ]+:"
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:compiler attribute 'settotalmass'")
-@pytest.mark.parametrize("name", robots() or [pytest.param("", marks=pytest.mark.skip(reason="neither is installed"))])
+@pytest.mark.parametrize(
+    "name", robots_of_others() or [pytest.param("", marks=pytest.mark.skip(reason="neither is installed"))]
+)
 def test_robots_of_other_authors(name: str, users_folder: Callable[[Path, tuple[str, ...]], list[str]]) -> None:
     """MuJoCo takes them all, at both fidelities; another engine takes them or names the element that it cannot have."""
-    asset, feet = robots()[name]
+    asset, feet = robots_of_others()[name]
     search = users_folder(asset, feet)
     model = mujoco.MjModel.from_xml_path(str(asset))
     low = "mujoco_reduced"

@@ -206,7 +206,7 @@ def test_a_fit_goes_beside_the_users_files(shell: Shell) -> None:
     quick = [f"~fit.pybullet.{name}" for name in (*others, "limit_inertia")]
     quick += ["choose.pybullet={substeps:[1],solver_iterations:[5]}", "windows=2", "cost_bound=100"]
     said = shell("dualfid", "calibrate", "task=Ant", "simulator/low=pybullet", *quick)
-    assert said.splitlines()[-1] == "written to cfg/calibration/Ant.yaml"
+    assert said.splitlines()[-1] == "written to cfg/calibration/Ant.yaml; train.py applies it to task=Ant"
     assert "friction" in yaml.safe_load((shell.folder / "cfg" / "calibration" / "Ant.yaml").read_text())["pybullet"]
 
 

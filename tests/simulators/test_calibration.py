@@ -11,8 +11,9 @@ from conftest import Make
 from dualfid_robot.conformance.cases import ENGINES
 from dualfid_robot.conformance.robots import DT
 from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.simulators import calibration
 from dualfid_robot.simulators.base import Simulator
-from dualfid_robot.simulators.calibration import HORIZONS, Windows, collect, fit, residual
+from dualfid_robot.simulators.calibration import HORIZONS, Windows, calibrate, collect, fit, residual
 
 
 def test_compass_search_finds_a_minimum() -> None:
@@ -26,6 +27,42 @@ def test_compass_search_finds_a_minimum() -> None:
     assert values["a"] == pytest.approx(0.3, abs=0.01)
     assert values["b"] == pytest.approx(10**2.5, rel=0.05)
     assert least == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("bound", "bounds", "in_force", "chosen", "better"),
+    [
+        (1.0, (0.1, 10.0), {"substeps": 2, "friction": 1.0}, 2, True),  # the nearest that the bound allows
+        (0.5, (0.1, 10.0), {"substeps": 1, "friction": 1.0}, 1, True),
+        (2.0, (0.1, 10.0), {"substeps": 4, "friction": 1.0}, 4, True),  # what is in force is a candidate itself
+        (0.1, (0.1, 10.0), {"substeps": 2, "friction": 1.0}, 2, True),  # all cost too much
+        (1.0, (0.1, 2.0), {"substeps": 2, "friction": 3.0}, 2, False),  # the best is beyond the bounds
+        (0.5, (0.1, 2.0), {"substeps": 2, "friction": 3.0}, 1, False),  # compared at one substep, as it is fitted
+    ],
+)
+def test_a_fit_is_compared_with_what_is_in_force_at_the_same_substeps(
+    bound: float,
+    bounds: tuple[float, float],
+    in_force: dict[str, float],
+    chosen: int,
+    better: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    ant: RobotModel,
+) -> None:
+    """A step costs 0.4 for each substep; friction 3 is right, and more substeps are nearer."""
+
+    def error(windows: object, robot: object, engine: dict[str, float], dt: float) -> dict[str, float]:
+        return {"all": abs(engine["friction"] - 3.0) + 1.0 / engine["substeps"]}
+
+    monkeypatch.setattr(calibration, "residual", error)
+    monkeypatch.setattr(calibration, "relative_cost", lambda w, r, reference, engine, dt: 0.4 * engine["substeps"])
+    nothing = Windows(*(torch.zeros(0) for _ in range(4)))
+    choices = {"substeps": [1, 2]}
+    found = calibrate(nothing, ant, {}, in_force, DT, {"friction": bounds}, choices, bound, in_force=in_force)
+    assert found.values["substeps"] == chosen
+    assert found.before["all"] == pytest.approx(abs(in_force["friction"] - 3.0) + 1.0 / chosen)
+    assert found.after["all"] == pytest.approx(abs(found.values["friction"] - 3.0) + 1.0 / chosen)
+    assert found.is_better == better and (not better or found.values["friction"] == pytest.approx(3.0, rel=0.1))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,58 @@
+"""Robots that were not made for this program, and a task for any of them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from dualfid_robot.config.engines import compose_config, hydra_apart
+
+QUICK = ("simulator.high.threads=1", "episodes=4", "num_envs=8")
+YAML = """\
+name: AnyRobot
+env: {numEnvs: 8, episodeLength: 50}
+asset: {assetFileName: nothing.xml, feet: []}
+sim: {dt: 0.02}
+"""
+
+
+def compose_check(*overrides: str) -> DictConfig:
+    """The configuration of a short check."""
+    with hydra_apart():
+        return compose_config([*QUICK, *overrides], "check_task")
+
+
+def robots_of_others() -> dict[str, tuple[Path, tuple[str, ...]]]:
+    """MJCF files of Gymnasium and dm_control, where these are installed, and which of their bodies are feet."""
+    found: dict[str, tuple[Path, tuple[str, ...]]] = {}
+    for package, folder, names in (
+        (
+            "gymnasium",
+            "envs/mujoco/assets",
+            {
+                "half_cheetah": ("bfoot", "ffoot"),
+                "hopper": ("foot",),
+                "walker2d": ("foot", "foot_left"),
+                "swimmer": (),
+                "humanoid": ("right_foot", "left_foot"),
+                "pusher": ("r_wrist_roll_link", "object"),
+            },
+        ),
+        (
+            "dm_control",
+            "suite",
+            {
+                "walker": ("right_foot", "left_foot"),
+                "humanoid": ("right_foot", "left_foot"),
+                "quadruped": ("toe_front_left", "toe_front_right", "toe_back_left", "toe_back_right"),
+                "fish": (),
+            },
+        ),
+    ):
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            root = Path(spec.origin).parent / folder
+            found |= {f"{package} {name}": (root / f"{name}.xml", feet) for name, feet in names.items()}
+    return found
