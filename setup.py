@@ -83,7 +83,8 @@ setup(
         "ray": ["hydra-ray-launcher>=1.2"],
         # Every engine and every library that an adapter is for: what is not installed is not tested.
         "test": [
-            *("pytest>=8", "hypothesis>=6.100", "mypy>=1.10", "ruff>=0.6", "types-PyYAML", "peft>=0.13"),
+            *("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "mypy>=1.10", "ruff>=0.6", "types-PyYAML"),
+            "peft>=0.13",
             *(
                 *GPU,
                 *PHYSX,

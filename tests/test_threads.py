@@ -36,6 +36,7 @@ def test_every_item_is_done_once_by_a_known_worker(count: int) -> None:
     assert {worker for worker, _ in found} <= set(range(count))
 
 
+@pytest.mark.alone
 def test_threads_work_at_once_and_take_what_others_leave() -> None:
     """Two items that wait for each other finish; while one thread is held up, the other does all the rest."""
     both = threading.Barrier(2, timeout=10.0)

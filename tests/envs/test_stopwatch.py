@@ -12,6 +12,8 @@ import torch
 from dualfid_robot.envs.stopwatch import CpuClock, Stopwatch, WallClock
 from dualfid_robot.simulators.base import Simulator
 
+pytestmark = pytest.mark.alone
+
 
 class EngineElsewhere:
     """An engine whose workers have worked so long."""

@@ -320,6 +320,7 @@ def test_a_viewer_is_closed_and_asks_for_a_new_episode(export_of: ExportOf, make
     assert len(looker.shown) == 12 and len(lines) == 1 and lines[0].endswith("after 0.08 s")
 
 
+@pytest.mark.alone
 def test_a_live_episode_keeps_real_time(export_of: ExportOf, make_player: MakePlayer) -> None:
     player = make_player(export_of("Cartpole"), 1)
     player.begin()

@@ -400,6 +400,7 @@ def test_what_it_cannot_express_is_refused_by_name(
         PybulletSimulator.check_robot(robot_of(worldbody, rest, feet))
 
 
+@pytest.mark.alone
 def test_the_parent_is_free_while_workers_step(pybullet: None, make: Make, ant: RobotModel) -> None:
     simulator = make("pybullet", ant, 64, substeps=20)
     simulator.set_state(everyone(simulator), *standing(ant, 64))
