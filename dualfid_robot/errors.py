@@ -3,3 +3,7 @@
 
 class ConfigError(ValueError):
     """A setting, file or combination that cannot work; the message names the key, the value and what is allowed."""
+
+
+class NotFiniteError(ConfigError):
+    """A value that training computed is not finite: its settings, the task or the robot are the reason."""

@@ -21,6 +21,7 @@ from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.algorithms.ppo_loss import LossCoefficients, MiniBatch
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.algorithms.statistics import explained_variance, standardised_per_fidelity
+from dualfid_robot.errors import NotFiniteError
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-6, 1e-2
@@ -323,12 +324,15 @@ def read_back(metrics: Mapping[str, Tensor]) -> dict[str, float]:
     """The values of scalars of one device, in one copy: the only time in an iteration that the host waits for a GPU.
 
     Raises:
-        FloatingPointError: a value is not finite. The policy is spoiled then: go on from a checkpoint.
+        NotFiniteError: a value is not finite. The policy is spoiled then: go on from a checkpoint.
     """
     values = dict(zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True))
     for name, value in values.items():
         if not math.isfinite(value):
-            raise FloatingPointError(f"{name} is {value}: check the rewards and observations of that fidelity")
+            raise NotFiniteError(
+                f"{name} is {value}: rewards, observations or train.params.config.learning_rate are too large;"
+                " the checkpoints that were saved before are whole"
+            )
     return values
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from dualfid_robot.errors import NotFiniteError
+
 
 @dataclass(frozen=True)
 class Signals:
@@ -75,7 +77,7 @@ class SignalFilter:
             progress: of the run.
 
         Raises:
-            FloatingPointError: a measurement is not finite.
+            NotFiniteError: a measurement is not finite.
         """
         values: dict[str, Any] = {name: self._smoothed(name, value) for name, value in measured.items()}
         if "drift" in measured:
@@ -85,7 +87,7 @@ class SignalFilter:
 
     def _smoothed(self, name: str, value: float) -> float:
         if not math.isfinite(value):
-            raise FloatingPointError(f"the measured {name} is {value}: the policy itself is not finite")
+            raise NotFiniteError(f"the measured {name} is {value}: the policy itself is not finite")
         last: float = getattr(self.signals, name)
         return value if math.isnan(last) else self.smoothing * last + (1.0 - self.smoothing) * value
 

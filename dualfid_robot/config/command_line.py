@@ -88,8 +88,17 @@ def _reporting(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], Non
             main(choose_engines(cfg, hydra_job.runtime.choices, hydra_job.overrides.task))
         except _USER_ERRORS as error:
             exit_with(error)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            exit_with(ConfigError(f"the memory does not suffice; take a smaller num_envs ({describe(error)})"))
 
     return job
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether there was too little memory: NumPy and MuJoCo raise MemoryError, torch and Warp RuntimeError."""
+    return isinstance(error, MemoryError) or re.search("out of memory|allocate", str(error)) is not None
 
 
 def exit_with(error: Exception) -> NoReturn:

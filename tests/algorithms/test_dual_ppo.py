@@ -21,7 +21,7 @@ from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.algorithms.research import make_algorithm as make_variant
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.algorithms.statistics import standardised
-from dualfid_robot.errors import ConfigError
+from dualfid_robot.errors import ConfigError, NotFiniteError
 from dualfid_robot.policies.actor_critic import AdapterKind, DualActorCritic
 from dualfid_robot.settings import parse_settings
 
@@ -402,7 +402,7 @@ def test_non_finite_rewards_are_reported(row: int, side: str, value: float) -> N
     roll_out(algorithm, storage, 12)
     storage.rewards[3, row] = value
     algorithm.compute_returns(storage, storage.observations[0])
-    with pytest.raises(FloatingPointError, match=side):
+    with pytest.raises(NotFiniteError, match=side):
         read_back(algorithm.update(storage, 0.0))
 
 

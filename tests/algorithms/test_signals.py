@@ -7,6 +7,7 @@ import math
 import pytest
 
 from dualfid_robot.algorithms.signals import MEASURED, SignalFilter, Signals, known
+from dualfid_robot.errors import NotFiniteError
 
 
 def test_smoothing_by_hand() -> None:
@@ -34,7 +35,7 @@ def test_without_smoothing_the_last_measurement_stands() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_is_refused(value: float) -> None:
-    with pytest.raises(FloatingPointError, match=f"variance_low is {value}"):
+    with pytest.raises(NotFiniteError, match=f"variance_low is {value}"):
         SignalFilter(64, 0.9).update({"variance_low": value}, 1, 0.1)
 
 

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
+from dualfid_robot.config.command_line import is_out_of_memory
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
 from dualfid_robot.errors import ConfigError
@@ -212,6 +215,15 @@ def test_a_default_of_a_task_may_be_set_though_its_yaml_does_not_name_it(
 ) -> None:
     config = compose_config("task=Cartpole", "task.env.clipObservations=10")
     assert Experiment(config).make_task().config.clipObservations == 10.0
+
+
+def test_too_little_memory_is_told_from_a_fault_of_the_program() -> None:
+    with pytest.raises(RuntimeError) as torchs:
+        torch.empty(2**60)
+    with pytest.raises(MemoryError) as numpys:
+        np.empty(2**58)
+    assert is_out_of_memory(torchs.value) and is_out_of_memory(numpys.value)
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
 
 
 def test_a_random_seed_is_recorded(compose_config: Callable[..., DictConfig]) -> None:

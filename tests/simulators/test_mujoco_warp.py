@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -376,3 +377,16 @@ def test_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, ant: RobotMo
 def test_settings_below_one_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{setting}=0: must be a whole number of at least 1"):
         MujocoWarpSimulator.Config(**{setting: 0})
+
+
+def test_our_kernels_compile_for_a_gpu_that_is_not_there(ant: RobotModel, tmp_path: Path) -> None:
+    """Those of MuJoCo Warp take minutes: benchmarks/gpu_compile.py."""
+    pytest.importorskip("mujoco_warp", reason="MuJoCo Warp is not installed")
+    from gpu_compile import compile_modules, used_modules
+
+    simulator = MujocoWarpSimulator(MujocoWarpSimulator.Config(), ant, 2, DT, (), "cpu")
+    simulator.step(torch.zeros(2, ant.model.nu), 2)
+    simulator.close()
+    ours = [name for name in used_modules() if name.startswith("dualfid_robot.")]
+    sizes = compile_modules(ours, tmp_path)
+    assert ours and all(size > 1000 for size in sizes.values())
