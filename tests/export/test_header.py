@@ -13,6 +13,7 @@ import pytest
 from bare_policy import bare_metadata, write_bare_policy
 from onnx import TensorProto, helper, numpy_helper
 from test_program import CASES, COLUMNS, ROWS, Case, example_inputs, run_rows
+from untrained import ExportOf
 
 from dualfid_robot.command import Command
 from dualfid_robot.errors import ConfigError
@@ -29,8 +30,6 @@ from dualfid_robot.export.cpp.header import HEADER, write_header
 from dualfid_robot.onboard import metadata as meta
 from dualfid_robot.onboard.metadata import Metadata
 from dualfid_robot.onboard.runtime import OBSERVATION, ExportedPolicy, RobotState
-
-from conftest import ExportOf  # isort: skip
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
 

@@ -18,11 +18,11 @@ import imageio.v2 as imageio
 import mujoco
 import numpy as np
 import pytest
-from conftest import NUM_ENVS, SEED, ExportOf
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from robot_files import permuted
+from untrained import NUM_ENVS, SEED, ExportOf
 
 from dualfid_robot.config.engines import choose_engines, hydra_apart, simulator_settings
 from dualfid_robot.config.machine import ASSETS

@@ -8,18 +8,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from small import SMALL
 
 from dualfid_robot.config.engines import compose_config, hydra_apart
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.train.trainer import Trainer
 
 settings.register_profile("thousand", max_examples=1000, deadline=None)
-
-SMALL = (
-    *("task=Cartpole", "num_envs=4", "simulator/low=mujoco_reduced", "train.params.config.horizon_length=4"),
-    *("train.params.config.minibatch_size=16", "train.params.network.mlp.units=[4]"),
-    *("simulator.low.mujoco_reduced.threads=1", "simulator.high.threads=1"),
-)
 
 
 @pytest.fixture(scope="session")

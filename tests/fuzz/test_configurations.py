@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import functools
 
-from conftest import SMALL
 from damage import EXAMPLES, is_one_line
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
+from small import SMALL
 
 from dualfid_robot.config.engines import compose_config, hydra_apart
 from dualfid_robot.config.experiment import Experiment

@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from conftest import Make, refused, skip_missing
+from engines_under_test import Make, refused, skip_missing
 from torch import Tensor
 
 from dualfid_robot.conformance.cases import CASES

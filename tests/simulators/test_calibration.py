@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Make
+from engines_under_test import Make
 
 from dualfid_robot.conformance.cases import ENGINES
 from dualfid_robot.conformance.robots import DT

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import Make, skip_missing
+from engines_under_test import Make, skip_missing
 
 from dualfid_robot.conformance import PROPERTIES
 from dualfid_robot.conformance.batch import N, controls, drive, others, standing_ants

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import Make, skip_missing
+from engines_under_test import Make, skip_missing
 
 from dualfid_robot.conformance.cases import CASES
 from dualfid_robot.conformance.worlds import run

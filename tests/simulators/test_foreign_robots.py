@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import Make, on_every_engine, refused, skip_missing
+from engines_under_test import Make, on_every_engine, refused, skip_missing
 
 from dualfid_robot.conformance.cases import CASES
 from dualfid_robot.conformance.foreign import drive_for_a_second, gymnasium_robots

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import Make, skip_missing
+from engines_under_test import Make, skip_missing
 
 from dualfid_robot.conformance.worlds import run
 from dualfid_robot.errors import ConfigError

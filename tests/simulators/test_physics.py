@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import Make, refused
+from engines_under_test import Make, refused
 
 from dualfid_robot.conformance import PROPERTIES
 from dualfid_robot.conformance.cases import CASES

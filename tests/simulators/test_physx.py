@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from conftest import Make
+from engines_under_test import Make
 
 from dualfid_robot.conformance.worlds import everyone, random_states, run, standing
 from dualfid_robot.errors import ConfigError

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Make, skip_missing
+from engines_under_test import Make, skip_missing
 
 from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.conformance.parameters import change_parameters

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from conftest import Make, skip_missing
+from engines_under_test import Make, skip_missing
 from torch import Tensor
 
 from dualfid_robot.conformance.robots import WORKSHOP
