@@ -20,6 +20,8 @@ from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.isaacgym.pool import GymPool
 
+# Only what lies under an ankle is made of spheres; the engines of PyBullet and PhysX take no collision meshes.
+FEET = {"g1": "ankle_roll", "h1": "ankle", "h1_2": "ankle_roll"}
 CLASSES = {"g1": ("G1Robot", "G1RoughCfg"), "h1": ("H1Robot", "H1RoughCfg"), "h1_2": ("H1_2Robot", "H1_2RoughCfg")}
 SPEED = 0.5  # m/s, that is asked for
 SETTLED = 2.0  # s after which the speed counts
@@ -90,6 +92,7 @@ def _overrides(options: argparse.Namespace) -> list[str]:
     return [
         "task=isaacgym.LeggedRobot",
         f"task.env.folders=[{folders}]",
+        f"task.env.feet=[{FEET[options.robot]}]",
         f"task.env.taskClass={package}.{options.robot}_env:{task}",
         f"task.env.taskConfig={package}.{options.robot}_config:{config}",
         *(f"+task.env.settings.{key}={value}" for key, value in settings.items()),
@@ -102,7 +105,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("folders", type=Path, nargs="*", help="of other packages that it imports, such as rsl_rl")
     parser.add_argument("--robot", choices=sorted(CLASSES), default="g1")
     parser.add_argument("--engines", default="mujoco,mujoco_reduced,physx,pybullet", help="files of cfg/simulator")
-    parser.add_argument("--physx-contacts", choices=("full", "feet"), default="full")
+    parser.add_argument("--physx-contacts", choices=("full", "feet"), default="feet")
     parser.add_argument("--num-envs", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=10.0)
     return parser.parse_args()

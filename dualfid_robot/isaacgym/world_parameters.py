@@ -91,7 +91,7 @@ class WorldProperties:
         dampers[:, layout.dof_qvel] = np.where(servo, 1.0, rates)
         # Where all shapes of a world have one factor, engines can take it that have none of single geoms.
         each, common, geoms = _factors(self.friction, nominal.friction), np.ones(worlds), np.ones((worlds, model.ngeom))
-        if (each == each[:, :1]).all():
+        if each.size and (each == each[:, :1]).all():
             common = each[:, 0]
         else:
             geoms[:, model.ngeom - each.shape[1] :] = each
