@@ -284,7 +284,10 @@ class PlannedStudy:
             replayed, metrics = source.id, (self.folder_of(source).metrics).resolve()
             overrides += [f"allocation.rule.file='{metrics}'", f"allocation.rule.seed={seed}"]
         evaluation = self.evaluation_of(reference)
-        meaning = [cell.settings, evaluation, budget, seed, reference, replayed]
+        settings = cell.settings
+        if not cell.uses_low:  # then E_low's settings mean nothing
+            settings = settings | {"simulator": {"high": settings["simulator"]["high"]}}
+        meaning = [settings, evaluation, budget, seed, reference, replayed]
         digest = hashlib.sha1(json.dumps(meaning, sort_keys=True).encode(), usedforsecurity=False).hexdigest()[:8]
         gap = "anygap" if cell.gap == ANY_GAP else cell.gap
         words = [cell.task, cell.method, gap, f"{budget:g}s", f"seed{seed}", *["reference"] * reference, digest]

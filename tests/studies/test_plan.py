@@ -191,6 +191,14 @@ def test_ids_are_stable_and_change_with_what_a_run_means(tmp_path: Path) -> None
         assert not one & ids(**changes), changes
 
 
+@pytest.mark.slow
+def test_a_run_without_low_environments_does_not_depend_on_their_engine(tmp_path: Path) -> None:
+    of_low = [{run.method: run.id for run in study(tmp_path, overrides=TINY, gaps=["default"]).runs}]
+    priced = [*TINY, "simulator/low=mujoco_reduced", "simulator.low.mujoco_reduced.price=2"]
+    of_low.append({run.method: run.id for run in study(tmp_path, overrides=priced, gaps=["default"]).runs})
+    assert of_low[0]["high_only"] == of_low[1]["high_only"] and of_low[0]["default"] != of_low[1]["default"]
+
+
 def test_what_a_task_says_of_itself_comes_first() -> None:
     plan = parse_plan(plan_of(tasks={"Cartpole": {"budgets": [5], "gaps": ["none"]}, "Ant": {}}))
     assert plan.budgets_of("Cartpole") == (5.0,) and plan.budgets_of("Ant") == (2.0,)
