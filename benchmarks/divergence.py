@@ -7,26 +7,30 @@ Target for divergence and allocation: at most 2 % of an iteration; the update al
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 from ppo_update import HORIZON, NUM_ACTIONS, NUM_OBS, filled_storage
 from timing import measure_in_turn, rounds_argument
 
-from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
+from dualfid_robot.algorithms.allocation import Allocator
 from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.algorithms.dual_ppo import DualPPO
-from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.algorithms.signals import SignalFilter
+from dualfid_robot.config.engines import compose_config, hydra_apart
+from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
 
 def main() -> None:
     rounds = rounds_argument(7)
+    with hydra_apart():
+        experiment = Experiment(compose_config(["task=Ant", "allocation=exponential"]))
     for num_envs, minibatches in ((1024, 4), (4096, 2)):
-        config = PPOConfig(minibatch_size=num_envs * HORIZON // minibatches)
+        config = dataclasses.replace(experiment.ppo, minibatch_size=num_envs * HORIZON // minibatches)
         algorithm = DualPPO(DualActorCritic(NUM_OBS, NUM_ACTIONS), config)
         storage = filled_storage(algorithm, num_envs, num_envs // 2)
-        allocator = Allocator(num_envs, AllocationConfig())
+        allocator = Allocator(num_envs, experiment.allocation)
         signal_filter = SignalFilter(num_envs, allocator.config.smoothing)
         policy, states = algorithm.policy, storage.low_observations
 

@@ -9,6 +9,7 @@ update and the rollout's `act`, CPU time of medians. Each checkout runs in a pro
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import statistics
 import subprocess
@@ -27,13 +28,17 @@ def actions_of_checkout() -> list[Callable[[], object]]:
     import torch
 
     from dualfid_robot.algorithms.dual_ppo import DualPPO, read_back
-    from dualfid_robot.algorithms.ppo_config import PPOConfig
+    from dualfid_robot.config.engines import compose_config, hydra_apart
+    from dualfid_robot.config.experiment import Experiment
     from dualfid_robot.policies.actor_critic import DualActorCritic
 
     torch.set_num_threads(1)
+    with hydra_apart():
+        settings = Experiment(compose_config(["task=Ant"])).ppo
     found: list[Callable[[], object]] = []
     for num_envs, minibatch_size in SHAPES:
-        algorithm = DualPPO(DualActorCritic(NUM_OBS, NUM_ACTIONS), PPOConfig(minibatch_size=minibatch_size))
+        config = dataclasses.replace(settings, minibatch_size=minibatch_size)
+        algorithm = DualPPO(DualActorCritic(NUM_OBS, NUM_ACTIONS), config)
         generator = torch.Generator().manual_seed(0)
         storage = algorithm.make_storage(num_envs)
         storage.begin(num_envs // 2)

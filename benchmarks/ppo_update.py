@@ -15,6 +15,7 @@ Targets: dual ≤ 1.10 of low rows only; dual ≤ 0.6 rsl_rl.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from rsl_rl.algorithms import PPO
@@ -26,6 +27,8 @@ from timing import measure_in_turn, rounds_argument
 from dualfid_robot.algorithms.dual_ppo import DualPPO, read_back
 from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.algorithms.rollout import RolloutStorage
+from dualfid_robot.config.engines import compose_config, hydra_apart
+from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
 NUM_OBS, NUM_ACTIONS, HORIZON, HIDDEN = 60, 8, 16, (256, 128, 64)
@@ -75,10 +78,12 @@ def rsl_rl_update(num_envs: int, minibatches: int, mixed_precision: bool) -> Cal
 
 def main() -> None:
     rounds = rounds_argument(7)
+    with hydra_apart():
+        settings = Experiment(compose_config(["task=Ant"])).ppo
     for num_envs, minibatches in ((1024, 4), (4096, 2)):
         samples = num_envs * HORIZON
         for mixed_precision in ("auto", False):
-            config = PPOConfig(minibatch_size=samples // minibatches, mixed_precision=mixed_precision)
+            config = replace(settings, minibatch_size=samples // minibatches, mixed_precision=mixed_precision)
             kind = DualActorCritic
             actions = {
                 "dual 0.5": our_update(kind(NUM_OBS, NUM_ACTIONS), config, num_envs, num_envs // 2),

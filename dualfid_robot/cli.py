@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from dualfid_robot.config.command_line import exit_with, run
+from dualfid_robot.config.help import asks_for_help
 from dualfid_robot.config.machine import set_environment
 from dualfid_robot.errors import ConfigError
 
@@ -55,12 +56,13 @@ def transfer() -> None:
 
 def study() -> None:
     """Run an experiment plan on all cores and report on it."""
-    from dualfid_robot.studies.launcher import require_launcher
+    if not asks_for_help(sys.argv[1:]):
+        from dualfid_robot.studies.launcher import require_launcher
 
-    try:
-        require_launcher(sys.argv[1:])
-    except ConfigError as error:
-        exit_with(error)
+        try:
+            require_launcher(sys.argv[1:])
+        except ConfigError as error:
+            exit_with(error)
     _launch("study", "studies.launcher", "launch_study")
 
 
@@ -139,7 +141,7 @@ def _launch(
         getattr(importlib.import_module(f"dualfid_robot.{module}"), function)(cfg)
 
     job.__module__ = name  # by which Hydra calls the program
-    run(job, config or name, lists, positional)
+    run(name, job, config or name, lists, positional)
 
 
 def quoted(argument: str) -> str:

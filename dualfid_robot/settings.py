@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -95,16 +96,19 @@ def require(condition: bool, key: str, value: object, allowed: str) -> None:
 
 
 def require_number(key: str, value: Any, low: float, high: float, *, open_low: bool = False) -> float:
-    """A number in [low, high], or in (low, high] with `open_low`; NaN never is, and neither is True.
+    """A finite number in [low, high], or in (low, high] with `open_low`; True is none.
 
     Raises:
         ConfigError: value is another one, or no number.
     """
-    if high == math.inf:
+    if low == -math.inf:
+        allowed = "a number"
+    elif high == math.inf:
         allowed = f"a number {'above' if open_low else 'of at least'} {low:g}"
     else:
         allowed = f"a number in {'(' if open_low else '['}{low:g}, {high:g}]"
-    require(is_number(value) and (low < value if open_low else low <= value) and value <= high, key, value, allowed)
+    finite = is_number(value) and abs(value) <= sys.float_info.max
+    require(finite and (low < value if open_low else low <= value) and value <= high, key, value, allowed)
     return float(value)
 
 

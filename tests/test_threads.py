@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from default_settings import ppo_config
 
 from dualfid_robot.algorithms.dual_ppo import DualPPO
-from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.policies import mlp
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.threads import Threads, set_threads, threads, usable_cpus
@@ -118,7 +118,7 @@ def test_results_do_not_depend_on_the_threads(mixed_precision: bool, monkeypatch
         set_threads(count)
         generator = torch.Generator().manual_seed(0)
         policy = DualActorCritic(6, 2, actor_hidden=[32, 16], critic_hidden=[32], rank=4, generator=generator)
-        config = PPOConfig(horizon_length=8, minibatch_size=256, mini_epochs=2, mixed_precision=mixed_precision)
+        config = ppo_config(horizon_length=8, minibatch_size=256, mini_epochs=2, mixed_precision=mixed_precision)
         algorithm = DualPPO(policy, config)
         storage = algorithm.make_storage(64)
         never = torch.zeros(64, dtype=torch.bool)

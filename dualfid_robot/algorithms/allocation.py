@@ -7,7 +7,7 @@ measurement → ρ → data → policies → measurement stable.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from dualfid_robot.algorithms.rules import make_rule
@@ -23,7 +23,7 @@ def growth(progress: float) -> float:
 
 @dataclass(frozen=True)
 class AllocationConfig:
-    """The rule and its guards.
+    """The rule and its guards. Their defaults are in cfg/allocation.
 
     Attributes:
         rule: ``name`` of the rule and its settings.
@@ -36,15 +36,15 @@ class AllocationConfig:
         block_size: N_low is a multiple of it, so that small changes of ρ move no environment; at most a tenth of N.
     """
 
-    rule: Mapping[str, Any] = field(default_factory=lambda: {"name": "exponential"})
-    rho_min: float = 0.1
-    rho_max: float = 0.9
-    rho_end: float = 0.0
-    warmup_iterations: int = 10
-    warmup_rho: float = 0.5
-    smoothing: float = 0.9
-    rate_limit: float = 0.05
-    block_size: int = 32
+    rule: Mapping[str, Any]
+    rho_min: float
+    rho_max: float
+    rho_end: float
+    warmup_iterations: int
+    warmup_rho: float
+    smoothing: float
+    rate_limit: float
+    block_size: int
 
     def __post_init__(self) -> None:
         require_number("rho_min", self.rho_min, 0.0, 1.0)

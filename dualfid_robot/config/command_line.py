@@ -23,6 +23,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError
 
 from dualfid_robot.config.engines import choose_engines, register_groups, simulator_names
+from dualfid_robot.config.help import asks_for_help, help_text
 from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.config.output import make_output_safe
 from dualfid_robot.config.user_folder import command_line_config_dir, remember_config_dir
@@ -53,11 +54,16 @@ _INERT: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 def run(
-    main: Callable[[DictConfig], None], config_name: str, lists: Sequence[str] = (), positional: Sequence[str] = ()
+    name: str,
+    main: Callable[[DictConfig], None],
+    config_name: str,
+    lists: Sequence[str] = (),
+    positional: Sequence[str] = (),
 ) -> None:
     """Run an entry point under Hydra; whatever the user can mend is one line on stderr and exit status 2.
 
     Args:
+        name: of the command.
         main: takes the composed configuration.
         config_name: name of the YAML file in cfg/.
         lists: settings of which `key=a,b` means both values, not one job for each.
@@ -66,6 +72,9 @@ def run(
     make_output_safe()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions reach us instead of Hydra's own report and status 1
     try:
+        if asks_for_help(sys.argv[1:]):
+            print(help_text(name, config_name, sys.argv[1:]))
+            return
         arguments = _with_keys(_refuse_inert(sys.argv[1:]), positional)
         sys.argv[1:] = [_as_list(argument, lists) for argument in arguments]
         register_groups()

@@ -36,7 +36,7 @@ from dualfid_robot.config.machine import (
 )
 from dualfid_robot.config.user_folder import UserFolder, remember_config_dir
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.settings import alternatives
+from dualfid_robot.settings import alternatives, require_number
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +61,10 @@ def register_groups() -> None:
     store = ConfigStore.instance()
     for name in (*simulator_names(), DEFAULT):
         file = [] if name == DEFAULT else [f"/simulator/{name}@_here_"]
-        node: dict[str, Any] = {"defaults": [*file, "_self_"], "name": name, "price": 1.0}
-        store.store(group="simulator/high", name=name, node=node)
-        store.store(
-            group="simulator/low",
-            name=name,
-            node=node | {"share": None, "at_end": 0.0},
-            package=f"simulator.low.{name}",
-        )
+        for side, package in (("high", None), ("low", f"simulator.low.{name}")):
+            common = f"/simulator/common/{side}@_here_"
+            node = {"defaults": [*file, common, "_self_"], "name": name}
+            store.store(group=f"simulator/{side}", name=name, node=node, package=package)
     for group in OPEN_GROUPS:
         node_of_group = OmegaConf.create({})
         node_of_group._set_flag("struct", False)
@@ -223,7 +219,7 @@ def _check_fitted(task: DictConfig) -> None:
 
 def _values_of_tasks() -> set[str]:
     """What the files of cfg/simulator read of a task: simulators.pybullet.friction …"""
-    texts = [(CONFIG_DIR / "simulator" / f"{name}.yaml").read_text() for name in simulator_names()]
+    texts = [path.read_text() for path in (CONFIG_DIR / "simulator").glob("**/*.yaml")]
     return {key for text in texts for key in re.findall(r"task\.(simulators\.\w+\.\w+)", text)}
 
 
@@ -297,9 +293,8 @@ def resolve_shares(shares: Mapping[str, float | None]) -> dict[str, float]:
         ConfigError: a share is not in [0, 1], or they do not add up to 1.
     """
     for name, share in shares.items():
-        number = isinstance(share, int | float) and not isinstance(share, bool)
-        if share is not None and not (number and 0.0 <= share <= 1.0):
-            raise ConfigError(f"simulator.low.{name}.share={share}: a number in [0, 1] is expected")
+        if share is not None:
+            require_number(f"simulator.low.{name}.share", share, 0.0, 1.0)
     given = math.fsum(share for share in shares.values() if share is not None)
     silent = sum(share is None for share in shares.values())
     adds_up = given < 1.0 if silent else math.isclose(given, 1.0, abs_tol=1e-9)

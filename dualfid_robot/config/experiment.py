@@ -6,7 +6,7 @@ import logging
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,7 +28,7 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import AdapterKind, DualActorCritic
 from dualfid_robot.robots.changes import parse_changes
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.settings import parse_settings, require_integer, require_number
+from dualfid_robot.settings import parse_settings, require, require_integer, require_number
 from dualfid_robot.simulators.registry import changed_robot, engine_class, engine_config, make_simulator
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class MLPConfig:
     """Hidden layers of actor and critic each."""
 
     units: tuple[int, ...]
-    activation: Literal["elu", "tanh", "relu"] = "elu"
+    activation: Literal["elu", "tanh", "relu"]
 
     def __post_init__(self) -> None:
         if not self.units or min(self.units) < 1:
@@ -58,16 +58,11 @@ class MLPConfig:
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What the policy of E_high has besides the base policy's weights.
+    """What the policy of E_high has besides the base policy's weights."""
 
-    Attributes:
-        kind: "lora"; "bit", an input that says which fidelity it is; "none", one policy for both.
-        rank, alpha: of the low-rank adapters.
-    """
-
-    kind: AdapterKind = "lora"
-    rank: int = 8
-    alpha: float = 8.0
+    kind: AdapterKind
+    rank: int
+    alpha: float
 
     def __post_init__(self) -> None:
         require_integer("rank", self.rank, 1)
@@ -76,19 +71,12 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Length of a run and when it is saved, in iterations, under rl_games' names.
-
-    Attributes:
-        name: default name of the run.
-        max_epochs: iterations.
-        save_frequency: iterations between numbered checkpoints; `last` is written as often.
-        save_best_after: iterations before the best policy is first saved.
-    """
+    """Length of a run and when it is saved, in iterations, under rl_games' names."""
 
     name: str
     max_epochs: int
-    save_frequency: int = 50
-    save_best_after: int = 100
+    save_frequency: int
+    save_best_after: int
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
@@ -98,15 +86,11 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Actor and critic.
-
-    Attributes:
-        sigma_init: initial log standard deviation of the actions.
-    """
+    """Actor and critic."""
 
     mlp: MLPConfig
     adapter: AdapterConfig
-    sigma_init: float = 0.0
+    sigma_init: float
 
     def __post_init__(self) -> None:
         require_number("sigma_init", self.sigma_init, -10.0, 10.0)
@@ -132,23 +116,16 @@ class SimConfig:
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """A task's YAML.
-
-    Attributes:
-        env: settings of the task itself.
-        low: the files of cfg/simulator that `simulator/low=default` stands for; empty for PyBullet where it can be.
-        simulators: calibrated values, by engine; the files of cfg/simulator read them.
-        randomize: whether what stands under randomization is in force.
-    """
+    """A task's YAML. cfg/task/common/base.yaml says what each setting is; those under `env` are the task's own."""
 
     name: str
     env: dict[str, Any]
     asset: AssetConfig
     sim: SimConfig
-    low: str | tuple[str, ...] = ""
-    simulators: dict[str, Any] = field(default_factory=dict)
-    randomize: bool = False
-    randomization: RandomizationConfig = field(default_factory=RandomizationConfig)
+    low: str | tuple[str, ...]
+    simulators: dict[str, Any]
+    randomize: bool
+    randomization: RandomizationConfig
 
     def load_robot(self, user: UserFolder) -> RobotModel:
         """The task's robot.
@@ -241,16 +218,12 @@ class Experiment:
         if self.seed == -1:
             self.seed = settings["seed"] = random.SystemRandom().randrange(2**31)
         cost = settings["max_cost"]
-        if cost != "" and (isinstance(cost, str | bool) or cost <= 0):
-            raise ConfigError(f"max_cost={cost}: a positive number of seconds is expected")
-        self.max_cost = None if cost == "" else float(cost)
+        self.max_cost = None if cost == "" else require_number("max_cost", cost, 0.0, math.inf, open_low=True)
         factor = settings.setdefault("low_reward_factor", 1.0)
-        if not _is_number(factor) or not 0.0 < abs(factor) <= MOST_REWARD_FACTOR:
-            allowed = f"a number other than 0 in [-{MOST_REWARD_FACTOR:g}, {MOST_REWARD_FACTOR:g}]"
-            raise ConfigError(f"low_reward_factor={factor}: {allowed} is expected")
-        self.low_reward_factor = float(factor)
-        self.learner_price = settings.setdefault("learner_price", 1.0)
-        _check_at_least_0("learner_price", self.learner_price)
+        self.low_reward_factor = require_number("low_reward_factor", factor, -MOST_REWARD_FACTOR, MOST_REWARD_FACTOR)
+        require(factor != 0.0, "low_reward_factor", factor, "another number than 0")
+        price = settings.setdefault("learner_price", 1.0)
+        self.learner_price = require_number("learner_price", price, 0.0, math.inf)
         self._fill_simulators()
 
     def _fill_simulators(self) -> None:
@@ -264,9 +237,9 @@ class Experiment:
         simulators["low"] = {engine["name"]: engine for engine in low}
         for where, simulator in self.engines.items():
             simulator["changes"] = parse_changes(simulator.get("changes", {}), f"{where}.changes").factors
-            _check_at_least_0(f"{where}.price", simulator["price"])
+            require_number(f"{where}.price", simulator["price"], 0.0, math.inf)
         for name, engine in simulators["low"].items():
-            _check_at_least_0(f"simulator.low.{name}.at_end", engine["at_end"])
+            require_number(f"simulator.low.{name}.at_end", engine["at_end"], 0.0, math.inf)
         self._at_end = sum(engine["at_end"] for engine in simulators["low"].values())
         if self._at_end > 1.0:
             told = ", ".join(f"{name}={engine['at_end']}" for name, engine in simulators["low"].items())
@@ -370,28 +343,14 @@ class Experiment:
 def _override(settings: dict[str, Any], key: str, section: dict[str, Any], full_name: str) -> int:
     """Let a top-level setting, where given, replace the one that it abbreviates; both then hold the value in force."""
     name = full_name.rpartition(".")[2]
-    value = _whole(full_name, section.get(name), 1) if settings[key] == "" else _whole(key, settings[key], 1)
+    given = settings[key] != ""
+    value = require_integer(*((key, settings[key]) if given else (full_name, section.get(name))), 1)
     settings[key] = section[name] = value
     return value
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_at_least_0(key: str, value: Any) -> None:
-    if not _is_number(value) or not 0.0 <= value < math.inf:
-        raise ConfigError(f"{key}={value}: a number of at least 0 is expected")
-
-
 def _default_device(usable: tuple[str, ...]) -> str:
     return "cuda:0" if "cuda" in usable and torch.cuda.is_available() else "cpu"
-
-
-def _whole(key: str, value: Any, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{key}={value}: a whole number of at least {least} is expected")
-    return value
 
 
 def complete_experiment(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.settings import require_integer
 
 
 def find_device(key: str, value: Any) -> torch.device:
@@ -23,16 +24,9 @@ def find_device(key: str, value: Any) -> torch.device:
     return torch.device(name)
 
 
-def check_count(key: str, value: Any) -> None:
-    """Raise ConfigError unless a setting is a whole number of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{key}={value}: a whole number of at least 1 is expected")
-
-
 def check_seed(key: str, value: Any, least: int = 0) -> None:
     """Raise ConfigError unless a setting is a seed that every generator takes."""
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
-        raise ConfigError(f"{key}={value}: a whole number from {least} to 2**63 - 1 is expected")
+    require_integer(key, value, least, 2**63 - 1)
 
 
 def check_name(key: str, name: str) -> None:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from dualfid_robot.config.engines import simulator_names, simulator_settings
 from dualfid_robot.config.experiment import Experiment, complete_experiment, plain
-from dualfid_robot.config.values import check_count
 from dualfid_robot.envs.foreign_task import ForeignTask
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.reward import rows_of
@@ -31,6 +30,7 @@ from dualfid_robot.evaluate.task_tables import (
     observation_table,
     reward_table,
 )
+from dualfid_robot.settings import require_integer
 from dualfid_robot.simulators.registry import engine_class, lost_contacts
 
 TIMED_ENVS = 512  # at most, where nothing else is said: to build worlds takes time too
@@ -45,7 +45,7 @@ def check(cfg: DictConfig, console: Console) -> Experiment:
         ConfigError: the task, its files or one of its functions is wrong, its simulators do not take it, or a random
             agent meets values that are not finite.
     """
-    check_count("episodes", cfg.episodes)
+    require_integer("episodes", cfg.episodes, 1)
     experiment = complete_experiment(cfg, plain(cfg.simulator), num_envs=cfg.num_envs)
     task = experiment.make_task()
     _describe(experiment, task, console)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from dualfid_robot.config.values import check_count, require_package
+from dualfid_robot.config.values import require_package
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.evaluate.agents import Agent
 from dualfid_robot.evaluate.evaluation import record_video
+from dualfid_robot.settings import require_integer
 from dualfid_robot.view.video import video_size
 
 
@@ -35,7 +36,7 @@ class FilmSettings:
         require_package("capture_video=True", "imageio", "video")
         steps = settings["capture_video_len"]
         if steps != "":
-            check_count("capture_video_len", steps)
+            require_integer("capture_video_len", steps, 1)
         return cls(video_size("capture_video_size", settings["capture_video_size"]), None if steps == "" else steps)
 
     def record(self, agent: Agent, pool: EnvironmentPool, path: Path) -> None:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from dualfid_robot.config.experiment import Experiment, complete_experiment, plain
 from dualfid_robot.config.machine import RUNS
 from dualfid_robot.config.output import plain_console
-from dualfid_robot.config.values import check_count, check_seed
+from dualfid_robot.config.values import check_seed
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import Agent, policy_agent, random_agent, zero_agent
 from dualfid_robot.evaluate.evaluation import evaluate
@@ -25,6 +25,7 @@ from dualfid_robot.robots.changes import parse_changes
 from dualfid_robot.runs.atomic import is_writable, write_text
 from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint
 from dualfid_robot.runs.saved_policy import load_policy
+from dualfid_robot.settings import require_integer
 from dualfid_robot.simulators.registry import engine_config
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def evaluate_agent(cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any)
     """Evaluate what a configuration names, a policy or another agent, in a simulator; print, write a report, film."""
     if cfg.policy not in ("adapted", "base"):
         raise ConfigError(f"policy={cfg.policy}: allowed are ['adapted', 'base']")
-    check_count("num_envs", episodes)
+    require_integer("num_envs", episodes, 1)
     check_seed("seed", cfg.seed)
     filming = FilmSettings.of(cfg) if cfg.capture_video else None
     subject = _policy_of(cfg, simulator) if cfg.agent == "policy" else _agent_without_policy(cfg, simulator)

@@ -20,6 +20,7 @@ from dualfid_robot.config.values import check_seed, require_package
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.request import ExportRequest
 from dualfid_robot.runs.checkpoint import output_folder, resolve_checkpoint
+from dualfid_robot.settings import require_integer
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +39,7 @@ def launch_export(cfg: DictConfig) -> None:
         raise ConfigError("checkpoint: name the policy to export, such as checkpoint=runs/…/nn/last")
     if cfg.policy not in POLICIES:
         raise ConfigError(f"policy={cfg.policy}: allowed are {list(POLICIES)}")
-    if not isinstance(cfg.num_envs, int) or isinstance(cfg.num_envs, bool) or cfg.num_envs < 2:
-        raise ConfigError(f"num_envs={cfg.num_envs}: a whole number of at least 2 is expected")
+    require_integer("num_envs", cfg.num_envs, 2)
     check_seed("seed", cfg.seed)
     formats, simulators = choose_formats(_names(cfg.format)), _names(cfg.simulators)
     request = ExportRequest(formats, cfg.policy, cfg.num_envs, cfg.seed, cfg.simulator, simulators, cfg.sim_device)

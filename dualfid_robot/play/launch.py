@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.config.output import plain_console
-from dualfid_robot.config.values import check_count, find_device
+from dualfid_robot.config.values import find_device
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.onboard.commands import CommandFile, Keyboard, Source
 from dualfid_robot.onboard.metadata import Metadata
@@ -26,6 +27,7 @@ from dualfid_robot.play.server import serve
 from dualfid_robot.play.simulated_robot import SimulatedRobot, check_robot
 from dualfid_robot.play.viewer import BrowserViewer, NativeViewer, Viewer
 from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.settings import require_integer, require_number
 from dualfid_robot.view.video import Video, video_size
 
 logger = logging.getLogger(__name__)
@@ -65,11 +67,10 @@ def _check(cfg: DictConfig) -> None:
     if cfg.viewer not in VIEWERS:
         raise ConfigError(f"viewer={cfg.viewer}: allowed are {list(VIEWERS)}")
     if cfg.num_envs != "":
-        check_count("num_envs", cfg.num_envs)
-    if not isinstance(cfg.dial, int | float) or isinstance(cfg.dial, bool):
-        raise ConfigError(f"dial={cfg.dial}: a number is expected")
-    if cfg.duration != "" and (isinstance(cfg.duration, bool | str) or not cfg.duration > 0.0):
-        raise ConfigError(f"duration={cfg.duration}: a positive number of seconds is expected")
+        require_integer("num_envs", cfg.num_envs, 1)
+    require_number("dial", cfg.dial, -math.inf, math.inf)
+    if cfg.duration != "":
+        require_number("duration", cfg.duration, 0.0, math.inf, open_low=True)
     if cfg.real_time not in (True, False, ""):
         raise ConfigError(f"real_time={cfg.real_time}: True or False is expected")
     alone = [f"{key}={cfg[key]}" for key, off in (("viewer", "none"), ("udp_port", "")) if cfg[key] != off]
@@ -78,8 +79,7 @@ def _check(cfg: DictConfig) -> None:
     if cfg.viewer != "none" and cfg.video:
         raise ConfigError(f"video={cfg.video}: a video is made without a viewer; leave one of the two out")
     for key in ("viewer_port", *(["udp_port"] if cfg.udp_port != "" else [])):
-        if not isinstance(cfg[key], int) or isinstance(cfg[key], bool) or not 0 <= cfg[key] < 65536:
-            raise ConfigError(f"{key}={cfg[key]}: a port from 0 to 65535 is expected")
+        require_integer(key, cfg[key], 0, 65535)
     if cfg.udp_port != "":
         for key, off in (("commands", ""), ("viewer", "none"), ("duration", "")):
             if cfg[key] != off:

@@ -9,10 +9,10 @@ from pathlib import Path
 from torch import Tensor
 
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.values import check_count
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.films import FilmSettings
 from dualfid_robot.policies.actor_critic import DualActorCritic
+from dualfid_robot.settings import require_integer
 from dualfid_robot.view.video import check_drawing
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class TrainingFilms:
         """
         self._settings = FilmSettings.of(experiment.settings)
         self._every = experiment.settings["capture_video_freq"]
-        check_count("capture_video_freq", self._every)
+        require_integer("capture_video_freq", self._every, 1)
         check_drawing(experiment.robot, self._settings.size, "capture_video=True")
         self._experiment, self._policy, self._publish = experiment, policy, publish
         self._folder = folder / FOLDER

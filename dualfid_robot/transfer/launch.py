@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +9,11 @@ from omegaconf import DictConfig, ListConfig
 from rich.progress import track
 
 from dualfid_robot.config.output import plain_console
-from dualfid_robot.config.values import check_count, check_seed, require_package
+from dualfid_robot.config.values import check_seed, require_package
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.networks import DIAL_HIGH, DIAL_LOW
 from dualfid_robot.runs.checkpoint import output_folder, resolve_checkpoint
+from dualfid_robot.settings import require_integer, require_number
 from dualfid_robot.transfer.left_out import kept_table
 from dualfid_robot.transfer.matrix import ADAPTED, BASE, Matrix, TransferRequest, silence_pools
 from dualfid_robot.transfer.perturbations import parse_perturbations
@@ -65,7 +65,7 @@ def parse_request(cfg: DictConfig) -> TransferRequest:
     simulators, left_out = _texts(cfg.simulators), str(cfg.leave_out)
     if not simulators and cfg.simulators != "":
         raise ConfigError("simulators: name files of cfg/simulator, such as simulators=[mujoco,pybullet]")
-    check_count("num_envs", cfg.num_envs)
+    require_integer("num_envs", cfg.num_envs, 1)
     check_seed("seed", cfg.seed)
     return TransferRequest(
         checkpoints=tuple(dict.fromkeys(resolve_checkpoint(Path(text)) for text in checkpoints)),
@@ -85,10 +85,7 @@ def _dials(policies: Sequence[str], dials: Sequence[object]) -> tuple[float, ...
             raise ConfigError(f"policies={name}: allowed are {sorted(POLICIES)}")
     chosen = {POLICIES[name] for name in policies}
     for dial in dials:
-        number = isinstance(dial, int | float) and not isinstance(dial, bool) and math.isfinite(dial)
-        if not number or not DIAL_LOW <= dial <= DIAL_HIGH:  # type: ignore[operator]
-            raise ConfigError(f"dial={dial}: a number in [{DIAL_LOW:g}, {DIAL_HIGH:g}] is expected")
-        chosen.add(float(dial))  # type: ignore[arg-type]
+        chosen.add(require_number("dial", dial, DIAL_LOW, DIAL_HIGH))
     if not chosen:
         raise ConfigError("policies=[] dial=[]: nothing to evaluate; name a policy or a setting of the dial")
     return tuple(sorted(chosen))

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from default_settings import allocation_config
 from test_dual_ppo import NUM_ENVS, make_algorithm, roll_out
 from torch import Tensor
 
 from dualfid_robot.algorithms import dual_ppo
-from dualfid_robot.algorithms.allocation import AllocationConfig, Allocator
+from dualfid_robot.algorithms.allocation import Allocator
 from dualfid_robot.algorithms.communicator import ALONE, Communicator, ProcessGroup
 from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.algorithms.dual_ppo import read_back
@@ -47,7 +48,7 @@ def train(ranks: Communicator, changes: dict[str, Any]) -> Outcome:
     whole = RolloutStorage(storage.horizon, NUM_ENVS, algorithm.policy.num_obs, algorithm.policy.num_actions)
     rule = {"name": "exponential", "alpha": 300.0}
     allocator = Allocator(
-        storage.num_envs, AllocationConfig(rule=rule, warmup_iterations=2, rate_limit=0.2, smoothing=0.5)
+        storage.num_envs, allocation_config(rule=rule, warmup_iterations=2, rate_limit=0.2, smoothing=0.5)
     )
     known = SignalFilter(NUM_ENVS, smoothing=0.5)
     allocations, metrics = [], {}

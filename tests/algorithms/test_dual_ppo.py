@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from default_settings import ppo_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -26,7 +28,13 @@ from dualfid_robot.policies.actor_critic import AdapterKind, DualActorCritic
 from dualfid_robot.settings import parse_settings
 
 NUM_OBS, NUM_ACTIONS, NUM_ENVS = 6, 2, 24
-SMALL: dict[str, Any] = {"horizon_length": 8, "minibatch_size": 48, "mini_epochs": 2, "mixed_precision": False}
+SMALL: dict[str, Any] = {
+    "horizon_length": 8,
+    "minibatch_size": 48,
+    "mini_epochs": 2,
+    "mixed_precision": False,
+    "kl_threshold": 0.008,
+}
 
 
 def make_algorithm(
@@ -40,7 +48,7 @@ def make_algorithm(
     policy = DualActorCritic(
         NUM_OBS, NUM_ACTIONS, actor_hidden=[32, 16], critic_hidden=[32], rank=4, adapter=adapter, generator=generator
     )
-    return make_variant(policy, PPOConfig(**{**SMALL, **changes}), device, seed, ranks)
+    return make_variant(policy, ppo_config(**{**SMALL, **changes}), device, seed, ranks)
 
 
 def roll_out(algorithm: DualPPO, storage: RolloutStorage, n_low: int, seed: int = 0) -> None:
@@ -528,6 +536,8 @@ def test_final_values_of_all_rows_are_those_of_the_truncated_ones(n_low: int) ->
 )
 def test_bad_settings_are_named(changes: dict[str, Any], parts: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as error:
-        parse_settings(PPOConfig, {**SMALL, **changes}, "train.params.config").num_minibatches(NUM_ENVS)
+        parse_settings(PPOConfig, {**asdict(ppo_config(**SMALL)), **changes}, "train.params.config").num_minibatches(
+            NUM_ENVS
+        )
     for part in ("train.params.config.", *parts):
         assert part in str(error.value)

@@ -20,7 +20,7 @@ from dualfid_robot.simulators.pybullet.simulator import PybulletSimulator
 Compose = Callable[..., DictConfig]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-UNCHOSEN = ("task=Quadcopter", "++task.low=''")  # a task that PyBullet refuses, and that names no low simulator itself
+UNCHOSEN = ("task=Quadcopter", "task.low=''")  # a task that PyBullet refuses, and that names no low simulator itself
 
 
 @pytest.fixture
@@ -127,10 +127,10 @@ def test_shares(shares: dict[str, float | None], expected: dict[str, float]) -> 
 @pytest.mark.parametrize(
     ("shares", "message"),
     [
-        ({"a": -0.1, "b": None}, "simulator.low.a.share=-0.1: a number in [0, 1] is expected"),
-        ({"a": "half"}, "simulator.low.a.share=half: a number in [0, 1] is expected"),
-        ({"a": float("nan"), "b": None}, "simulator.low.a.share=nan: a number in [0, 1] is expected"),
-        ({"a": True}, "simulator.low.a.share=True: a number in [0, 1] is expected"),
+        ({"a": -0.1, "b": None}, "simulator.low.a.share=-0.1: must be a number in [0, 1]"),
+        ({"a": "half"}, "simulator.low.a.share=half: must be a number in [0, 1]"),
+        ({"a": float("nan"), "b": None}, "simulator.low.a.share=nan: must be a number in [0, 1]"),
+        ({"a": True}, "simulator.low.a.share=True: must be a number in [0, 1]"),
         ({"a": 0.9}, "simulator.low.….share: a=0.9: the shares must add up to 1"),
         ({"a": 0.7, "b": 0.7}, "simulator.low.….share: a=0.7, b=0.7: the shares must add up to 1"),
         ({"a": 1.0, "b": None}, "simulator.low.….share: a=1.0, b=None: the shares must add up to 1"),
@@ -146,7 +146,7 @@ def test_wrong_shares(shares: Any, message: str) -> None:
     [
         (("simulator/low=[pybullet,pybullet]",), "simulator/low=['pybullet', 'pybullet']: names an engine twice"),
         (
-            ("simulator/low=[default,mujoco]", "+task.low=mujoco"),
+            ("simulator/low=[default,mujoco]", "task.low=mujoco"),
             "simulator/low: mujoco is chosen",
         ),
         (("simulator/low=[]",), "simulator/low=[]: at least one engine is expected; allowed are ['mujoco'"),

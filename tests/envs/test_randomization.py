@@ -381,7 +381,9 @@ def test_it_is_off_unless_asked_for(compose_config: Callable[..., DictConfig]) -
     assert metrics["randomized_mass/low"] != metrics["randomized_mass/high"]
 
 
-RANDOMIZED = [path.stem for path in sorted((CONFIG_DIR / "task").glob("*.yaml")) if "randomize:" in path.read_text()]
+RANDOMIZED = [
+    path.stem for path in sorted((CONFIG_DIR / "task").glob("*.yaml")) if "randomization:" in path.read_text()
+]
 
 
 @pytest.mark.parametrize("task", RANDOMIZED)

@@ -12,11 +12,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from dualfid_robot.command import Command
-from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
+from dualfid_robot.config.engines import compose_config, hydra_apart
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.registry import make_task, task_names
 from dualfid_robot.envs.reward import add_up, replaced_where
@@ -128,10 +129,10 @@ def build_task(name: str, **settings: Any) -> Task:
     """A task as its YAML describes it, or the one above."""
     if name == "Follow":
         return Follow(TaskConfig(WORLDS, 25), RobotModel(ASSETS / "cartpole.xml"), DT, "cpu")
-    described = yaml.safe_load((CONFIG_DIR / "task" / f"{name}.yaml").read_text())
-    asset = described["asset"]
-    robot = RobotModel(ASSETS / asset["assetFileName"], tuple(asset["feet"]))
-    return make_task(name, described["env"] | settings, robot, described["sim"]["dt"])
+    with hydra_apart():
+        experiment = Experiment(compose_config([f"task={name}"]))
+    experiment.task.env.update(settings)
+    return experiment.make_task()
 
 
 @pytest.fixture(scope="module")

@@ -228,7 +228,10 @@ def test_what_a_task_says_of_itself_comes_first() -> None:
         ({"reference": {"method": "magic"}}, r"study.reference.method=magic: must be one of "),
         ({"methods": ["shuffled"]}, r"study.methods=shuffled: replays the runs of method default, which"),
         ({"overrides": ["num_envz=3"]}, r"task Cartpole.*: num_envz: no such setting; did you mean num_envs"),
-        ({"overrides": ["num_envs=0"]}, r"task Cartpole, method high_only: num_envs=0: a whole number of at least 1"),
+        (
+            {"overrides": ["num_envs=0"]},
+            r"task Cartpole, method high_only: num_envs=0: must be a whole number of at least 1",
+        ),
         ({"overrides": ["simulator/low=havok"]}, r"task Cartpole.*: simulator/low=havok: allowed are"),
         ({"budget_factors": {"none": 2}}, r"study.budget_factors=none: must be one of the plan's gaps \['reduced'\]"),
         ({"budget_factors": {"reduced": 0}}, r"study.budget_factors.reduced=0.0: must be a number in \(0, "),

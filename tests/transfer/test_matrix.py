@@ -207,13 +207,13 @@ def test_values_that_a_perturbation_cannot_have_are_refused_before_anything_runs
         ({"checkpoint": ["nowhere"]}, "checkpoint=nowhere: no such file"),
         ({"simulators": []}, "simulators: name files of cfg/simulator"),
         ({"policies": "best"}, "policies=best: allowed are ['adapted', 'base']"),
-        ({"dial": [0, 2]}, "dial=2: a number in [0, 1.5] is expected"),
-        ({"dial": "half"}, "dial=half: a number in [0, 1.5] is expected"),
+        ({"dial": [0, 2]}, "dial=2: must be a number in [0, 1.5]"),
+        ({"dial": "half"}, "dial=half: must be a number in [0, 1.5]"),
         ({"policies": [], "dial": []}, "policies=[] dial=[]: nothing to evaluate"),
         ({"perturb": ["wind=3"]}, "perturb=wind=3: allowed are ['friction'"),
-        ({"num_envs": 0}, "num_envs=0: a whole number of at least 1 is expected"),
-        ({"num_envs": "many"}, "num_envs=many: a whole number of at least 1 is expected"),
-        ({"seed": -1}, "seed=-1: a whole number from 0 to "),
+        ({"num_envs": 0}, "num_envs=0: must be a whole number of at least 1"),
+        ({"num_envs": "many"}, "num_envs=many: must be a whole number of at least 1"),
+        ({"seed": -1}, "seed=-1: must be a whole number from 0 to "),
     ],
 )
 def test_wrong_settings_are_refused(changes: dict[str, object], message: str, make_checkpoint: Make) -> None:

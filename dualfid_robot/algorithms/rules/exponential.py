@@ -20,7 +20,7 @@ class Exponential:
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"divergence"})
-    alpha: float = 4.0
+    alpha: float
 
     def __post_init__(self) -> None:
         require_number("alpha", self.alpha, 0.0, math.inf, open_low=True)

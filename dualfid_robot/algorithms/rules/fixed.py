@@ -16,7 +16,7 @@ class Fixed:
     """The same low share ρ in every iteration; 0 and 1 are the single-fidelity baselines."""
 
     requires: ClassVar[frozenset[str]] = frozenset()
-    rho: float = 0.5
+    rho: float
 
     def __post_init__(self) -> None:
         require_number("rho", self.rho, 0.0, 1.0)

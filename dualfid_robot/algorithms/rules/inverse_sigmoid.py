@@ -21,8 +21,8 @@ class InverseSigmoid:
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"divergence"})
-    alpha: float = 17.0
-    k: float = 20.0
+    alpha: float
+    k: float
 
     def __post_init__(self) -> None:
         require_number("alpha", self.alpha, 0.0, math.inf, open_low=True)

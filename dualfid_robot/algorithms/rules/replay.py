@@ -32,7 +32,7 @@ class Replay:
 
     requires: ClassVar[frozenset[str]] = frozenset()
     file: str
-    seed: int = 0
+    seed: int
     values: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -25,8 +25,8 @@ class Scaled:
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"drift", "gap"})
-    alpha: float = 4.0
-    top: float = 0.9
+    alpha: float
+    top: float
 
     def __post_init__(self) -> None:
         require_number("alpha", self.alpha, 0.0, math.inf)

@@ -16,8 +16,8 @@ class Schedule:
     """ρ from ``start`` at the run's beginning linearly to ``end`` at its end, whatever is measured."""
 
     requires: ClassVar[frozenset[str]] = frozenset()
-    start: float = 0.9
-    end: float = 0.1
+    start: float
+    end: float
 
     def __post_init__(self) -> None:
         require_number("start", self.start, 0.0, 1.0)

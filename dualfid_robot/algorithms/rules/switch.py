@@ -19,7 +19,7 @@ class Switch:
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
-    at: float = 0.5
+    at: float
 
     def __post_init__(self) -> None:
         require_number("at", self.at, 0.0, 1.0)

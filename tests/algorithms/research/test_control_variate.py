@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from default_settings import ppo_config
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from dualfid_robot.algorithms.communicator import Communicator
-from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.algorithms.research.control_variate import (
     ControlVariate,
     correlation_and_coefficient,
@@ -330,7 +330,7 @@ def test_the_gradient_of_an_update_against_autograd() -> None:
     policy = DualActorCritic(5, 2, actor_hidden=(16,), critic_hidden=(16,), adapter="none", generator=generator)
     with torch.no_grad():  # so that ratios and bounds matter
         policy.actor.output_layer.weight.mul_(150.0)
-    config = PPOConfig(
+    config = ppo_config(
         horizon_length=horizon,
         minibatch_size=(n_low + n_high) * horizon,
         mini_epochs=1,
@@ -429,7 +429,7 @@ def test_rows_that_share_only_their_state_are_not_correlated() -> None:
     n_low, n_high, horizon = 600, 300, 4
     generator = torch.Generator().manual_seed(13)
     policy = DualActorCritic(3, 2, actor_hidden=(8,), critic_hidden=(8,), adapter="none", generator=generator)
-    config = PPOConfig(horizon_length=horizon, minibatch_size=(n_low + n_high) * horizon, control_variate=True)
+    config = ppo_config(horizon_length=horizon, minibatch_size=(n_low + n_high) * horizon, control_variate=True)
     algorithm = MFPG(policy, config)
     storage = algorithm.make_storage(n_low + n_high)
     storage.begin(n_low)
