@@ -23,6 +23,7 @@ from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.algorithms.statistics import explained_variance, standardised_per_fidelity
 from dualfid_robot.errors import NotFiniteError
 from dualfid_robot.policies.actor_critic import DualActorCritic
+from dualfid_robot.settings import require
 
 MIN_LEARNING_RATE, MAX_LEARNING_RATE = 1e-6, 1e-2
 
@@ -87,6 +88,8 @@ class DualPPO:
         self._parameters = [*self._base, *self._adapter]
         self.base_optimizer = torch.optim.Adam(self._base, lr=self._rate(config.learning_rate), fused=True)
         adapter_rate, decay = self._rate(config.adapter_speed * config.learning_rate), config.adapter_weight_decay
+        allowed = "0 where there is no adapter to pull"
+        require(bool(self._adapter) or decay == 0.0, "train.params.config.adapter_weight_decay", decay, allowed)
         self.adapter_optimizer = (
             torch.optim.AdamW(self._adapter, lr=adapter_rate, weight_decay=decay, fused=True) if self._adapter else None
         )
@@ -95,6 +98,10 @@ class DualPPO:
             config.e_clip, config.critic_coef, config.clip_value, config.entropy_coef, config.bounds_loss_coef
         )
         self._gradient = PolicyGradient(policy, self._coefficients)
+        self.set_up()
+
+    def set_up(self) -> None:
+        """What a subclass adds to the constructor; it raises ConfigError where the policy does not suit it."""
 
     def make_storage(self, num_envs: int) -> RolloutStorage:
         """A storage for N environments; ConfigError unless the mini-batch size divides N · T."""

@@ -27,8 +27,8 @@ from dualfid_robot.simulators.base import Simulator
 
 @measured("actuator gear and sign")
 def actuators(build: Build) -> float:
-    """Motors with gears of both signs on a slide and a hinge, in another order than the joints, within and beyond their
-    control range: velocity after half a second against gear · control · time / inertia, armature included; relative."""
+    """Motors of both signs of gear, in another order than the joints, within and beyond their control range. Velocity
+    after half a second against gear · control · time / inertia, armature included; relative."""
     simulator = build(BENCH, 2)
     run(simulator, 0.5, torch.tensor([[0.5, 0.25], [7.0, -9.0]]))
     expected = np.array([[10 * 0.25 / 2, -3 * 0.5 / 0.6], [10 * -1 / 2, -3 * 1 / 0.6]]) * 0.5
@@ -37,8 +37,8 @@ def actuators(build: Build) -> float:
 
 @measured("position actuator")
 def position_actuator(build: Build) -> float:
-    """A load that MJCF's `<position kp= kv=>` pulls to its target, 1.5 Hz and damping ratio 0.3, for a second: largest
-    distance from the damped oscillation, relative to the first distance."""
+    """`<position kp= kv=>` pulls a load to its target, at 1.5 Hz and damping ratio 0.3. Largest distance from the
+    damped oscillation within a second, relative to the first."""
     return oscillation(build(SERVO, 1), np.array([177.65]), np.array([11.31]))
 
 
@@ -63,8 +63,8 @@ def oscillation(simulator: Simulator, kp: np.ndarray, kv: np.ndarray) -> float:
 
 @measured("stiff servo")
 def stiff_servo(build: Build) -> float:
-    """A position actuator of 20.7 Hz and damping ratio 0.2, which oscillates ever more if its force is held for a
-    control period of 1/60 s: distance of its load from the target after half a second, relative to the first."""
+    """A position actuator of 20.7 Hz and damping ratio 0.2, which explodes if its force is held for 1/60 s. Distance of
+    its load from the target after half a second, relative to the first."""
     simulator = build(STIFF, 1)
     run(simulator, 0.5, torch.tensor([[0.0, 0.0, 0.1]]))
     return abs(float(simulator.qpos[0, 4]) / 0.1 - 1)
@@ -72,8 +72,8 @@ def stiff_servo(build: Build) -> float:
 
 @measured("velocity actuator")
 def velocity_actuator(build: Build) -> float:
-    """A load that MJCF's `<velocity kv=>` takes from -1 m/s to 2 m/s with a time constant of 0.25 s: largest distance
-    of its velocity from the exponential approach within a second, relative to the first distance."""
+    """`<velocity kv=>` takes a load from -1 m/s to 2 m/s with a time constant of 0.25 s. Largest distance from the
+    exponential approach within a second, relative to the first."""
     return approach(build(VELOCITY, 1), np.array([8.0]))
 
 
@@ -94,9 +94,8 @@ def approach(simulator: Simulator, kv: np.ndarray) -> float:
 
 @measured("actuator limits")
 def actuator_limits(build: Build) -> float:
-    """A position servo at its force range of -4 N to 2 N and a velocity servo beyond its control range of -1 rad/s to
-    3 rad/s, both ways: velocities after half a second against constant acceleration and the exponential approach to the
-    bound, relative."""
+    """A position servo at its force range and a velocity servo beyond its control range, both ways. Velocities after
+    half a second against constant acceleration and exponential approach, relative."""
     simulator = build(LIMITED, 2)
     run(simulator, 0.5, torch.tensor([[0.0, 0.0, 1.5, 9.0], [0.0, 0.0, -1.5, -7.0]]))
     load = np.array([2.0, -4.0]) / 2.0 * 0.5
@@ -107,9 +106,8 @@ def actuator_limits(build: Build) -> float:
 
 @measured("DC motor")
 def dc_motor(build: Build) -> float:
-    """MJCF's `<dcmotor>` with 8 N at rest and 4 m/s without load, bounded to 6 N, at full and half voltage and beyond
-    the control range: largest distance of its load's velocity from constant acceleration, then exponential approach,
-    within a second, relative to the speed without load."""
+    """`<dcmotor>` with 8 N at rest, 4 m/s without load and at most 6 N, at several voltages. Largest distance of its
+    velocity from the closed form within a second, relative to 4 m/s."""
     simulator = build(DC_MOTOR, 3)
     voltage = torch.tensor([12.0, -6.0, 50.0])
     ctrl = torch.cat([torch.zeros(3, 2), voltage[:, None]], 1)
@@ -129,9 +127,8 @@ def dc_motor(build: Build) -> float:
 
 @measured("actuator delay")
 def actuator_delay(build: Build) -> float:
-    """A motor whose controls change every period and act two and a half periods later: velocity of its load at the end
-    of each of twelve periods against the sum of the delayed impulses, relative to the largest. Delays count physics
-    steps, so this is exact."""
+    """A motor's controls change every period and act two and a half periods later. Velocity after each of twelve
+    periods against the sum of the delayed impulses, relative. Delays count physics steps, so this is exact."""
     simulator = build(DELAYED, 2)
     ctrl = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
     worst, peak = 0.0, 0.0
@@ -147,9 +144,8 @@ def actuator_delay(build: Build) -> float:
 
 @measured("thrust on sites")
 def thrust_on_sites(build: Build) -> float:
-    """Rotors as motors on sites, on a body that leans by 0.5 rad and flies: velocities after a millisecond against
-    thrust along the body's axis, and its torque, relative to the largest linear and angular one. Of three worlds, one
-    has equal thrusts, one unequal ones, one is beyond the control range."""
+    """Rotors as motors on sites of a flying body that leans by 0.5 rad, with equal, unequal and too large thrusts.
+    Velocities after a millisecond against thrust and torque, relative to the largest."""
     dt, lean = 1e-3, 0.5
     simulator = build(DRONE, 3, dt=dt, substeps=1)
     qpos = torch.zeros(3, 7)
@@ -172,7 +168,7 @@ def thrust_on_sites(build: Build) -> float:
 
 @measured("joint limits", "rad")
 def joint_limits(build: Build) -> float:
-    """A floating Ant under full torque both ways for half a second: distance of its joints from their limits then."""
+    """A floating Ant has full torque both ways for half a second: distance of its joints from their limits then."""
     return _press_limits(build)[1]
 
 

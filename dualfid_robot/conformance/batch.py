@@ -45,8 +45,8 @@ def others(ids: Tensor) -> Tensor:
 
 @measured("parameters stay in their worlds", of_one_world=False)
 def parameters_stay(build: Build) -> float:
-    """Ants, some of which get other values of every parameter that the engine can set, and are reset: difference of the
-    other worlds from a twin without them (0: none to the last bit)."""
+    """Some Ants get other values of every parameter, and are reset: difference of the other worlds from a twin without
+    them."""
     ants, twin = standing_ants(build), standing_ants(build)
     ids = torch.tensor([7, 2, 3])
     change_parameters(ants, ids)
@@ -61,8 +61,8 @@ def parameters_stay(build: Build) -> float:
 
 @measured("subset stepping", of_one_world=False)
 def subset_stepping(build: Build) -> float:
-    """The first five of twelve Ants step on while the others wait: change of those that wait (0: none), and difference
-    of those that go on from a twin in which all step."""
+    """Five of twelve Ants step on while the others wait: change of those that wait. The five are also compared with a
+    twin in which all step."""
     ants, twin = standing_ants(build), standing_ants(build)
     drive((ants, twin), controls(2))
     frozen = state(ants)[5:]
@@ -73,7 +73,7 @@ def subset_stepping(build: Build) -> float:
 
 @measured("waiting worlds go on", of_one_world=False)
 def waiting_worlds_go_on(build: Build) -> float:
-    """The Ants that have waited then step on: difference from a twin in which they did not wait."""
+    """The Ants that have waited step on: difference from a twin in which they did not wait."""
     ants, twin = standing_ants(build), standing_ants(build)
     drive((ants, twin), controls(2))
     drive((ants,), controls(5)[2:], 5)
@@ -99,8 +99,8 @@ def subset_reset(build: Build) -> float:
 
 @measured("non-finite isolation", of_one_world=False)
 def non_finite_isolation(build: Build) -> float:
-    """Two of twelve Ants get NaN or infinite states; they are reported and put back, and this is the difference of the
-    others from a twin without that."""
+    """Two of twelve Ants get NaN or infinite states, and are reported and put back: difference of the others from a
+    twin without that."""
     worst = 0.0
     ids = torch.tensor([2, 7])
     initial = torch.from_numpy(ANT.model.qpos0).float().expand(2, -1)
@@ -123,8 +123,8 @@ def non_finite_isolation(build: Build) -> float:
 
 @measured("snapshot", of_one_world=False)
 def snapshot(build: Build) -> float:
-    """A snapshot in mid-motion, with parameters that differ between worlds and some worlds waiting, is restored into
-    another simulator: difference of the two after seven further control periods."""
+    """A snapshot in mid-motion is restored into another simulator, with parameters of worlds and some worlds waiting.
+    Difference of the two after seven further control periods."""
     ants, twin = standing_ants(build), standing_ants(build)
     change_parameters(ants, torch.tensor([0, 5, 11]))
     drive((ants,), controls(4))
@@ -140,7 +140,7 @@ def snapshot(build: Build) -> float:
 
 @measured("determinism", of_one_world=False)
 def determinism(build: Build) -> float:
-    """Two simulators with the same Ants and controls for twelve periods: difference."""
+    """Two simulators have the same Ants and controls for twelve periods: difference."""
     ants, twin = standing_ants(build), standing_ants(build)
     drive((ants, twin), controls(12))
     return difference(state(ants), state(twin))

@@ -14,7 +14,7 @@ from dualfid_robot.simulators.base import Simulator
 
 @measured("resting height", "m")
 def resting_height(build: Build) -> float:
-    """A sled on four spheres, dropped by 1 cm: distance of its lowest points from the ground after a second."""
+    """A sled on four spheres is dropped by 1 cm: distance of its lowest points from the ground after a second."""
     simulator = build(SLED, 1)
     _settle(simulator)
     assert np.abs(velocities(simulator)).max() < 0.05, "the sled does not come to rest"
@@ -31,15 +31,15 @@ def _settle(simulator: Simulator) -> None:
 
 @measured("penetration", "m")
 def penetration(build: Build) -> float:
-    """An Ant after a second of standing on bent legs: largest distance of a foot's lower end from the ground."""
+    """An Ant stands on bent legs for a second: largest distance of a foot's lower end from the ground."""
     simulator = _standing_ant(build)
     return float(np.abs(tips(ANT, positions(simulator)[0])[:, 2]).max())
 
 
 @measured("contact force")
 def contact_force(build: Build) -> float:
-    """The same Ant: sum of the feet's contact forces against its weight, and each foot's torque about the root against
-    that of its force at its tip (arms below 1 m), relative to the weight."""
+    """The same Ant: sum of the feet's forces against its weight, and each foot's torque against that of its force.
+    Relative to the weight, with arms below 1 m."""
     simulator = _standing_ant(build)
     wrench = simulator.contact_wrench[0].double().cpu().numpy()
     weight = float(ANT.model.body_mass.sum()) * GRAVITY
@@ -65,9 +65,8 @@ def _standing_ant(build: Build) -> Simulator:
 
 @measured("contact impulse")
 def contact_impulse(build: Build) -> float:
-    """Newton's second law: Ants slide over the ground for an eighth of a second with one physics step of 1/480 s in a
-    control period; sum of contact forces and weight over time against the change of momentum, relative to its largest
-    component."""
+    """Ants slide for an eighth of a second, with one physics step of 1/480 s in a control period. Contact forces and
+    weight over time against the change of momentum, relative to its largest component."""
     dt, n = 1 / 480, 4
     simulator = build(ANT, n, dt=dt, bodies=ANT.feet, substeps=1)
     qpos, qvel = standing(ANT, n)
@@ -86,7 +85,7 @@ def contact_impulse(build: Build) -> float:
 
 @measured("friction")
 def friction(build: Build) -> float:
-    """The sled at 2 m/s with a friction coefficient of 0.4: its stopping distance against v²/(2μg), relative."""
+    """A sled at 2 m/s with a friction coefficient of 0.4: its stopping distance against v²/(2μg), relative."""
     return braking(build(SLED, 1), torch.ones(1))
 
 

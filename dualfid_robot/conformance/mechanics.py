@@ -25,8 +25,8 @@ from dualfid_robot.conformance.worlds import (
 
 @measured("state round trip")
 def state_round_trip(build: Build) -> float:
-    """A robot with nothing aligned is put into 16 random states; after one physics step of 10 µs, positions (m, rad)
-    and velocities (m/s, rad/s) are compared with those of one step of MuJoCo C."""
+    """A robot with nothing aligned takes one physics step of 10 µs from 16 random states. Positions and velocities (m,
+    rad, s) are compared with MuJoCo C."""
     dt, n = 1e-5, 16
     simulator = build(CROOKED, n, dt=dt, substeps=1)
     qpos, qvel = random_states(CROOKED, n)
@@ -67,8 +67,7 @@ def free_fall(build: Build) -> float:
 
 @measured("angular momentum")
 def angular_momentum(build: Build) -> float:
-    """The same fall for half a second: largest drift of the angular momentum about the centre of mass, relative to its
-    mean magnitude."""
+    """The same fall for half a second: largest drift of the angular momentum about the centre of mass, relative."""
     simulator = build(CROOKED, 8)
     put(simulator, *random_states(CROOKED, 8))
     before = momenta(simulator)[2]
@@ -79,7 +78,7 @@ def angular_momentum(build: Build) -> float:
 
 @measured("pendulum period")
 def pendulum_period(build: Build) -> float:
-    """Period of a physical pendulum at an amplitude of 0.5 rad over three swings, relative error."""
+    """A physical pendulum swings three times at 0.5 rad: relative error of its period."""
     period, _ = _swing(build)
     inertia = 0.02 + 2 * 0.25**2
     small = 2 * math.pi * math.sqrt(inertia / (2 * GRAVITY * 0.25))
@@ -89,7 +88,7 @@ def pendulum_period(build: Build) -> float:
 
 @measured("pendulum amplitude")
 def pendulum_amplitude(build: Build) -> float:
-    """The same pendulum: change of its amplitude over three swings, relative. Nothing damps it."""
+    """The same pendulum without damping: relative change of its amplitude over three swings."""
     return abs(_swing(build)[1] / 0.5 - 1)
 
 

@@ -39,7 +39,7 @@ def parameter_friction(build: Build) -> float:
 @measured("parameter: mass", parameter="mass")
 def parameter_mass(build: Build) -> float:
     """Motors on carts and wheels of 0.5 to 4 times the mass: velocity after half a second, relative. The wheels'
-    armature stays as it is."""
+    armature stays."""
     simulator = build(BENCH, 3)
     factors = torch.ones(3, 5)
     factors[:, 1], factors[:, 2] = torch.tensor([0.5, 1.0, 4.0]), torch.tensor([3.0, 2.0, 1.0])
@@ -52,8 +52,7 @@ def parameter_mass(build: Build) -> float:
 
 @measured("parameter: damping", parameter="damping")
 def parameter_damping(build: Build) -> float:
-    """A wheel of 0.5 kg m² with 0, 0.5, 1 and 2 times its damping of 0.5 N m s/rad: velocity after a second against its
-    exponential decay, relative to the first velocity."""
+    """A wheel with 0, 0.5, 1 and 2 times its damping: velocity after a second against exponential decay, relative."""
     simulator = build(BENCH, 4)
     factors = torch.tensor([0.0, 0.5, 1.0, 2.0])
     set_parameter(simulator, "damping", factors)
@@ -120,8 +119,7 @@ def parameter_motor_strength(build: Build) -> float:
 
 @measured("parameter: gravity", parameter="gravity")
 def parameter_gravity(build: Build) -> float:
-    """A sled in the air under gravity of another size and direction in each world: velocity after half a second,
-    relative to the largest."""
+    """A sled in the air under other gravity in each world: velocity after half a second, relative to the largest."""
     simulator = build(SLED, 3)
     gravity = torch.tensor([[0.0, 0.0, -9.81], [0.0, 0.0, -1.62], [2.0, -1.0, 3.0]])
     set_parameter(simulator, "gravity", gravity)
@@ -135,8 +133,8 @@ def parameter_gravity(build: Build) -> float:
 
 @measured("parameter: com", parameter="com")
 def parameter_com(build: Build) -> float:
-    """A pendulum at rest whose centre of mass is moved aside, and further down: angular velocity after a millisecond
-    against the static torque m g dx over the inertia about the joint, relative to the largest."""
+    """A pendulum at rest whose centre of mass is moved aside, and further down. Angular velocity after a millisecond
+    against m g dx over the inertia about the joint, relative."""
     dt = 1e-3
     simulator = build(BENCH, 4, dt=dt, substeps=1)
     offsets = torch.zeros(4, 5, 3)
@@ -150,8 +148,8 @@ def parameter_com(build: Build) -> float:
 
 @measured("parameter: com, free fall", "m", parameter="com")
 def parameter_com_in_free_fall(build: Build) -> float:
-    """The tumbling robots with every body's centre of mass moved by some centimetres, otherwise in each world: distance
-    of the whole one from its parabola after a second."""
+    """The tumbling robots with every body's centre of mass moved otherwise in each world: distance of the whole one
+    from its parabola after a second."""
     simulator = build(CROOKED, 4)
     bodies = len(CROOKED.body_names)
     offsets = 0.05 * torch.randn(4, bodies, 3, generator=torch.Generator().manual_seed(5))
@@ -166,8 +164,8 @@ def parameter_com_in_free_fall(build: Build) -> float:
 
 @measured("parameter: servo stiffness", parameter="servo_stiffness")
 def parameter_servo_stiffness(build: Build) -> float:
-    """The position actuator's load with 0.5, 1 and 2 times the stiffness, and once under a motor of 1.2 times the
-    strength besides: distance from the damped oscillation."""
+    """The position actuator's load with 0.5, 1 and 2 times the stiffness, and once under a stronger motor besides.
+    Distance from the damped oscillation."""
     simulator = build(SERVO, 4)
     stiffness, strength = torch.ones(4, 3), torch.ones(4, 3)
     stiffness[:, 2], strength[3, 2] = torch.tensor([0.5, 1.0, 2.0, 1.5]), 1.2
@@ -179,8 +177,8 @@ def parameter_servo_stiffness(build: Build) -> float:
 
 @measured("parameter: servo damping", parameter="servo_damping")
 def parameter_servo_damping(build: Build) -> float:
-    """The position and the velocity actuator's loads with 0.5, 1 and 2 times the damping, and once under a motor of 1.2
-    times the strength besides: the larger of the distances from the damped oscillation and the exponential approach."""
+    """The loads of the position and the velocity actuator with 0.5, 1 and 2 times the damping. The larger of the
+    distances from oscillation and exponential approach; once under a stronger motor besides."""
     damping, strength = torch.ones(4, 3), torch.ones(4, 3)
     damping[:, 2], strength[3, 2] = torch.tensor([0.5, 1.0, 2.0, 1.5]), 1.2
     servo, velocity = build(SERVO, 4), build(VELOCITY, 4)

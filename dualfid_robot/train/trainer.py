@@ -18,7 +18,7 @@ from dualfid_robot.algorithms.communicator import ALONE, Communicator
 from dualfid_robot.algorithms.drift import Drift
 from dualfid_robot.algorithms.dual_ppo import read_back
 from dualfid_robot.algorithms.measurements import SIGNAL_OF_METRIC, measure
-from dualfid_robot.algorithms.research import make_algorithm
+from dualfid_robot.algorithms.research import algorithm_class
 from dualfid_robot.algorithms.signals import SignalFilter
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.envs.dual import DualEnvironment, Shares
@@ -58,7 +58,7 @@ class Trainer:
         check_control_variate(experiment, self.allocator)
         self.filter = SignalFilter(experiment.num_envs * ranks.size, allocation.smoothing)
         self.policy = ranks.share(experiment.make_policy)
-        self.algorithm = make_algorithm(self.policy, experiment.ppo, device, shuffling_seed, ranks)
+        self.algorithm = algorithm_class(experiment.ppo)(self.policy, experiment.ppo, device, shuffling_seed, ranks)
         self.drift = Drift(self.policy) if "gap" in self.allocator.rule.requires else None
         self.env, self.books = self._open_environment(low_seed, high_seed)
         self.storage = self.algorithm.make_storage(experiment.num_envs)

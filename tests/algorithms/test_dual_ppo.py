@@ -20,7 +20,7 @@ from dualfid_robot.algorithms.communicator import ALONE, Communicator
 from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.algorithms.dual_ppo import DualPPO, read_back
 from dualfid_robot.algorithms.ppo_config import PPOConfig
-from dualfid_robot.algorithms.research import make_algorithm as make_variant
+from dualfid_robot.algorithms.research import algorithm_class
 from dualfid_robot.algorithms.rollout import RolloutStorage
 from dualfid_robot.algorithms.statistics import standardised
 from dualfid_robot.errors import ConfigError, NotFiniteError
@@ -48,7 +48,8 @@ def make_algorithm(
     policy = DualActorCritic(
         NUM_OBS, NUM_ACTIONS, actor_hidden=[32, 16], critic_hidden=[32], rank=4, adapter=adapter, generator=generator
     )
-    return make_variant(policy, ppo_config(**{**SMALL, **changes}), device, seed, ranks)
+    config = ppo_config(**{**SMALL, **changes})
+    return algorithm_class(config)(policy, config, device, seed, ranks)
 
 
 def roll_out(algorithm: DualPPO, storage: RolloutStorage, n_low: int, seed: int = 0) -> None:

@@ -26,7 +26,7 @@ from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.envs.registry import task_names
 from dualfid_robot.envs.task import Task
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.export import exporter, networks
+from dualfid_robot.export import description, exporter, networks
 from dualfid_robot.export import launch as export_module
 from dualfid_robot.export.cpp.header import write_header
 from dualfid_robot.export.graphs import write_graphs
@@ -420,19 +420,19 @@ def _wrong_header(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _wrong_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = exporter._action
+    honest = description._action
 
-    monkeypatch.setattr(exporter, "_action", lambda task: dataclasses.replace(honest(task), offset=(0.5,)))
+    monkeypatch.setattr(description, "_action", lambda task: dataclasses.replace(honest(task), offset=(0.5,)))
 
 
 def _wrong_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = exporter._sample
+    honest = description._sample
 
     def sample(*arguments: Any) -> Any:
         stored = honest(*arguments)
         return dataclasses.replace(stored, action=tuple(value + 0.001 for value in stored.action))
 
-    monkeypatch.setattr(exporter, "_sample", sample)
+    monkeypatch.setattr(description, "_sample", sample)
 
 
 def _wrong_return(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from dualfid_robot.algorithms.communicator import ALONE, Communicator
 from dualfid_robot.algorithms.dual_ppo import DualPPO
 from dualfid_robot.algorithms.minibatches import Chunk
-from dualfid_robot.algorithms.ppo_config import PPOConfig
-from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.settings import require
 
 
@@ -22,17 +18,9 @@ class AdapterTuning(DualPPO):
         ConfigError: the policy has no low-rank adapter, so that nothing would learn from the high rows.
     """
 
-    def __init__(
-        self,
-        policy: DualActorCritic,
-        config: PPOConfig,
-        device: torch.device | str = "cpu",
-        seed: int = 0,
-        ranks: Communicator = ALONE,
-    ) -> None:
-        kind = policy.adapter
+    def set_up(self) -> None:
+        kind = self.policy.adapter
         require(kind == "lora", "train.params.network.adapter.kind", kind, "lora with base_learns_from=low")
-        super().__init__(policy, config, device, seed, ranks)
 
     def accumulate_gradients(self, chunks: Sequence[Chunk], weights: tuple[float, float], sums: Tensor) -> None:
         self._gradient.accumulate(chunks, weights, sums, base_from_high=False)

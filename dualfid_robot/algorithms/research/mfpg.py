@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from dualfid_robot.algorithms.communicator import ALONE, Communicator
 from dualfid_robot.algorithms.dual_ppo import DualPPO, entropy
-from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.algorithms.ppo_loss import MiniBatch
 from dualfid_robot.algorithms.research.control_variate import ControlVariate, paired_order
 from dualfid_robot.algorithms.rollout import RolloutStorage
-from dualfid_robot.policies.actor_critic import DualActorCritic
 
 
 class MFPG(DualPPO):
@@ -23,16 +19,8 @@ class MFPG(DualPPO):
     The rollout's low row i < n_high has the state and the noise of high row n_low + i, see ``ControlVariate``.
     """
 
-    def __init__(
-        self,
-        policy: DualActorCritic,
-        config: PPOConfig,
-        device: torch.device | str = "cpu",
-        seed: int = 0,
-        ranks: Communicator = ALONE,
-    ) -> None:
-        super().__init__(policy, config, device, seed, ranks)
-        self.control_variate = ControlVariate(ranks, self.device)
+    def set_up(self) -> None:
+        self.control_variate = ControlVariate(self.ranks, self.device)
 
     def rows_of_the_critic(self, storage: RolloutStorage) -> tuple[slice, slice]:
         """The critic learns from high rows alone."""
