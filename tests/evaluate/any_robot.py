@@ -11,6 +11,7 @@ from dualfid_robot.config.engines import compose_config, hydra_apart
 
 QUICK = ("simulator.high.threads=1", "episodes=4", "num_envs=8")
 YAML = """\
+defaults: [common/base@_here_, _self_]
 name: AnyRobot
 env: {numEnvs: 8, episodeLength: 50}
 asset: {assetFileName: nothing.xml, feet: []}
