@@ -14,9 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from dualfid_robot.config.engines import compose_config, hydra_apart
+from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.envs.registry import task_names
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.cpp.program import Constant, Operation, Program
-from dualfid_robot.export.cpp.unrolling import unroll
+from dualfid_robot.export.cpp.unrolling import HANDLERS, unroll
+from dualfid_robot.export.graphs import write_graphs
 from dualfid_robot.export.sources import term_sources
 from dualfid_robot.onboard.metadata import ObservationTerm
 
@@ -70,12 +74,10 @@ CASES = [
     *(Case(name, ("x", "y")) for name in ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min")),
     *(Case(name, ("x", "c0"), (ROW,)) for name in ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min")),
     *(Case(name, ("c0", "x"), (ROW,)) for name in ("Sub", "Div", "Max")),
-    *(Case(name, ("x",)) for name in ("Neg", "Abs", "Sign", "Sqrt", "Exp", "Log", "Sin", "Cos", "Tan", "Asin", "Acos")),
-    *(Case(name, ("x",)) for name in ("Atan", "Sinh", "Cosh", "Tanh", "Floor", "Ceil", "Round", "IsNaN", "IsInf")),
-    *(Case(name, ("x",)) for name in ("Relu", "Sigmoid", "Reciprocal", "Identity")),
-    *(Case(name, ("x", "y")) for name in ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal")),
-    *(Case(name, ("b", "c0"), (np.array([True, False] * 3),)) for name in ("And", "Or", "Xor")),
-    Case("Not", ("b",)),
+    *(Case(name, ("x",)) for name in ("Neg", "Abs", "Sqrt", "Exp", "Sin", "Cos", "Atan", "Floor", "Round", "IsNaN")),
+    *(Case(name, ("x",)) for name in ("Reciprocal", "Identity")),
+    *(Case(name, ("x", "y")) for name in ("Less", "Greater", "GreaterOrEqual")),
+    *(Case(name, ("b", "c0"), (np.array([True, False] * 3),)) for name in ("And", "Or")),
     Case("Pow", ("x", "c0"), (f32(2.0),)),
     Case("Clip", ("x", "c0", "c1"), (np.float32(-1.5), np.float32(2.5))),
     Case("Clip", ("x", "", "c0"), (np.float32(2.5),)),
@@ -86,34 +88,19 @@ CASES = [
     Case("Cast", ("b",), attributes={"to": TensorProto.FLOAT}),
     Case("Cast", ("k",), attributes={"to": TensorProto.BOOL}),
     Case("Cast", ("x",), attributes={"to": TensorProto.BOOL}),
-    *(
-        Case(name, ("k", "c0"), (np.array([1, -2, 3, 4, -5, 9], np.int32),))
-        for name in ("Add", "Sub", "Mul", "Div", "Mod")
-    ),
-    Case("Mod", ("x", "c0"), (ROW,), {"fmod": 1}),
-    *(
-        Case(name, ("x", "c0"), (i64(1),))
-        for name in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd")
-    ),
-    *(Case(name, ("x", "c0"), (i64(-1),), {"keepdims": 0}) for name in ("ReduceL1", "ReduceL2", "ReduceSumSquare")),
+    *(Case(name, ("k", "c0"), (np.array([1, -2, 3, 4, -5, 9], np.int32),)) for name in ("Add", "Sub", "Mul", "Div")),
+    *(Case(name, ("x", "c0"), (i64(1),)) for name in ("ReduceSum", "ReduceMax")),
+    Case("ReduceL2", ("x", "c0"), (i64(-1),), {"keepdims": 0}),
     Case("ReduceSum", ("x",), (), {"noop_with_empty_axes": 1}),
     *(
         Case("CumSum", ("x", "c0"), (np.int64(axis),), {"exclusive": exclusive, "reverse": reverse})
         for axis, exclusive, reverse in ((1, 0, 0), (-1, 0, 1), (1, 1, 0), (1, 1, 1))
     ),
     Case("MatMul", ("x", "c0"), (np.linspace(-1, 1, COLUMNS * 4, dtype=np.float32).reshape(COLUMNS, 4),)),
-    Case(
-        "Gemm",
-        ("x", "c0", "c1"),
-        (np.linspace(-1, 1, COLUMNS * 4, dtype=np.float32).reshape(4, COLUMNS), f32(1.0, 2.0, 3.0, 4.0)),
-        {"transB": 1, "alpha": 0.5, "beta": 2.0},
-    ),
     Case("Gather", ("x", "c0"), (i64(3, 0, -1),), {"axis": 1}),
     Case("Gather", ("c0", "k"), (np.linspace(0, 3, 19, dtype=np.float32),)),
     Case("Gather", ("c0", "k"), (np.arange(38, dtype=np.float32).reshape(2, 19),), {"axis": 1}),
-    Case("GatherElements", ("x", "c0"), (i64(5, 0, -2)[None],), {"axis": 1}),
     Case("GatherND", ("x", "c0"), (np.array([[0, 4], [0, -1]]),)),
-    Case("ScatterElements", ("x", "c0", "c1"), (i64(5, 0)[None], f32(1.0, 2.0)[None]), {"axis": 1}),
     Case("ScatterND", ("x", "c0", "c1"), (np.array([[0, 4], [0, 1]]), f32(1.0, 2.0))),
     Case("Reshape", ("x", "c0"), (i64(0, 2, -1),)),
     Case("Unsqueeze", ("x", "c0"), (i64(1),)),
@@ -121,15 +108,10 @@ CASES = [
     Case("Transpose", ("x",), (), {"perm": [1, 0]}),
     Case("Expand", ("x", "c0"), (i64(2, 1, 1),)),
     Case("Shape", ("x",)),
-    Case("Size", ("x",)),
-    Case("ConstantOfShape", ("c0",), (i64(2, 3),)),
     Case("Range", ("c0", "c1", "c2"), (np.int64(1), np.int64(9), np.int64(3))),
     Case("Concat", ("x", "y"), (), {"axis": 1}),
     Case("Slice", ("x", "c0", "c1", "c2"), (i64(1), i64(5), i64(1))),
     Case("Slice", ("x", "c0", "c1", "c2", "c3"), (i64(-1), i64(-100), i64(1), i64(-2))),
-    Case("Pad", ("x", "c0", "c1"), (i64(0, 1, 0, 2), np.float32(3.0))),
-    Case("Tile", ("x", "c0"), (i64(1, 3),)),
-    Case("Flatten", ("x",)),
 ]
 
 
@@ -180,13 +162,13 @@ def assert_same(program: Program, inputs: dict[str, np.ndarray], expected: dict[
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.operator}-{'-'.join(case.inputs)}")
 def test_each_operator_computes_what_onnxruntime_computes(case: Case, tmp_path: Path) -> None:
     model, inputs = model_of([case]), example_inputs()
-    if case.operator in ("ReduceMax", "ReduceMin"):  # where onnxruntime overlooks a NaN, or not, by its place
+    if case.operator == "ReduceMax":  # where onnxruntime overlooks a NaN, or not, by its place
         inputs["x"] = np.nan_to_num(inputs["x"])
     program = unroll(save(model, tmp_path / "case.onnx"))
     assert_same(program, inputs, run_rows(model, inputs))
 
 
-@pytest.mark.parametrize("operator", ["ReduceMax", "ReduceMin", "ReduceSum", "ReduceMean"])
+@pytest.mark.parametrize("operator", ["ReduceMax", "ReduceSum"])
 @pytest.mark.parametrize("column", range(COLUMNS))
 def test_a_reduction_of_nan_is_nan(operator: str, column: int, tmp_path: Path) -> None:
     x = np.ones((1, COLUMNS), np.float32)
@@ -195,7 +177,7 @@ def test_a_reduction_of_nan_is_nan(operator: str, column: int, tmp_path: Path) -
     assert np.isnan(program.evaluate({"x": x})["o0"]).all()
 
 
-UNARY = ("Neg", "Abs", "Sin", "Cos", "Tanh", "Floor", "Round", "Sign", "Atan", "Relu", "Identity")
+UNARY = ("Neg", "Abs", "Sin", "Cos", "Floor", "Round", "Atan", "Identity")
 BINARY = ("Add", "Sub", "Mul", "Max", "Min")
 
 
@@ -231,6 +213,25 @@ def test_random_graphs_compute_what_onnxruntime_computes(
     numbers = [value for rows in results.values() for row in rows for value in row.flat]
     if np.isfinite(numbers).all() and np.abs(numbers).max() < 1e6:
         assert_same(program, inputs, results)
+
+
+OF_THE_GUIDE = {"CumSum"}  # in the task of docs/your_own_robot.md
+
+
+@pytest.mark.slow
+def test_the_operators_are_those_of_the_tasks_graphs(tmp_path: Path) -> None:
+    """None is missing and none is kept in vain."""
+    found: set[str] = set()
+    for name in task_names():
+        with hydra_apart():
+            task = Experiment(compose_config([f"task={name}"])).make_task()
+        (tmp_path / name).mkdir()
+        write_graphs(task, tmp_path / name)
+        for path in (tmp_path / name).glob("*.onnx"):
+            model = onnx.load(path)
+            model = onnx.inliner.inline_local_functions(model) if model.functions else model
+            found |= {node.op_type for node in model.graph.node}
+    assert found | OF_THE_GUIDE == set(HANDLERS)
 
 
 def test_equal_operations_are_shared_and_known_ones_are_done(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """ONNX graphs for one robot, unrolled into straight-line programs (`program`).
 
+`HANDLERS` has the operators that the tasks' graphs contain; others are refused by name.
 A tensor is a NumPy array: of its numbers where they are known now, or of the numbers of a program's values. So
 operators that only move elements are NumPy's own functions on either. Needs the package onnx.
 """
@@ -187,9 +188,7 @@ def _elementwise(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any],
     return run.apply(node.op_type, *inputs)
 
 
-for _name in OPERATORS:
-    if _name not in ("Remainder", "IsInf", "Mod", "Max", "Min", "Pow"):
-        HANDLERS[_name] = _elementwise
+HANDLERS.update(dict.fromkeys(OPERATORS, _elementwise))
 
 
 @_handles("Max", "Min")
@@ -210,18 +209,6 @@ def _clip(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: 
     return run.apply("Min", run.apply("Max", x, low), high)
 
 
-@_handles("Mod")
-def _mod(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
-    return run.apply("Remainder" if attributes.get("fmod", 0) else "Mod", *inputs)
-
-
-@_handles("IsInf")
-def _is_inf(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
-    if not (attributes.get("detect_negative", 1) and attributes.get("detect_positive", 1)):
-        raise _Refused("looks at one sign only")
-    return run.apply("IsInf", *inputs)
-
-
 @_handles("Pow")
 def _pow(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
     base, exponent = inputs
@@ -236,21 +223,9 @@ def _reciprocal(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], 
     return run.apply("Div", np.ones((), inputs[0].dtype), inputs[0])
 
 
-@_handles("Relu")
-def _relu(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
-    return run.apply("Max", inputs[0], np.zeros((), inputs[0].dtype))
-
-
-@_handles("Sigmoid")
-def _sigmoid(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
-    one = np.ones((), inputs[0].dtype)
-    return run.apply("Div", one, run.apply("Add", one, run.apply("Exp", run.apply("Neg", inputs[0]))))
-
-
-@_handles("Cast", "CastLike")
+@_handles("Cast")
 def _cast(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
-    like = inputs[1].dtype if node.op_type == "CastLike" else helper.tensor_dtype_to_np_dtype(attributes["to"])
-    return run.apply("Cast", inputs[0], dtype=np.dtype(like))
+    return run.apply("Cast", inputs[0], dtype=np.dtype(helper.tensor_dtype_to_np_dtype(attributes["to"])))
 
 
 @_handles("MatMul")
@@ -266,27 +241,7 @@ def _matmul(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node
     return run.settle(result[..., 0] if right.numbers.ndim == 1 else result, left.dtype)
 
 
-@_handles("Gemm")
-def _gemm(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
-    a = run.move(np.transpose, inputs[0]) if attributes.get("transA", 0) else inputs[0]
-    b = run.move(np.transpose, inputs[1]) if attributes.get("transB", 0) else inputs[1]
-    dtype = inputs[0].dtype
-    product = run.apply("Mul", np.array(attributes.get("alpha", 1.0), dtype), _matmul(run, [a, b], {}, node))
-    if (bias := _optional(inputs, 2)) is None:
-        return product
-    return run.apply("Add", product, run.apply("Mul", np.array(attributes.get("beta", 1.0), dtype), bias))
-
-
-_REDUCTIONS = {
-    "ReduceSum": "Add",
-    "ReduceMean": "Add",
-    "ReduceL1": "Add",
-    "ReduceL2": "Add",
-    "ReduceSumSquare": "Add",
-    "ReduceProd": "Mul",
-    "ReduceMax": "Max",
-    "ReduceMin": "Min",
-}
+_REDUCTIONS = {"ReduceSum": "Add", "ReduceL2": "Add", "ReduceMax": "Max"}
 
 
 @_handles(*_REDUCTIONS)
@@ -298,14 +253,9 @@ def _reduce(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node
         return tensor
     rank = len(tensor.shape)
     reduced = tuple(sorted(axis % rank for axis in axes)) or tuple(range(rank))
-    if node.op_type == "ReduceL1":
-        tensor = run.apply("Abs", tensor)
-    if node.op_type in ("ReduceL2", "ReduceSumSquare"):
+    if node.op_type == "ReduceL2":
         tensor = run.apply("Mul", tensor, tensor)
     total = run.fold(_REDUCTIONS[node.op_type], run.lift(tensor), reduced, bool(attributes.get("keepdims", 1)))
-    if node.op_type == "ReduceMean":
-        count = math.prod(tensor.shape[axis] for axis in reduced)
-        return run.apply("Div", total, np.array(count, tensor.dtype))
     return run.apply("Sqrt", total) if node.op_type == "ReduceL2" else total
 
 
@@ -335,30 +285,11 @@ def _identity(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], no
     return result
 
 
-@_handles("Constant")
-def _constant(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
-    (name, value), *_ = attributes.items()
-    if name == "value":
-        return numpy_helper.to_array(value)
-    return np.array(value, np.int64 if name.startswith("value_int") else np.float32)
-
-
-@_handles("ConstantOfShape")
-def _constant_of_shape(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
-    value = numpy_helper.to_array(attributes["value"]) if "value" in attributes else np.zeros(1, np.float32)
-    return np.full(_numbers(inputs[0], "shape"), value.reshape(-1)[0])
-
-
 @_handles("Shape")
 def _shape(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
     shape = inputs[0].shape[attributes.get("start", 0) :]
     end = attributes.get("end")
     return np.array(inputs[0].shape[attributes.get("start", 0) : end] if end is not None else shape, np.int64)
-
-
-@_handles("Size")
-def _size(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
-    return np.array(math.prod(inputs[0].shape), np.int64)
 
 
 @_handles("Range")
@@ -373,12 +304,6 @@ def _reshape(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], nod
     if not attributes.get("allowzero", 0):
         sizes = [inputs[0].shape[i] if size == 0 else size for i, size in enumerate(sizes)]
     return run.move(lambda array: array.reshape(sizes), inputs[0])
-
-
-@_handles("Flatten")
-def _flatten(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
-    axis = attributes.get("axis", 1)
-    return run.move(lambda array: array.reshape(math.prod(array.shape[:axis]), -1), inputs[0])
 
 
 @_handles("Squeeze")
@@ -402,11 +327,6 @@ def _transpose(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], n
 def _expand(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
     shape = np.broadcast_shapes(inputs[0].shape, tuple(_numbers(inputs[1], "shape")))
     return run.move(lambda array: np.broadcast_to(array, shape), inputs[0])
-
-
-@_handles("Tile")
-def _tile(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
-    return run.move(lambda array: np.tile(array, _numbers(inputs[1], "repeats")), inputs[0])
 
 
 @_handles("Concat")
@@ -438,17 +358,6 @@ def _slice(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node:
         else:
             places[axis] = slice(start, end, step)
     return run.move(lambda array: array[tuple(places)], inputs[0])
-
-
-@_handles("Pad")
-def _pad(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
-    if attributes.get("mode", b"constant") != b"constant" or _optional(inputs, 3) is not None:
-        raise _Refused("pads otherwise than with a constant on every axis")
-    pads = _numbers(inputs[1], "pads")
-    value = _optional(inputs, 2)
-    filling = np.zeros((), inputs[0].dtype) if value is None else _known(value, "filling").reshape(())
-    widths = list(zip(pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True))
-    return run.move(lambda array, fill: np.pad(array, widths, constant_values=fill.item()), inputs[0], filling)
 
 
 # --- places -----------------------------------------------------------------------------------------------------------
@@ -494,33 +403,11 @@ def _gather_nd(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], n
     return Symbols(np.array(numbers, np.int64).reshape(*indices.shape[:-1], *rest), table.dtype)
 
 
-@_handles("GatherElements")
-def _gather_elements(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
-    indices = _known(inputs[1], "indices")
-    places = _element_places(indices, inputs[0].shape, attributes.get("axis", 0))
-    return run.move(lambda array: array[places], inputs[0])
-
-
-@_handles("ScatterElements")
-def _scatter_elements(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
-    indices = _known(inputs[1], "indices")
-    return _scatter(run, inputs, attributes, _element_places(indices, inputs[0].shape, attributes.get("axis", 0)))
-
-
 @_handles("ScatterND")
 def _scatter_nd(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
-    return _scatter(run, inputs, attributes, tuple(np.moveaxis(_known(inputs[1], "indices"), -1, 0)))
-
-
-def _element_places(indices: np.ndarray, shape: tuple[int, ...], axis: int) -> tuple[np.ndarray, ...]:
-    places: list[np.ndarray] = list(np.indices(indices.shape))
-    places[axis % len(shape)] = indices
-    return tuple(places)
-
-
-def _scatter(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], places: tuple[Any, ...]) -> Tensor:
     if attributes.get("reduction", b"none") != b"none":
         raise _Refused("adds up what it scatters")
+    places = tuple(np.moveaxis(_known(inputs[1], "indices"), -1, 0))
 
     def write(array: np.ndarray, updates: np.ndarray) -> np.ndarray:
         result = array.copy()
