@@ -62,8 +62,8 @@ class AllocationConfig:
 class Allocator:
     """Splits N environments between the fidelities; ``n_low + n_high == N`` always.
 
-    N_low is the multiple of the block size nearest to ρ N that leaves each side at least one block, or none where the
-    bound itself is 0 or 1.
+    N_low is the multiple of the block size nearest to ρ N. Each side keeps at least one block, unless its bound itself
+    is 0 or 1.
 
     Raises:
         ConfigError: for a setting out of range, an unknown rule, or too few environments for two fidelities.

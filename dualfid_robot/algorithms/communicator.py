@@ -1,7 +1,7 @@
 """What the processes that train one policy together tell each other.
 
-Every process, a rank, holds the whole policy and environments of its own: as many as every other rank, and as many of
-them low. The mean over all samples is therefore the mean over the ranks of their means, in either fidelity.
+Every process, a rank, holds the whole policy and environments of its own. All ranks have equally many, and equally many
+low ones. The mean over all samples is therefore the mean over the ranks of their means, in either fidelity.
 """
 
 from __future__ import annotations

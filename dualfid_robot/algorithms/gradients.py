@@ -1,8 +1,8 @@
 """The gradient of the PPO loss of a mini-batch with respect to θ and φ.
 
-A mini-batch is cut into blocks of one fidelity's rows. A block goes forward through its policy's merged weights, its
-loss is differentiated by hand, and the gradient goes backward, in whichever thread is free. Blocks' gradients are
-summed in order, so that results do not depend on the threads. From the merged weights they go to θ and φ once:
+A mini-batch is cut into blocks of one fidelity's rows. A block goes forward through its policy's merged weights. Its
+loss is differentiated by hand, and the gradient goes backward. Any free thread does it. Blocks' gradients are summed in
+order, so that results do not depend on the threads. From the merged weights they go to θ and φ once:
 
     G_low, G_high = Σ_blocks ∂L/∂W, ∂L/∂W'        dW = G_low + G_high        dA, dB, dδb from G_high alone
 """

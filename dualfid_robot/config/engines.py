@@ -1,8 +1,8 @@
 """The engines of a run: which files of cfg/simulator E_low and E_high are. Every entry point asks here.
 
-A configuration is composed once. A side that nobody chose holds the option `default`, and `choose_engines` puts the
-settings of the engines in its place that suit the task and the machine. E_low may have several engines, so
-`simulator.low` holds a mapping of settings for each, by name; `simulator.high` holds the settings of its one engine.
+A configuration is composed once. A side that nobody chose holds the option `default`. `choose_engines` puts engines
+that suit the task and the machine in its place. E_low may have several engines, so `simulator.low` holds a mapping of
+settings for each, by name; `simulator.high` holds the settings of its one engine.
 """
 
 from __future__ import annotations

@@ -290,11 +290,11 @@ class Experiment:
     def make_pool(
         self, simulator: Mapping[str, Any], num_envs: int, seed: int, reward_factor: float = 1.0
     ) -> EnvironmentPool:
-        """A pool of `num_envs` environments in the engine that the settings `simulator` describe, on `sim_device` where
-        the engine can use it, else on the CPU.
+        """A pool of `num_envs` environments in one engine. It is on `sim_device` where the engine can use that, else on
+        the CPU.
 
-        Only the engine's robot is changed by `simulator["changes"]`: the task keeps the unchanged one, whose limits and
-        scales are the same for both simulators.
+        Only the engine's robot is changed by `simulator["changes"]`. The task keeps the unchanged one, with the same
+        limits and scales in both simulators.
 
         Args:
             simulator: settings of the engine.

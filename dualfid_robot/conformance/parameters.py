@@ -81,7 +81,7 @@ def parameter_dof_damping(build: Build) -> float:
 
 @measured("parameter: stiffness of each joint", parameter="joint_stiffness")
 def parameter_joint_stiffness(build: Build) -> float:
-    """Carts of 2 kg on springs of 40 N/m with 0.25, 1 and 4 times the stiffness, another on each: position after half a
+    """Carts of 2 kg on springs of 40 N/m with 0.25, 1 and 4 times the stiffness, another on each. Position after half a
     second against its oscillation, relative to the amplitude."""
     simulator = build(SPRING, 3, dt=1e-3, substeps=1)
     factors = torch.tensor([[0.25, 1.0], [1.0, 4.0], [4.0, 0.25]])
@@ -94,7 +94,7 @@ def parameter_joint_stiffness(build: Build) -> float:
 
 @measured("parameter: friction of each geom", parameter="geom_friction")
 def parameter_geom_friction(build: Build) -> float:
-    """The sled's stopping distances with 1, 1.5 and 2 times the friction of its spheres and half that of the floor:
+    """The sled's stopping distances with 1, 1.5 and 2 times the friction of its spheres and half that of the floor.
     MuJoCo takes the greater of the two."""
     simulator = build(SLED, 3)
     factors = torch.tensor([1.0, 1.5, 2.0])
@@ -148,8 +148,8 @@ def parameter_com(build: Build) -> float:
 
 @measured("parameter: com, free fall", "m", parameter="com")
 def parameter_com_in_free_fall(build: Build) -> float:
-    """The tumbling robots with every body's centre of mass moved otherwise in each world: distance of the whole one
-    from its parabola after a second."""
+    """Every body's centre of mass is moved otherwise in each world: distance of the tumbling robots' whole one from its
+    parabola after a second."""
     simulator = build(CROOKED, 4)
     bodies = len(CROOKED.body_names)
     offsets = 0.05 * torch.randn(4, bodies, 3, generator=torch.Generator().manual_seed(5))

@@ -60,8 +60,8 @@ def mass_matrices(build: Build) -> float:
 
 @measured("external forces")
 def external_forces(build: Build) -> float:
-    """A sled in free fall under a force and a torque for one step, and then under none: velocities after a second step
-    against impulse and angular impulse over its mass and inertia, relative to the largest."""
+    """A sled in free fall is under a force and a torque for one step, then under none. Velocities after a second step
+    against the impulses over mass and inertia, relative to the largest."""
     simulator = build(SLED, 2)
     qpos = torch.zeros(2, 7)
     qpos[:, 2], qpos[:, 3] = 5.0, 1.0

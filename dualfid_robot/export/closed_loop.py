@@ -104,8 +104,8 @@ class ExportedRun:
 
     Attributes:
         evaluation: their returns.
-        difference: the largest between what they took for the observation or the control and what the task says, over
-            all steps of the evaluated episodes.
+        difference: the largest of an observation or a control from what the task says, over all steps of the evaluated
+            episodes.
         reward_difference: likewise of the reward's terms by `episode.onnx`, beyond ±1 relative to their size. Steps
             that end an episode are left out.
         states: (T, ·) of the first robot, in each step of its episode.
@@ -122,7 +122,7 @@ class ExportedRun:
 def run_exported(
     experiment: Experiment, simulator: Mapping[str, Any], num_envs: int, seed: int, exported: ExportedPolicy
 ) -> ExportedRun:
-    """The exported files in the loop that `visit` ran a checkpoint in: they see the robots' state, not the task's
+    """The exported files in the loop in which `visit` ran a checkpoint. They see the robots' state, not the task's
     observations."""
     pool = experiment.make_pool(simulator, num_envs, seed)
     try:

@@ -20,8 +20,8 @@ _TAKEN = (ROBOT, POLICY, OBSERVATION, EPISODE, METADATA, STARTS, SUMS, "policy.p
 
 
 def write_robot(robot: RobotModel, folder: Path) -> None:
-    """Write `robot.xml` and the files that it refers to: the same text with includes filled in, so that every number
-    keeps its digits, and with the names that RobotModel gives to what the author left unnamed.
+    """Write `robot.xml` and the files that it refers to. It is the same text with includes filled in, so every number
+    keeps its digits. What the author left unnamed has RobotModel's names.
 
     Raises:
         ConfigError: it would not be the same model.

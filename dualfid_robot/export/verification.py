@@ -145,8 +145,8 @@ def require_small(what: str, difference: float, tolerance: float) -> None:
 
 
 def require_same_return(engine: str, checkpoint: Evaluation, exported: Evaluation) -> None:
-    """Raise ConfigError where the mean return differs by more than chance: floating-point sums of onnxruntime and
-    PyTorch differ in their last digit, and a robot in contact amplifies that."""
+    """Raise ConfigError where the mean return differs by more than chance. Sums of onnxruntime and PyTorch differ in
+    their last digit, and a robot in contact amplifies that."""
     difference, chance = paired_difference(exported.returns, checkpoint.returns)
     allowed = max(chance, 1e-3 * abs(checkpoint.mean))
     if not abs(difference) <= allowed:

@@ -3,7 +3,7 @@
 A field either does not change how a robot moves (`NO_EFFECT`), or every engine has it (`HONOURED`; what of its values
 an engine cannot express, its own conversion refuses), or it belongs to a feature of `FEATURES`. An engine names the
 features that it simulates; a robot that has another is refused by the name of the element. So a feature that is added
-here is refused by every engine until that says otherwise, and a test compares the fields named here with MuJoCo's own.
+here is refused by every engine until that says otherwise. A test compares the fields named here with MuJoCo's own.
 """
 
 from __future__ import annotations

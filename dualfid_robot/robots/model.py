@@ -1,7 +1,7 @@
 """One MJCF file is the single description of a robot and its scene; every engine is built from it.
 
-Joint order, limits, gears, masses and frames agree between engines because each reads them, by name, from the model
-that MuJoCo compiles here.
+Joint order, limits, gears, masses and frames agree between engines. Each reads them, by name, from the model that
+MuJoCo compiles here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The contract that every physics engine fulfils: worlds of one robot, stepped in a batch.
 
-State is in MuJoCo's generalized coordinates, whatever the engine: qpos is joint positions, preceded for a floating base
+State is in MuJoCo's generalized coordinates, whatever the engine. qpos is joint positions, preceded for a floating base
 by the root's position (world frame, m) and quaternion (w, x, y, z); qvel is joint velocities, preceded by the root's
 linear velocity (world frame, m/s) and angular velocity (body frame, rad/s).
 """

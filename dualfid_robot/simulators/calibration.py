@@ -144,8 +144,8 @@ def collect(
 ) -> Windows:
     """Drive the reference engine and cut its motion into windows.
 
-    Windows in which a body other than a foot touches something are left out: an engine with feet-only contacts cannot
-    follow them.
+    Windows in which a body other than a foot touches something are left out. An engine with contacts of feet alone
+    cannot follow them.
 
     Args:
         reference: configuration of the reference engine, as `make_simulator` takes it.

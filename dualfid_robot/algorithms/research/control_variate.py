@@ -9,9 +9,9 @@ The bracket's mean is zero whatever the low simulator does, so g's mean is g_h's
 (1 − r² n_free / n_low) of g_h's. r and σ are estimated from one number per row, X = Σ_t A_t (log π(a_t | s_t) + H[π]).
 "Multi-fidelity policy gradients", arXiv 2503.05696; the classical form is Ng and Willcox, AIAA J. 52(6), 2014.
 
-The paper's X has no entropy H. It centres log π: X is then a component of the gradient itself, the derivative to a
-common log σ but for a factor. Uncentred, X is mostly a row's mean advantage, which the state decides in which the row
-begins and partners share, whether their rollouts have anything in common or not.
+The paper's X has no entropy H. It centres log π, and X is then, but for a factor, the gradient's derivative to a common
+log σ. Uncentred, X is mostly a row's mean advantage. The initial state decides that, and partners share it whether or
+not their rollouts have anything in common.
 """
 
 from __future__ import annotations
@@ -111,9 +111,9 @@ def sample_weights(alive: Tensor, n_low: int, n_high: int, coefficient: Tensor) 
 
         high 1      partners c (n_low / n_high − 1)      free low rows −c      low rows after their first episode 0
 
-    Nothing but a low row's own rollout decides which of its samples count, so that partners and free rows lose the same
-    in the mean. A partner goes on after the high row's end: to drop it there would leave those that survived in the
-    high simulator, of which the free rows have no equal.
+    A low row's own rollout alone decides which of its samples count. So partners and free rows lose the same in the
+    mean. A partner goes on after the high row's end. Dropped there, only those would be left that survived in the high
+    simulator, and free rows have no equal of these.
 
     Args:
         alive: (T, N), see `first_episode`.
@@ -134,8 +134,7 @@ def paired_order(
     """A random order of the samples (t, row), as indices t · N + row, in pieces of which each holds equal shares (to
     one sample) of pairs and of free low samples.
 
-    A high sample and its partner's are in the same piece: apart, they would add to the noise of a gradient step
-    instead of taking from it.
+    A high sample and its partner's are in the same piece. Apart, they would add noise to a gradient step.
 
     Returns:
         The pieces' low samples, partners first, and their high samples.

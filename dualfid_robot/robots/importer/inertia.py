@@ -26,8 +26,8 @@ def settle_inertias(
 ) -> dict[str, Inertial]:
     """The inertial of each link that has a mass.
 
-    A link without a mass is none of its own where it is fixed to one with a mass. Where nothing that moves together has
-    a mass, the collision geometry at `options.density` gives it one, or else a ball of 1 g and 5 cm.
+    A link without a mass is none of its own where it is fixed to one with a mass. Parts that move together and have no
+    mass get that of their collision geometry at `options.density`. Without geometry they are a ball of 1 g and 5 cm.
     """
     inertials = {}
     for link in urdf.links.values():

@@ -28,12 +28,12 @@ _LOGGER = logging.getLogger(__name__)
 class MujocoWarpSimulator(Simulator):
     """Worlds in MuJoCo Warp's arrays, of which qpos and qvel are zero-copy views.
 
-    A step is one launch of a graph that holds all substeps, the contact wrenches and the reset of failed worlds; there
-    is one graph for every number of worlds that was ever stepped, over the first rows of the same arrays, recorded when
-    first needed. Neither a step nor `set_state_where` makes the host wait for the device.
+    A step is one launch of a graph that holds all substeps, the contact wrenches and the reset of failed worlds; every
+    number of worlds has a graph over the first rows of the same arrays, recorded when first needed. Neither a step nor
+    `set_state_where` makes the host wait for the device.
 
     Snapshots are exact. So is a step on the CPU, and worlds do not depend on how many others step with them; on CUDA
-    the order in which threads append contacts changes from run to run, and with it the last digits of sums over them.
+    threads append contacts in another order in each run, so the last digits of sums differ.
     """
 
     PORT_OF = "mujoco"
@@ -134,8 +134,8 @@ class MujocoWarpSimulator(Simulator):
     def take_overflows(self) -> int:
         """Worlds × physics steps since the last call in which a full buffer lost contacts or constraints.
 
-        A loss is also logged as a warning that names the setting to raise, once and whenever more was needed than was
-        ever logged. The host waits for the device: to be called once per iteration, not in every step.
+        A loss is also logged as a warning that names the setting to raise. It comes again when more is needed than was
+        logged. The host waits for the device: to be called once per iteration, not in every step.
         """
         report = self._worlds.take_overflows()
         contacts, rows, others = report.worlds

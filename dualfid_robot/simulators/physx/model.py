@@ -2,7 +2,7 @@
 
 Every body with joints becomes a link whose frame is the body's own; bodies without are merged into the one that carries
 them, and into the world where they cannot move. A body with several joints gets a nearly massless link for each but the
-last, as in Isaac Gym's importer: the bodies are MuJoCo's, only the steps between their frames are made explicit.
+last, as in Isaac Gym's importer. The bodies stay MuJoCo's.
 
 Exact are masses, inertias, frames, armature, joint damping, springs and limits (PhysX's are hard), gravity, contact
 filters, and sliding friction. MuJoCo's contact softness (solref, solimp) has no counterpart in PhysX and is not used.

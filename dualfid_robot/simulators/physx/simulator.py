@@ -136,8 +136,8 @@ class PhysxSimulator(ProcessSimulator):
     def snapshot(self) -> dict[str, np.ndarray]:
         """All that the engine needs to go on from here.
 
-        Exact, but not free of effect: PhysX's contact caches and warm starts cannot be read. So this simulator, too,
-        goes on without them from the state that was read here, and to the bit as one that is restored from it.
+        Exact, but not free of effect: PhysX's contact caches and warm starts cannot be read. So this simulator goes on
+        without them from the state that was read, to the bit as one that is restored from it.
         """
         return super().snapshot()
 

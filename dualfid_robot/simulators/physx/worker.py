@@ -4,8 +4,8 @@ It imports neither torch nor MuJoCo. Requests arrive on standard input: the pick
 number n of active worlds. It answers each with one byte. Everything else is in shared memory. It ends when its standard
 input is closed, so it cannot outlive its parent.
 
-Every world is a PhysX scene of its own: nothing of a world (its contacts, its float32 rounding, its failure) reaches
-another, and an idle one costs nothing.
+Every world is a PhysX scene of its own. Nothing of a world reaches another: no contact, no rounding, no failure. An
+idle one costs nothing.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class _Worker:
     def _advance(self, rows: np.ndarray, ctrl: np.ndarray, raw: np.ndarray) -> list[_Touch]:
         """Step worlds, update their raw states and measure their contacts.
 
-        Where forces do not change between physics steps, world by world: the second step of a scene, which is in the
+        Where forces do not change between physics steps, it goes world by world. A scene's second step, in the
         processor's cache then, takes a third of the first one's time.
         """
         drives, arrays = self.spec.drives, self.arrays

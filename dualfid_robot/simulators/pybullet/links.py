@@ -1,8 +1,8 @@
 """The links of a robot as Bullet must be told them: one above each joint, with the mass of bodies and of rotors.
 
-Bodies without a joint are merged into the body that carries them, and a body with several joints gets a nearly massless
-link for each but the last, so that every link but the root has exactly one joint. A link's frame has its origin at the
-joint's anchor and its axes along the link's principal axes of inertia.
+Every link but the root has exactly one joint. Bodies without a joint are merged into the body that carries them. A body
+with several joints gets a nearly massless link for each but the last. A link's frame has its origin at the joint's
+anchor and its axes along the link's principal axes of inertia.
 
 Bullet knows no armature, the inertia a of a rotor that the joint feels and its links do not. Its energy is
 a (w_below - w_above)^2 / 2 with the links' angular velocities about the joint's axis. Two factors f and g replace it by
@@ -116,8 +116,8 @@ def _link(
 
 
 def _armature(model: mujoco.MjModel, joint: int, whole: bool, child: float, parent: float) -> np.ndarray:
-    """Inertia (3, 3), in the body's axes, of the link below a joint that stands for rotors: that of its own hinge, and
-    those of the hinges that it carries.
+    """Inertia (3, 3), in the body's axes, that a link has for rotors: of its own hinge and of the hinges that it
+    carries.
 
     Args:
         whole: whether the joint is its body's last.

@@ -182,9 +182,9 @@ class PybulletSimulator(ProcessSimulator):
     def snapshot(self) -> dict[str, np.ndarray]:
         """All that the engine needs to go on from here.
 
-        Exact: a step of Bullet depends on the state alone (contacts are found anew, nothing is warm-started), but
-        Bullet's own state cannot be read to the last bit. So this simulator, too, goes on from what was read here, and
-        to the bit as one that is restored from it.
+        Exact, because a step of Bullet depends on the state alone: contacts are found anew, nothing is warm-started.
+        But Bullet's own state cannot be read to the last bit. So this simulator goes on from what was read, to the bit
+        as one that is restored from it.
         """
         return super().snapshot() | {"robots_per_client": np.array(self._spec.robots_per_client)}
 

@@ -215,9 +215,9 @@ class _Worker:
     def _keep_limits(self, position: np.ndarray, velocity: np.ndarray, torque: np.ndarray, dt: float) -> np.ndarray:
         """Torques (n, joints) that do not carry a joint over its limits within the time for which they act.
 
-        Bullet's own limits act only on a joint that is already over its limit, and so a step late: at full torque a
-        light joint would swing across its limit by a third of a radian. So the torque is bounded such that the joint,
-        by its own inertia, just reaches the limit at the end of that time, or goes back by a part of its excess.
+        Bullet's own limits act on a joint that is already over its limit, a step late. At full torque a light joint
+        would swing a third of a radian across. So the torque is bounded: the joint, by its own inertia, just reaches
+        the limit at the end of that time. A joint beyond it goes back by a part of its excess.
         """
         spec = self.spec
         for limit, bound in ((spec.joint_limits[:, 1], np.minimum), (spec.joint_limits[:, 0], np.maximum)):

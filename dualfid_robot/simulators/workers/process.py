@@ -15,8 +15,8 @@ CLEAN, STATE, RAW = 0, 1, 2
 class WorkerProcess:
     """A process that steps a share of an engine's worlds.
 
-    It runs `main(memory, answer)` of a module: it reads a pickled spec from its standard input, then four bytes a step
-    (the number of active worlds), and answers each with a byte. Everything else is in shared memory.
+    It runs `main(memory, answer)` of a module. It reads a pickled spec from its standard input, then four bytes a step,
+    the number of active worlds. It answers each with a byte. Everything else is in shared memory.
     """
 
     def __init__(self, module: str, spec: object, memory: int) -> None:
