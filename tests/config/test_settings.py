@@ -110,7 +110,7 @@ def test_simulators(simulator: str) -> None:
 
 
 def test_what_every_task_has_is_what_a_task_without_a_file_has() -> None:
-    env = file("task/common/options", "task/common/base")["env"]
+    env = file("task/common/base")["env"]
     config = TaskConfig(env["numEnvs"], env["episodeLength"])
     assert dataclasses.asdict(config) == env
 
@@ -147,7 +147,7 @@ def test_every_setting_that_a_command_reads_stands_in_its_file() -> None:
 
 def test_every_setting_has_a_line_that_explains_it() -> None:
     """What the help prints; the figures of a task, of a plan and of its calibration speak for themselves."""
-    for name in (*COMMANDS, "train/base", "task/common/base", "allocation/guards"):
+    for name in (*COMMANDS, "train/base", "task/common/options", "task/common/base", "allocation/guards"):
         assert not _unexplained(CONFIG_DIR / f"{name}.yaml"), name
 
 
