@@ -11,6 +11,7 @@ PHYSX = ["sapien>=3.0.3,<4"]
 GYMNASIUM = ["gymnasium>=1.1,<2"]
 EXPORT = ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "onnxruntime>=1.20,<2"]
 VIEWER = ["mjviser>=0.0.14"]
+WANDB = ["wandb>=0.17"]
 VIDEO = ["imageio>=2.34,<3", "imageio-ffmpeg>=0.5"]
 PLOTS = ["matplotlib>=3.8,<4"]
 IMPORT = ["trimesh>=4", "pycollada>=0.8"]
@@ -75,6 +76,7 @@ setup(
         "export": EXPORT,  # what play.py and a robot need of it is onnxruntime alone
         "viewer": VIEWER,
         "video": VIDEO,  # capture_video=True, and play.py's video=…
+        "wandb": WANDB,  # wandb_activate=True
         "plots": PLOTS,  # transfer.py's curves
         "import": IMPORT,  # import_robot.py: meshes in formats that MuJoCo does not read
         "study": STUDY,
@@ -92,6 +94,7 @@ setup(
                 *EXPORT,
                 *VIEWER,
                 *VIDEO,
+                *WANDB,
                 *STUDY,
                 *IMPORT,
                 "stable-baselines3>=2.4",

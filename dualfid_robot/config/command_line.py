@@ -34,7 +34,6 @@ _USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError, 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ENOLCK)
 
 # Settings of IsaacGymEnvs that would do nothing here: the values that ask for nothing, and what to use instead.
-_CURVES = "curves are written for TensorBoard under runs/"
 _VIDEO = "videos are made with capture_video=True, and viewer=browser shows a run"
 _INERT: dict[str, tuple[tuple[str, ...], str]] = {
     "physics_engine": ((), "engines are chosen with simulator/high=… and simulator/low=…"),
@@ -46,10 +45,7 @@ _INERT: dict[str, tuple[tuple[str, ...], str]] = {
     "sigma": (("''", ""), "the initial log standard deviation is train.params.network.sigma_init=…"),
     "pbt": (("no_pbt",), "there is no population-based training here; -m sweeps settings"),
     "force_render": ((), _VIDEO),
-    "wandb_activate": (("false", "''", ""), _CURVES),
-    **dict.fromkeys(
-        (f"wandb_{key}" for key in ("group", "name", "entity", "project", "tags", "logcode_dir")), ((), _CURVES)
-    ),
+    "wandb_logcode_dir": (("''", ""), "a run's folder and wandb's own git settings say which code it was"),
 }
 
 

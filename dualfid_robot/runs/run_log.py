@@ -1,4 +1,4 @@
-"""The folder of a run: resolved configuration, versions, metrics file, TensorBoard curves, checkpoints."""
+"""The folder of a run: resolved configuration, versions, metrics file, curves, checkpoints."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
 
 import dualfid_robot
 from dualfid_robot.config.machine import RUNS
 from dualfid_robot.config.values import check_name
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runs.atomic import remove_partial, write_text
+from dualfid_robot.runs.curves import Curves, TensorBoard, Wandb, WandbSettings
 from dualfid_robot.runs.metrics import METRICS, read_metrics
 
-TENSORBOARD = "tensorboard"  # folder of a run's curves
 _PACKAGES = (
     *("torch", "numpy", "mujoco", "pybullet", "mujoco-warp", "warp-lang", "sapien", "hydra-core"),
     *("onnx", "onnxscript", "onnxruntime"),
@@ -104,7 +102,7 @@ def _commit() -> str:
 
 
 class RunLog:
-    """Writes one line of metrics per iteration, and curves against samples and against measured cost.
+    """Writes one line of metrics per iteration, and curves.
 
     Attributes:
         folder: the run's folder; checkpoints go to its `nn/`.
@@ -118,6 +116,9 @@ class RunLog:
             config: the resolved configuration.
             resumed_at: the metrics of the iteration that a checkpoint was taken at; later lines are dropped, because
                 those iterations will be done again.
+
+        Raises:
+            ConfigError: Weights & Biases is asked for and refuses.
         """
         self.folder = folder
         suffix = "" if resumed_at is None else f"_from_{int(resumed_at['iteration'])}"
@@ -129,38 +130,29 @@ class RunLog:
         if resumed_at is not None and path.is_file():
             _drop_after(path, int(resumed_at["iteration"]))
         self._metrics = path.open("a", encoding="utf-8")
-        samples = None if resumed_at is None else int(resumed_at["samples"]) + 1
-        cost = None if resumed_at is None else int(resumed_at["cost_seconds"]) + 1
-        self._by_samples = SummaryWriter(str(folder / TENSORBOARD / "against_samples"), purge_step=samples)
-        self._by_cost = SummaryWriter(str(folder / TENSORBOARD / "against_cost_seconds"), purge_step=cost)
+        samples = None if resumed_at is None else int(resumed_at["samples"])
+        started = min(path.stat().st_mtime for path in folder.glob("config*.yaml"))
+        wandb = WandbSettings.of(config)
+        self._curves: list[Curves] = [Wandb(wandb, folder, config)] if wandb.activate else []
+        self._curves.append(TensorBoard(folder, started, samples))
 
     def write(self, metrics: dict[str, float]) -> None:
         """Log an iteration; `metrics` holds `iteration`, `samples` and `cost_seconds` besides what is plotted."""
         self._metrics.write(json.dumps(metrics) + "\n")
         self._metrics.flush()
-        for name, value in metrics.items():
-            self._by_samples.add_scalar(name, value, int(metrics["samples"]))
-            self._by_cost.add_scalar(name, value, int(metrics["cost_seconds"]))
+        for curves in self._curves:
+            curves.write(metrics)
 
     def add_video(self, path: Path, metrics: dict[str, float]) -> None:
-        """Show a video beside the curves, as a moving picture of less frames.
-
-        Args:
-            path: of the file.
-            metrics: of its iteration.
-        """
-        from dualfid_robot.view.video import moving_picture
-
-        picture, (width, height) = moving_picture(path)
-        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=picture)
-        summary = Summary(value=[Summary.Value(tag="adapted policy in E_high", image=image)])
-        self._by_samples._get_file_writer().add_summary(summary, int(metrics["samples"]))
+        """Show a video beside the curves of its iteration."""
+        for curves in self._curves:
+            curves.add_video(path, metrics)
 
     def close(self) -> None:
         """Flush and close all files."""
         self._metrics.close()
-        self._by_samples.close()
-        self._by_cost.close()
+        for curves in self._curves:
+            curves.close()
 
 
 def _drop_after(path: Path, iteration: int) -> None:

@@ -24,8 +24,9 @@ from dualfid_robot.export.launch import FOLDER as EXPORT_FOLDER
 from dualfid_robot.export.launch import BestExport, require_packages
 from dualfid_robot.runs.atomic import locked
 from dualfid_robot.runs.checkpoint import resolve_checkpoint
+from dualfid_robot.runs.curves import TENSORBOARD, WandbSettings
 from dualfid_robot.runs.going_on import with_own_settings
-from dualfid_robot.runs.run_log import TENSORBOARD, new_run_folder, newest_checkpoint
+from dualfid_robot.runs.run_log import new_run_folder, newest_checkpoint
 from dualfid_robot.simulators.registry import lost_contacts
 from dualfid_robot.threads import set_threads
 from dualfid_robot.train.distributed import communicator, prepare, use_own_gpu
@@ -65,6 +66,7 @@ def _train(cfg: DictConfig) -> None:
     experiment = Experiment(cfg)
     if cfg.export and isinstance(task := experiment.make_task(), ForeignTask):
         task.refuse("export=True")
+    WandbSettings.of(experiment.settings)
     if cfg.multi_gpu:
         use_own_gpu(experiment)
     with communicator(cfg.multi_gpu, experiment.rl_device) as ranks, ExitStack() as held:

@@ -56,8 +56,7 @@ def test_metrics_add_up_and_are_complete(compose_config: Callable[..., DictConfi
         assert parts == pytest.approx(row["seconds/iteration"])
         assert 0 < row["allocation/rho"] < 1
         assert all(map(math.isfinite, row.values()))
-    assert list((tmp_path / "tensorboard" / "against_samples").iterdir())
-    assert list((tmp_path / "tensorboard" / "against_cost_seconds").iterdir())
+    assert list((tmp_path / "tensorboard").glob("events.*"))
     assert (tmp_path / "config.yaml").is_file() and (tmp_path / "versions.json").is_file()
 
 
