@@ -16,7 +16,7 @@ from dualfid_robot.config.experiment import Experiment, plain
 from dualfid_robot.config.fits import fit_in_force
 from dualfid_robot.config.hints import command, setting
 from dualfid_robot.config.output import plain_console
-from dualfid_robot.envs.foreign_task import ForeignTask
+from dualfid_robot.envs.foreign_task import ForeignTask, foreign_task
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.launch import check_agent, evaluate_agent
@@ -112,6 +112,8 @@ def next_commands(experiment: Experiment, folder: Path, finished: bool) -> list[
         "then play": command("play", setting("policy", folder / EXPORT_FOLDER)),
         "curves": f"tensorboard --logdir {shlex.quote(str(folder / TENSORBOARD))}",
     }
+    if foreign_task(experiment.task.name):
+        del commands["export"], commands["then play"]
     return [f"  {what + ':':<11} {line}" for what, line in commands.items()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -294,3 +295,23 @@ def test_state_survives_a_checkpoint_in_views_and_lists(pool: GymPool) -> None:
     other.env.dof_state[:] = 3.0
     assert (other.env.dof_pos == 3.0).all()
     other.simulator.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variable", ["UNITREE_RL_GYM", "ISAACGYMENVS"])
+def test_the_real_classes_train_in_two_simulators(
+    variable: str, run_script: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Needs the repository's folder in an environment variable, and its other packages in PYTHONPATH."""
+    folder = os.environ.get(variable)
+    if folder is None:
+        pytest.skip(f"{variable} names no folder")
+    if variable == "ISAACGYMENVS":
+        own = ["task=isaacgym.VecTask", "task.env.taskClass=isaacgymenvs.tasks.ant:Ant"]
+        own += ["task.env.taskConfig=isaacgymenvs/cfg/task/Ant.yaml", "train.params.config.minibatch_size=512"]
+    else:
+        own = ["task=isaacgym.LeggedRobot", "task.env.taskClass=legged_gym.envs:LeggedRobot"]
+        own += ["task.env.taskConfig=legged_gym.envs.go2.go2_config:GO2RoughCfg"]
+        own += ["train.params.config.minibatch_size=384"]
+    result = run_script("train.py", *own, f"task.env.folders=[{folder}]", "num_envs=64", "max_iterations=2")
+    assert result.returncode == 0, result.stderr
