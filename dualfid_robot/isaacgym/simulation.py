@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from dualfid_robot.config.machine import CONFIG_DIR
+from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.isaacgym.actors import Environment
 from dualfid_robot.isaacgym.assets import Asset
@@ -36,12 +35,7 @@ def engine_settings(session: Session) -> dict[str, Any]:
     """
     if session.settings is not None:
         return dict(session.settings)
-    names = sorted(path.stem for path in (CONFIG_DIR / "simulator").glob("*.yaml"))
-    if session.engine not in names:
-        raise ConfigError(f"engine={session.engine}: allowed are {names}")
-    loaded = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "simulator" / f"{session.engine}.yaml"), resolve=True)
-    assert isinstance(loaded, dict)
-    settings = {str(key): value for key, value in loaded.items()}
+    settings = simulator_settings(session.engine, {}, "engine")
     if "threads" in settings:
         settings["threads"] = session.threads
     return settings
