@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from dualfid_robot.algorithms import dual_ppo
 from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.algorithms.dual_ppo import DualPPO
 from dualfid_robot.algorithms.ppo_config import PPOConfig
@@ -26,9 +27,8 @@ CUDA = torch.device("cuda:0")
 
 
 @pytest.fixture(autouse=True)
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tensors without data, and no generators, which a GPU would have to be there for."""
-    monkeypatch.setattr(torch, "Generator", lambda device: SimpleNamespace(manual_seed=lambda seed: None))
+def fake() -> Iterator[None]:
+    """Tensors without data."""
     with FakeTensorMode():
         yield
 
@@ -51,11 +51,23 @@ def put_on_gpu(module: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("adapter", ["lora", "bit", "none"])
-def test_an_iteration_stays_on_the_gpu(adapter: AdapterKind) -> None:
+def test_an_iteration_stays_on_the_gpu(adapter: AdapterKind, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = DualActorCritic(OBS, ACTIONS, actor_hidden=[8], critic_hidden=[8], adapter=adapter)
     put_on_gpu(policy)
     config = PPOConfig(horizon_length=T, minibatch_size=32, learning_rate=1e-3, mixed_precision=False)
-    algorithm = DualPPO(policy, config, CUDA)
+    with monkeypatch.context() as patched:  # what looks at values once, needs a GPU that is there, or has been done
+        patched.setattr(DualPPO, "_rate", lambda self, value: value)
+        patched.setattr(torch, "Generator", lambda device: SimpleNamespace(manual_seed=lambda seed: None))
+        patched.setattr(policy, "to", lambda device: policy)
+        algorithm = DualPPO(policy, config, CUDA)
+    monkeypatch.setattr(
+        dual_ppo,
+        "shuffled_indices",
+        lambda horizon, n, rows, generator: torch.zeros(horizon * len(rows), dtype=torch.int64, device=CUDA),
+    )
+    for part in algorithm.parts().values():
+        part.param_groups[0]["lr"] = torch.tensor(1e-3, device=CUDA)
+        monkeypatch.setattr(part, "step", lambda: None)  # its kernel takes none without data
     storage = algorithm.make_storage(N)
     observations = torch.zeros(N, OBS, device=CUDA)
     ended = torch.zeros(N, dtype=torch.bool, device=CUDA)

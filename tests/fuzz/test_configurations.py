@@ -9,8 +9,10 @@ from damage import EXAMPLES, is_one_line
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from small import SMALL
 
+from dualfid_robot.config.command_line import describe
 from dualfid_robot.config.engines import compose_config, hydra_apart
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.errors import ConfigError
@@ -51,13 +53,14 @@ VALUES = st.one_of(
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(changes=st.dictionaries(KEYS, VALUES, min_size=1, max_size=3), randomize=st.booleans())
+@example(changes={"task.randomization.mass.range": {}}, randomize=False)
 @example(changes={"train.params.config.learning_rate": 1e30}, randomize=False)
 @example(changes={"train.params.config.reward_scale": 1e30}, randomize=False)
 def test_any_values(changes: dict[str, object], randomize: bool) -> None:
     config = copy.deepcopy(composed(randomize))
-    for key, value in changes.items():
-        OmegaConf.update(config, key, value, force_add=True)
     try:
+        for key, value in changes.items():
+            OmegaConf.update(config, key, value, force_add=True)
         experiment = Experiment(config)
         experiment.make_task()
         experiment.ppo.num_minibatches(experiment.num_envs)
@@ -68,8 +71,8 @@ def test_any_values(changes: dict[str, object], randomize: bool) -> None:
                     trainer.iterate()
             finally:
                 trainer.close()
-    except ConfigError as error:
-        assert is_one_line(error)
+    except (ConfigError, OmegaConfBaseException) as error:
+        assert is_one_line(ConfigError(describe(error)))
 
 
 def is_small(experiment: Experiment) -> bool:
