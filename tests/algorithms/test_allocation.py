@@ -53,10 +53,11 @@ class Loop:
         ({"name": "schedule", "start": 0.9, "end": 0.1}, {"progress": 1.0}, 0.1),
         ({"name": "switch", "at": 0.25}, {"progress": 0.2499}, 1.0),
         ({"name": "switch", "at": 0.25}, {"progress": 0.25}, 0.0),
-        ({"name": "scaled", "alpha": 4.0, "top": 0.9}, {}, 0.9),
-        ({"name": "scaled", "alpha": 4.0, "top": 0.8}, {"progress": 0.5}, 0.2),
-        ({"name": "scaled", "alpha": 2.0, "top": 0.9}, {"gap": 0.5}, 0.9 * math.exp(-1.0)),
-        ({"name": "scaled", "alpha": 4.0, "top": 0.9}, {"progress": 1.0, "gap": 3.0}, 0.0),
+        ({"name": "scaled", "alpha": 4.0, "top": 0.9, "until": 0.5}, {}, 0.9),
+        ({"name": "scaled", "alpha": 4.0, "top": 0.8, "until": 0.5}, {"progress": 0.25}, 0.4),
+        ({"name": "scaled", "alpha": 4.0, "top": 0.8, "until": 0.8}, {"progress": 0.2}, 0.6),
+        ({"name": "scaled", "alpha": 2.0, "top": 0.9, "until": 0.5}, {"gap": 0.5}, 0.9 * math.exp(-1.0)),
+        ({"name": "scaled", "alpha": 4.0, "top": 0.8, "until": 0.5}, {"progress": 0.7, "gap": 3.0}, 0.0),
     ],
 )
 def test_rules_by_hand(settings_: dict[str, Any], signals: dict[str, Any], expected: float) -> None:
