@@ -22,6 +22,7 @@ from dualfid_robot.envs.randomization import RandomizationConfig
 from dualfid_robot.envs.task import TaskConfig
 from dualfid_robot.robots.changes import Changes
 from dualfid_robot.robots.importer.options import ImportOptions
+from dualfid_robot.runs.curves import WandbSettings
 from dualfid_robot.simulators.registry import engine_class
 from dualfid_robot.studies.plan_file import Plan
 
@@ -129,11 +130,12 @@ def _source() -> str:
 
 
 def test_every_setting_of_a_command_is_read() -> None:
-    """As `cfg.key`, or by its name in quotes where several are read alike."""
+    """As `cfg.key`, or by its name in quotes or as a field where several are read alike."""
     source = _source()
+    fields = settings_of(ImportOptions) | {f"wandb_{name}" for name in settings_of(WandbSettings)}
     for command in COMMANDS:
         for key in set(file(command)) - {"defaults"}:
-            read = re.search(rf"\bcfg\.{key}\b|\"{key}\"", source) or key in settings_of(ImportOptions)
+            read = re.search(rf"\bcfg\.{key}\b|\"{key}\"", source) or key in fields
             assert read, f"cfg/{command}.yaml: {key}"
 
 
