@@ -9,7 +9,8 @@ INIT = (HERE / "dualfid_robot" / "__init__.py").read_text()
 GPU = ["warp-lang>=1.15", "mujoco-warp>=4.0,<5"]
 PHYSX = ["sapien>=3.0.3,<4"]
 GYMNASIUM = ["gymnasium>=1.1,<2"]
-EXPORT = ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "onnxruntime>=1.20,<2"]
+ONNXRUNTIME = ["onnxruntime>=1.20,<2"]
+EXPORT = ["onnx>=1.17,<2", "onnxscript>=0.5,<1", *ONNXRUNTIME]
 VIEWER = ["mjviser>=0.0.14"]
 WANDB = ["wandb>=0.17"]
 VIDEO = ["imageio>=2.34,<3", "imageio-ffmpeg>=0.5"]
@@ -47,7 +48,14 @@ setup(
     # tasks, cfg and assets are links to the folders at the top; a wheel holds their files.
     packages=find_packages(include=["dualfid_robot*"]),
     package_data={
-        "dualfid_robot": ["py.typed", "cfg/**/*.yaml", "assets/*.xml", "assets/*.png", "assets/LICENSE.md"],
+        "dualfid_robot": [
+            "py.typed",
+            "cfg/**/*.yaml",
+            "assets/*.xml",
+            "assets/*.png",
+            "assets/LICENSE.md",
+            "assets/policies/*/*",
+        ],
         "dualfid_robot.export.cpp": ["policy.hpp.in"],
         "dualfid_robot.studies": ["*.jinja"],
     },
@@ -73,9 +81,10 @@ setup(
         "gpu": GPU,
         "physx": PHYSX,
         "gymnasium": GYMNASIUM,
-        "export": EXPORT,  # what play.py and a robot need of it is onnxruntime alone
+        "export": EXPORT,  # what a robot needs of it is onnxruntime alone
         "viewer": VIEWER,
         "video": VIDEO,  # capture_video=True, and play.py's video=…
+        "play": [*ONNXRUNTIME, *VIEWER, *VIDEO],  # all that play.py needs
         "wandb": WANDB,  # wandb_activate=True
         "plots": PLOTS,  # transfer.py's curves
         "import": IMPORT,  # import_robot.py: meshes in formats that MuJoCo does not read

@@ -43,8 +43,8 @@ def export() -> None:
 
 
 def play() -> None:
-    """Play an exported policy in any simulator, by its files alone."""
-    _launch("play", "play.launch", "launch_play", needs=("onnxruntime", "export"))
+    """Look at a trained policy: of a run, of an export, or one that ships with the program."""
+    _launch("play", "play.launch", "launch_play")
 
 
 def transfer() -> None:
@@ -121,7 +121,6 @@ def _launch(
     config: str = "",
     lists: Sequence[str] = (),
     positional: Sequence[str] = (),
-    needs: tuple[str, str] | None = None,
 ) -> None:
     """Run a command.
 
@@ -129,15 +128,10 @@ def _launch(
         name: of the command, and of its file in cfg/ where `config` names no other.
         module, function: what takes its configuration; imported when that is composed.
         lists, positional: see `command_line.run`.
-        needs: a package that the module imports, and the extra of setup.py that brings it.
     """
     set_environment()
 
     def job(cfg: DictConfig) -> None:
-        from dualfid_robot.config.values import require_package  # imports torch
-
-        if needs is not None:
-            require_package(name, *needs)
         getattr(importlib.import_module(f"dualfid_robot.{module}"), function)(cfg)
 
     job.__module__ = name  # by which Hydra calls the program

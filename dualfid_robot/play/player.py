@@ -47,7 +47,7 @@ class Player:
         controller: what runs the policy.
         operator: the commands in force.
         robot: the robots.
-        time: s since the episode began.
+        steps: control periods since the episode began; time: s.
     """
 
     def __init__(
@@ -67,10 +67,11 @@ class Player:
         self.operator = Operator(policy.metadata)
         self.starts = read_starts(policy)
         self._commands = commands
+        self.steps = 0
 
     @property
     def time(self) -> float:
-        return self._steps * self.metadata.timing.control_dt
+        return self.steps * self.metadata.timing.control_dt
 
     def begin(self, first: int = 0) -> None:
         """Begin an episode on every robot, from the stored starts `first` and following.
@@ -81,7 +82,7 @@ class Player:
         start = rows_of(self.starts, first, self.robot.n)
         self.robot.reset(start.pop("qpos"), start.pop("qvel"))
         self._state = self.robot.measure()
-        self._steps = 0
+        self.steps = 0
         self.controller.begin(self._state, {name.removeprefix(MEMORY_INPUT): values for name, values in start.items()})
 
     def step(self) -> Outcome:
@@ -93,7 +94,7 @@ class Player:
         previous = self._state.qpos
         self.robot.step(control)
         self._state = self.robot.measure()
-        self._steps += 1
+        self.steps += 1
         judged, failed = self.controller.judge(previous, self._state), self.robot.failed
         return Outcome(
             np.where(failed, 0.0, judged["reward"]),

@@ -20,7 +20,6 @@ from dualfid_robot.envs.foreign_task import ForeignTask, foreign_task
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.launch import check_agent, evaluate_agent
-from dualfid_robot.export.launch import FOLDER as EXPORT_FOLDER
 from dualfid_robot.export.launch import BestExport, require_packages
 from dualfid_robot.runs.atomic import locked
 from dualfid_robot.runs.checkpoint import resolve_checkpoint
@@ -31,6 +30,7 @@ from dualfid_robot.simulators.registry import lost_contacts
 from dualfid_robot.threads import set_threads
 from dualfid_robot.train.distributed import communicator, prepare, use_own_gpu
 from dualfid_robot.train.trainer import Trainer
+from dualfid_robot.train.viewer import wants_viewer
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +39,6 @@ TEST_EPISODES = 64
 
 def launch(cfg: DictConfig) -> None:
     """Train, or evaluate with `test=True`."""
-    if not cfg.headless:
-        raise ConfigError("headless=False: there is no live viewer; record a video with test=True capture_video=True")
     check_agent(cfg)
     prepare(cfg)
     torch.use_deterministic_algorithms(bool(cfg.torch_deterministic))
@@ -62,6 +60,7 @@ def _train(cfg: DictConfig) -> None:
         raise ConfigError(f"export={cfg.export}: True or False is expected")
     if cfg.export:
         require_packages()
+    wants_viewer(cfg)
     cfg = with_own_settings(cfg)
     experiment = Experiment(cfg)
     if cfg.export and isinstance(task := experiment.make_task(), ForeignTask):
@@ -108,8 +107,8 @@ def next_commands(experiment: Experiment, folder: Path, finished: bool) -> list[
     commands = {
         "go on": command("train", setting("checkpoint", folder), *further),
         "evaluate": command("evaluate", policy),
+        "play": command("play", policy),
         "export": command("export", policy),
-        "then play": command("play", setting("policy", folder / EXPORT_FOLDER)),
         "curves": f"tensorboard --logdir {shlex.quote(str(folder / TENSORBOARD))}",
     }
     if foreign_task(experiment.task.name):

@@ -34,6 +34,7 @@ from dualfid_robot.train.accounting import Books, IterationReport, Prices
 from dualfid_robot.train.control_variate import check_control_variate
 from dualfid_robot.train.films import TrainingFilms
 from dualfid_robot.train.progress import ProgressDisplay
+from dualfid_robot.train.viewer import RunViewer, wants_viewer
 
 logger = logging.getLogger(__name__)
 
@@ -156,10 +157,13 @@ class Trainer:
         if self.ranks.size > 1:
             title += f" · {self.ranks.size} processes"
         display = ProgressDisplay(title, experiment.run.max_epochs, experiment.max_cost)
-        films = []
+        watching = []
         if experiment.settings["capture_video"]:
-            films = [TrainingFilms(experiment, self.policy, folder, log.add_video).update]
-        return [log.write, stack.enter_context(display).update, *films]
+            watching.append(TrainingFilms(experiment, self.policy, folder, log.add_video).update)
+        if wants_viewer(experiment.settings):
+            viewer = RunViewer(folder, self.policy, identity(experiment), experiment.settings)
+            watching.append(stack.enter_context(viewer).update)
+        return [log.write, stack.enter_context(display).update, *watching]
 
     def _finished(self) -> bool:
         cost = self.experiment.max_cost

@@ -9,6 +9,9 @@ import numpy as np
 
 from dualfid_robot.robots.model import RobotModel
 
+SKY = ((0.45, 0.62, 0.85), (0.88, 0.92, 0.97))
+"""Colours (red, green, blue) of the sky above and at the horizon."""
+
 _FIELD_OF_VIEW = 40.0  # degrees, vertical
 _AZIMUTH, _ELEVATION = 125.0, -18.0  # degrees, where the file has no camera: from the front and the robot's right
 _FOLLOW = np.array([0.12, 0.12, 0.4])  # s, time constants with which the camera follows along x, y and z
@@ -27,6 +30,7 @@ class Scene:
         model: the n robots; its `qpos` is theirs, one after another.
         data: its state, as `place` left it.
         n: number of robots.
+        reach: half the diagonal of the box around one robot, m.
         camera: follows the robots, and is as far away as it takes to see all of them.
     """
 
@@ -38,7 +42,7 @@ class Scene:
             n: how many of them.
         """
         self.n = n
-        self._offset, self._reach, box = _extent(robot.model)
+        self._offset, self.reach, box = _extent(robot.model)
         on_terrain = mujoco.mjtGeom.mjGEOM_HFIELD in robot.model.geom_type
         places = np.zeros((n, 2)) if on_terrain else _grid(n, box)
         self.camera = _camera(robot.model)
@@ -65,7 +69,7 @@ class Scene:
         mujoco.mj_forward(self.model, self.data)
         centers = self.centers()
         low, high = centers.min(0), centers.max(0)
-        radius = 0.5 * float(np.linalg.norm(high - low)) + self._reach
+        radius = 0.5 * float(np.linalg.norm(high - low)) + self.reach
         distance = _MARGIN * radius / math.sin(math.radians(0.5 * _FIELD_OF_VIEW))
         middle = 0.5 * (low + high)
         jump = not np.linalg.norm(middle - self.camera.lookat) < 2.0 * radius  # also at the beginning
@@ -137,8 +141,8 @@ def _dress(spec: mujoco.MjSpec, sun: np.ndarray) -> None:
             name="dualfid/sky",
             type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
             builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-            rgb1=(0.45, 0.62, 0.85),
-            rgb2=(0.88, 0.92, 0.97),
+            rgb1=SKY[0],
+            rgb2=SKY[1],
             width=256,
             height=1536,
         )

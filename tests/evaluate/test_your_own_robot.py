@@ -59,7 +59,7 @@ def test_the_page_leads_to_a_trained_policy(run_script: Run, tmp_path: Path) -> 
     run("evaluate.py", f"checkpoint={folder}")
     run("evaluate.py", "task=Reach", "agent=random")
     run("export.py", f"checkpoint={folder}", "num_envs=8")
-    played = run("play.py", f"policy={folder}/export")
+    played = run("play.py", f"policy={folder}/export", "viewer=none")
     assert "return" in played
     trained = report(folder / "nn" / "last_adapted_mujoco.json")
     chance = report(tmp_path / "runs" / "Reach_random_mujoco.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -33,12 +34,15 @@ from dualfid_robot.export.closed_loop import visit
 from dualfid_robot.onboard.commands import CommandFile, Keyboard, Operator
 from dualfid_robot.onboard.metadata import SCHEMA_VERSION, Metadata
 from dualfid_robot.onboard.runtime import METADATA, POLICY, ExportedPolicy
-from dualfid_robot.play.launch import engine_settings, episodes, launch_play
+from dualfid_robot.play.export_show import ExportShow
+from dualfid_robot.play.launch import engine_settings, launch_play
 from dualfid_robot.play.player import Player, comparison
 from dualfid_robot.play.simulated_robot import SimulatedRobot
-from dualfid_robot.play.viewer import BrowserViewer, NativeViewer
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.runs.saved_policy import load_policy
+from dualfid_robot.view.page import BrowserPage
+from dualfid_robot.view.playback import Playback, play_in
+from dualfid_robot.view.window import Window
 
 ROOT = Path(__file__).parents[2]
 
@@ -277,94 +281,131 @@ def test_keys_need_a_terminal_and_something_to_command(export_of: ExportOf, monk
 # --- live views ------------------------------------------------------------------------------------------------------
 
 
-class Looker:
-    """A viewer that counts."""
+MakeShow = Callable[..., ExportShow]
 
-    def __init__(self, closes_after: int = 10**9, resets_after: int = 10**9) -> None:
+
+@pytest.fixture
+def make_show() -> Iterator[MakeShow]:
+    """make_show(folder, engine, …, n=1); the engines are closed at the end."""
+    shows = []
+
+    def make(folder: Path, *engines: str, n: int = 1) -> ExportShow:
+        policy = ExportedPolicy(folder)
+        metadata = policy.metadata
+        robot = RobotModel(folder / metadata.robot.file, metadata.robot.feet)
+        settings = {name: settings_of(name, metadata) for name in engines or ("mujoco",)}
+        shows.append(ExportShow(policy, robot, settings, n))
+        return shows[-1]
+
+    yield make
+    for show in shows:
+        show.close()
+
+
+class Looker:
+    """A view that keeps what it was shown."""
+
+    def __init__(self, playback: Playback, closes_after: int = 10**9) -> None:
         self.shown: list[np.ndarray] = []
-        self._closes_after, self._resets_after = closes_after, resets_after
+        self._playback, self._closes_after = playback, closes_after
 
     @property
     def closed(self) -> bool:
         return len(self.shown) >= self._closes_after
 
-    def show(self, qpos: np.ndarray) -> None:
-        self.shown.append(qpos.copy())
-
-    def take_reset(self) -> bool:
-        return len(self.shown) == self._resets_after
+    def show(self) -> None:
+        self.shown.append(self._playback.qpos.copy())
 
     def close(self) -> None: ...
 
 
-def test_one_episode_follows_another_in_a_viewer(export_of: ExportOf, make_player: MakePlayer) -> None:
+def test_one_episode_follows_another_in_a_viewer(export_of: ExportOf, make_show: MakeShow) -> None:
     folder = export_of("Ant", policy="dial")
     stored = ExportedPolicy(folder).metadata.evaluations["mujoco"]
-    player = make_player(folder, 1)
-    player.begin()
-    looker = Looker()
+    playback = Playback(make_show(folder), np.inf)
+    looker = Looker(playback)
     steps = sum(stored.lengths[:3]) + 1
-    lines = list(episodes(player, looker, steps * player.metadata.timing.control_dt, paced=False))
+    lines = list(play_in(looker, playback, steps * playback.show.period))
     assert (
         lines
         == [f"return {r:.4g} after {n / 60:.2f} s" for r, n in zip(stored.returns, stored.lengths, strict=True)][:3]
     )
-    assert len(looker.shown) == steps and looker.shown[0].shape == (15,)
+    assert list(playback.returns) == pytest.approx(stored.returns[:3], rel=1e-3)
+    assert len(looker.shown) == steps and looker.shown[0].shape == (1, 15)
+    total = sum(np.array(playback.rewards[name]) for name in playback.rewards)
+    assert len(playback.rewards) > 3 and total.sum() == pytest.approx(sum(stored.returns[:3]), rel=0.2)
 
 
-def test_a_viewer_is_closed_and_asks_for_a_new_episode(export_of: ExportOf, make_player: MakePlayer) -> None:
-    player = make_player(export_of("Ant", policy="dial"), 1)
-    player.begin()
-    looker = Looker(closes_after=12, resets_after=5)
-    lines = list(episodes(player, looker, np.inf, paced=False))
-    assert len(looker.shown) == 12 and len(lines) == 1 and lines[0].endswith("after 0.08 s")
+def test_another_engine_and_another_policy_act(export_of: ExportOf, make_show: MakeShow) -> None:
+    show = make_show(export_of("Ant", policy="dial"), "mujoco", "mujoco_reduced", n=2)
+    assert show.policies == ("adapted", "base", "dial")
+    trajectories = []
+    for engine, policy in (("mujoco", "adapted"), ("mujoco", "base"), ("mujoco_reduced", "base")):
+        show.choose_engine(engine)
+        show.choose_policy(policy, 1.0)
+        show._first = 0
+        show.begin()
+        trajectories.append(np.stack([show.step().qpos for _ in range(10)]))
+    assert trajectories[0].shape == (10, 2, 15)
+    for one, other in itertools.combinations(trajectories, 2):
+        assert np.abs(one - other).max() > 1e-6
 
 
 @pytest.mark.alone
-def test_a_live_episode_keeps_real_time(export_of: ExportOf, make_player: MakePlayer) -> None:
-    player = make_player(export_of("Cartpole"), 1)
-    player.begin()
+def test_a_live_episode_keeps_real_time(export_of: ExportOf, make_show: MakeShow) -> None:
+    playback = Playback(make_show(export_of("Cartpole")))
     began = time.monotonic()
-    list(episodes(player, Looker(), 0.5, paced=True))
-    assert 0.5 <= time.monotonic() - began < 1.5
+    list(play_in(Looker(playback), playback, 0.5))
+    assert 0.45 <= time.monotonic() - began < 3.0
 
 
-def test_the_browser_sees_the_robot_and_commands_it(export_of: ExportOf, make_player: MakePlayer) -> None:
+def test_the_browser_sees_the_robots_and_commands_them(export_of: ExportOf, make_show: MakeShow) -> None:
     pytest.importorskip("mjviser")
-    player = make_player(export_of("Anymal"), 1)
-    player.begin()
-    viewer = BrowserViewer(player, "127.0.0.1", 0)
+    show = make_show(export_of("Anymal"), "mujoco", "mujoco_reduced", n=2)
+    playback = Playback(show, np.inf)
+    page = BrowserPage(playback, "127.0.0.1", 0)
     try:
-        with urllib.request.urlopen(viewer.url, timeout=10) as page:
-            assert page.status == 200 and b"<html" in page.read().lower()
-        assert set(viewer.commands) == {"forward velocity", "lateral velocity", "turning rate"} and viewer.dial is None
-        slider = viewer.commands["turning rate"]
+        with urllib.request.urlopen(page.url, timeout=10) as answer:
+            assert answer.status == 200 and b"<html" in answer.read().lower()
+        assert set(page.commands) == {"forward velocity", "lateral velocity", "turning rate"} and page.dial is None
+        slider = page.commands["turning rate"]
         assert (slider.min, slider.max) == (-1.0, 1.0)
-        start = float(player.controller.memory["command"][0, 2])
-        assert slider.value == pytest.approx(start, abs=1e-6)
+        assert slider.value == pytest.approx(show.commanded()["turning rate"], abs=1e-6)
         slider.value = -0.75
-        wait_until(lambda: "turning rate" in player.operator.values)
-        assert not list(episodes(player, viewer, 5 * player.metadata.timing.control_dt, paced=False))
-        assert player.controller.memory["command"][0, 2] == -0.75
-        shown = viewer._scene._mesh_groups
+        wait_until(lambda: not playback._asked.empty())
+        assert not list(play_in(page, playback, 5 * show.period))
+        assert (show._player.controller.memory["command"][:, 2] == -0.75).all()
+        shown = page._bodies._mesh_groups
         assert shown and all(np.isfinite(group.handle.batched_positions).all() for group in shown)
+        # Turning by -0.75 rad/s points to the right of where the robot looks.
+        start, end = page._arrow._handle.points[1]
+        ahead = page._scene.data.xmat[page._arrow._body].reshape(3, 3)[:2, 0]
+        assert np.cross(ahead, (end - start)[:2]) == pytest.approx(-0.375 * np.linalg.norm(ahead), rel=1e-3)
+        page.engine.value = "mujoco_reduced"
+        page.pause.value = True
+        wait_until(lambda: playback._asked.qsize() == 2)
+        playback.tick(0.0)
+        assert (playback.engine, playback.paused) == ("mujoco_reduced", True)
+        page._plot()
+        assert "mujoco_reduced" in page._text.content
     finally:
-        viewer.close()
+        page.close()
     with pytest.raises(OSError):
-        urllib.request.urlopen(viewer.url, timeout=1)
+        urllib.request.urlopen(page.url, timeout=1)
 
 
-def test_the_browser_turns_the_dial(export_of: ExportOf, make_player: MakePlayer) -> None:
+def test_the_browser_turns_the_dial(export_of: ExportOf, make_show: MakeShow) -> None:
     pytest.importorskip("mjviser")
-    player = make_player(export_of("Ant", policy="dial"), 1)
-    player.begin()
-    viewer = BrowserViewer(player, "127.0.0.1", 0)
+    show = make_show(export_of("Ant", policy="dial"))
+    playback = Playback(show)
+    page = BrowserPage(playback, "127.0.0.1", 0)
     try:
-        viewer.dial.value = 0.25
-        wait_until(lambda: player.controller.dial == 0.25)
-        assert not viewer.take_reset()
+        page.dial.value = 0.25
+        wait_until(lambda: not playback._asked.empty())
+        playback.tick(0.0)
+        assert show._player.controller.dial == 0.25 and page.policy.value == "dial"
     finally:
-        viewer.close()
+        page.close()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -377,9 +418,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.skipif("DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ, reason="there is a display")
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a display")
-def test_a_window_needs_a_display(ant: RobotModel) -> None:
+def test_a_window_needs_a_display(export_of: ExportOf, make_show: MakeShow) -> None:
     with pytest.raises(ConfigError, match="viewer=native: there is no display; use viewer=browser, or video="):
-        NativeViewer(ant)
+        Window(Playback(make_show(export_of("Cartpole"))))
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
@@ -398,7 +439,7 @@ def composed(*overrides: str) -> DictConfig:
 def test_play_from_an_empty_folder(export_of: ExportOf, run_script: RunScript, tmp_path: Path) -> None:
     folder = export_of("Cartpole")
     stored = ExportedPolicy(folder).metadata.evaluations["mujoco"]
-    done = run_script("play.py", f"policy={folder / POLICY}", "simulator.threads=1")
+    done = run_script("play.py", f"policy={folder / POLICY}", "simulator.threads=1", "viewer=none")
     assert done.returncode == 0, done.stderr
     assert f"Cartpole, adapted policy in mujoco: return {stored.mean:.4g} (" in done.stdout
     assert f"the exporter measured {stored.mean:.6g} from these starts; here" in done.stdout
@@ -412,7 +453,7 @@ def test_a_video_of_the_permuted_robot_in_another_engine(export_of: ExportOf, tm
     except (RuntimeError, AttributeError, ImportError, mujoco.FatalError) as error:
         pytest.skip(f"no OpenGL: {error}")
     robot = permuted(folder / "robot.xml", tmp_path, 2)
-    overrides = ("simulator=mujoco_reduced", "simulator.threads=1", "num_envs=1", f"video={tmp_path / 'ant.mp4'}")
+    overrides = ("simulator=mujoco_reduced", "simulator.threads=1", "duration=0.5", f"video={tmp_path / 'ant.mp4'}")
     launch_play(composed(f"policy={folder}", f"robot={robot}", *overrides))
     with imageio.get_reader(tmp_path / "ant.mp4") as video:
         frames = [frame.astype(int) for frame in video]
@@ -423,7 +464,7 @@ def test_a_video_of_the_permuted_robot_in_another_engine(export_of: ExportOf, tm
 def test_no_task_is_imported(export_of: ExportOf, tmp_path: Path) -> None:
     program = f"""
 import runpy, sys
-sys.argv = ["play.py", "policy={export_of("Cartpole")}", "num_envs=1", "duration=0.1"]
+sys.argv = ["play.py", "policy={export_of("Cartpole")}", "num_envs=1", "duration=0.1", "viewer=none"]
 try:
     runpy.run_path({str(ROOT / "play.py")!r}, run_name="__main__")
 finally:
@@ -486,23 +527,28 @@ def test_a_damaged_export_is_refused_in_one_line(
 ) -> None:
     copy = damage(export_of("Cartpole"), tmp_path / "copy")
     with pytest.raises(ConfigError) as error:
-        launch_play(composed(f"policy={copy}"))
+        launch_play(composed(f"policy={copy}", "viewer=none"))
     assert str(error.value) == f"policy={copy}/{message}"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "policy: name the policy to play, such as policy="),
+        ((), "task: name one of ["),
+        (("policy={cartpole}", "checkpoint=x"), "leave it or checkpoint=x out"),
+        (("task=Ant", "checkpoint={checkpoint}"), "was trained on task=Cartpole, not on task=Ant"),
+        (("checkpoint={checkpoint}", "viewer=none"), "viewer=none: returns of a checkpoint are evaluate.py's"),
+        (("checkpoint={checkpoint}", "robot=x.xml"), "robot=x.xml: needs an exported policy"),
         (("policy=nowhere",), "policy=nowhere: no policy.onnx there; name the folder"),
         (("policy={cartpole}", "robot=" + str(ASSETS / "ant.xml")), "robot=ant.xml: has no joint slider,"),
         (("policy={cartpole}", "num_envs=5"), "num_envs=5: this export has 4 initial states; ask for at most 4"),
         (("policy={cartpole}", "num_envs=many"), "num_envs=many: must be a whole number of at least 1"),
         (("policy={cartpole}", "dial=0.5"), "dial=0.5: this policy has no dial; export it with policy=dial"),
         (("policy={cartpole}", "viewer=hologram"), "viewer=hologram: allowed are ['none', 'browser', 'native']"),
-        (("policy={cartpole}", "viewer=browser", "num_envs=2"), "num_envs=2: must be 1 with viewer=browser"),
+        (("policy={cartpole}", "udp_port=5005", "num_envs=2"), "num_envs=2: must be 1 with udp_port=5005"),
+        (("policy={cartpole}", "udp_port=5005", "viewer=browser"), "viewer=browser: is not for udp_port=5005"),
         (("policy={cartpole}", "viewer=browser", "video=x.mp4"), "video=x.mp4: a video is made without a viewer"),
-        (("policy={cartpole}", "commands=keyboard"), "commands=keyboard: nobody presses keys that fast"),
+        (("policy={cartpole}", "viewer=none", "commands=keyboard"), "commands=keyboard: nobody presses keys that fast"),
         (("policy={cartpole}", "duration=-1"), "duration=-1: must be a number above 0"),
         (("policy={cartpole}", "udp_port=99999"), "udp_port=99999: must be a whole number from 0 to 65535"),
         (("policy={cartpole}", "udp_port=5005", "commands=x.csv"), "commands=x.csv: is the robot loop's with udp_port"),
@@ -510,10 +556,16 @@ def test_a_damaged_export_is_refused_in_one_line(
         (("policy={cartpole}", "sim_device=cuda:7"), "sim_device=cuda:7: allowed are ['cpu'"),
     ],
 )  # fmt: skip
-def test_wrong_input_is_one_line(arguments: tuple[str, ...], message: str, export_of: ExportOf) -> None:
+def test_wrong_input_is_one_line(
+    arguments: tuple[str, ...], message: str, export_of: ExportOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     cartpole = export_of("Cartpole")
+    folders = {"cartpole": cartpole, "checkpoint": cartpole.parent / "checkpoint.pth"}
+    if not any(argument.startswith(("viewer=", "udp_port=", "video=")) for argument in arguments):
+        arguments = (*arguments, "viewer=none")
     with pytest.raises(ConfigError) as error:
-        launch_play(composed(*(argument.format(cartpole=cartpole) for argument in arguments)))
+        launch_play(composed(*(argument.format(**folders) for argument in arguments)))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 

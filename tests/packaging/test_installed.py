@@ -116,6 +116,8 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
     for folder, pattern in (("cfg", "*.yaml"), ("assets", "*.xml"), ("assets", "*.png"), ("tasks", "*.py")):
         files = {f"dualfid_robot/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob(pattern)}
         assert files and files <= names
+    shipped = {f"dualfid_robot/{path.relative_to(ROOT)}" for path in (ROOT / "assets" / "policies").glob("*/*")}
+    assert shipped and shipped <= names
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "dualfid_robot").rglob("*.py")}
     assert files <= names
     assert {"dualfid_robot/export/cpp/policy.hpp.in", "dualfid_robot/studies/report.html.jinja"} <= names
@@ -166,10 +168,14 @@ def test_from_training_to_playing(shell: Shell) -> None:
     )
     shell("dualfid", "export", f"checkpoint={run}", "format=onnx", "num_envs=4")
     assert "Cartpole, adapted policy in mujoco: return" in shell(
-        "dualfid", "play", f"policy={run}/export", "num_envs=2"
+        "dualfid", "play", f"policy={run}/export", "num_envs=2", "viewer=none"
     )
     assert "pole_angle" in shell("dualfid", "check", "task=Cartpole", "num_envs=8", "episodes=2")
     assert [path.name for path in shell.folder.iterdir()] == ["runs"]
+
+
+def test_a_policy_that_ships_is_played(shell: Shell) -> None:
+    assert "Cartpole, dial policy in mujoco: return" in shell("dualfid", "play", "task=Cartpole", "viewer=none")
 
 
 def test_pybullet_and_several_processes(shell: Shell) -> None:
@@ -236,7 +242,7 @@ def test_a_run_remembers_the_users_folder(shell: Shell, tmp_path: Path) -> None:
     assert iterations(run) == [1, 2, 3]
     assert "Swing, adapted policy" in elsewhere("dualfid", "evaluate", f"checkpoint={run}", "num_envs=4")
     elsewhere("dualfid", "export", f"checkpoint={run}", "format=onnx", "num_envs=4")
-    assert "Swing, adapted policy" in elsewhere("dualfid", "play", f"policy={run}/export", "num_envs=2")
+    assert "Swing, adapted policy" in elsewhere("dualfid", "play", f"policy={run}/export", "num_envs=2", "viewer=none")
     few = ("simulators=[mujoco]", "dial=[]", "num_envs=4")
     elsewhere("dualfid", "transfer", f"checkpoint={run}", *few)
     # Where it has moved, one line says so, and naming its new place helps.

@@ -1,0 +1,77 @@
+"""Make the policies that ship with the program from checkpoints, and the table of their returns.
+
+    python benchmarks/shipped_policies.py CHECKPOINT…
+
+Each checkpoint becomes assets/policies/<its task>: ONNX files with a dial between the base and the adapted policy,
+checked against the checkpoint as every export is. docs/shipped_policies.md then lists all that ship.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from dualfid_robot.config.machine import set_environment
+
+set_environment()  # how torch's threads wait
+
+from dualfid_robot.errors import ConfigError  # noqa: E402
+from dualfid_robot.export.launch import export, require_packages  # noqa: E402
+from dualfid_robot.export.request import ExportRequest  # noqa: E402
+from dualfid_robot.onboard.runtime import ExportedPolicy  # noqa: E402
+from dualfid_robot.play.choice import POLICIES, shipped_policies  # noqa: E402
+from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint  # noqa: E402
+
+PAGE = Path(__file__).parents[1] / "docs" / "shipped_policies.md"
+EPISODES = 64
+
+_HEAD = f"""# Policies that ship with the program
+
+`python play.py task=Ant` plays one. They live in `assets/policies`, one folder for each task. `policy=shipped` plays
+them even where you have runs of your own.
+
+They are exports with a dial: at 0 the base policy acts, at 1 the adapted one. Returns are means of {EPISODES} episodes
+of the adapted policy in the run's E_high, with the 95% interval. They show what a policy does, and not how good a
+method is: most runs were short.
+
+`python benchmarks/shipped_policies.py CHECKPOINT…` made them and this table.
+
+| task | return | in | samples, million | measured cost, s | size, kB |
+|---|---|---|---|---|---|
+"""
+
+
+def main() -> None:
+    """Export the checkpoints, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", nargs="*", type=Path)
+    arguments = parser.parse_args()
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    require_packages()
+    request = ExportRequest(("onnx",), "dial", EPISODES)
+    for checkpoint in arguments.checkpoints:
+        path = resolve_checkpoint(checkpoint)
+        task = load_checkpoint(path)["task"]
+        try:
+            lines = export(path, request, POLICIES / task)
+        except ConfigError as error:
+            raise SystemExit(f"error: {error}") from error
+        print("\n".join([f"{task}:", *lines]))
+    PAGE.write_text(_HEAD + "".join(f"{row(task)}\n" for task in shipped_policies()))
+
+
+def row(task: str) -> str:
+    """A task's row of the table."""
+    policy = ExportedPolicy(POLICIES / task)
+    training = policy.metadata.training
+    engine, evaluation = next(iter(policy.metadata.evaluations.items()))
+    size = sum(path.stat().st_size for path in policy.folder.iterdir()) / 1000
+    return (
+        f"| {task} | {evaluation.mean:.4g} ({evaluation.low:.4g} to {evaluation.high:.4g}) | `{engine}` "
+        f"| {training.samples / 1e6:.3g} | {training.cost_seconds:.0f} | {size:.0f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Which engines a robot may be played in on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from dualfid_robot.config.engines import simulator_names, simulator_settings
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.simulators.registry import engine_class
+
+_UNFITTED = "_uncalibrated"
+
+
+def playable_engines(
+    first: str, robot: RobotModel, device: torch.device, fitted: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Settings of the engines to choose from, by their file in cfg/simulator.
+
+    Left out are engines that are not installed or do not take the robot, and on a CPU those that solve another
+    engine's equations on a GPU, which take minutes to start there.
+
+    Args:
+        first: the engine that stands first.
+        robot: the robot.
+        device: of the engines.
+        fitted: the task's own values for them.
+    """
+    found = {}
+    for name in [first, *(name for name in simulator_names() if name != first and not name.endswith(_UNFITTED))]:
+        settings = simulator_settings(name, {"simulators": fitted})
+        engine = engine_class(settings["engine"])
+        if name != first and engine.PORT_OF and device.type == "cpu":
+            continue
+        try:
+            engine.check_installed()
+            engine.check_device(device)
+            engine.check_robot(robot)
+        except ConfigError:
+            if name == first:
+                raise
+            continue
+        found[name] = settings
+    return found
