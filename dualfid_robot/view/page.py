@@ -180,7 +180,7 @@ class _CommandArrow:
         if names & {"forward velocity", "heading"}:
             colours = np.array([(40, 160, 80), (220, 120, 30)])
             points = np.zeros((2, 2, 3), np.float32)
-            self._handle = server.scene.add_arrows("/command", points, np.repeat(colours[:, None], 2, 1))
+            self._handle = server.scene.add_arrows("/command", points, colours)
             self._body = int(np.flatnonzero(scene.model.body_weldid > 0)[0])
 
     def point(self, commands: Any, tracking: bool) -> None:
