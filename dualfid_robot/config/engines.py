@@ -153,7 +153,8 @@ def choose_engines(cfg: DictConfig, choices: Mapping[str, Any], overrides: Seque
     if "simulator" not in choices and "simulator/high" not in choices:
         return cfg
     with open_dict(cfg):
-        apply_fits(cfg, sorted({key.split(".")[1] for key in _values_of_tasks()}), overrides)
+        if "task" in cfg:  # play.py may do without one
+            apply_fits(cfg, sorted({key.split(".")[1] for key in _values_of_tasks()}), overrides)
         if "simulator" in choices:
             _check_is_mapping(cfg.simulator, "simulator")
             cfg.simulator.name = choices["simulator"]

@@ -42,7 +42,7 @@ def choose(cfg: DictConfig) -> Choice:
     Raises:
         ConfigError: they exclude each other, or there is nothing to play.
     """
-    task = str(cfg.task.name) if cfg.get("task") else ""
+    task = str(cfg.task.name) if "task" in cfg else ""
     if cfg.policy and cfg.checkpoint:
         raise ConfigError(f"policy={cfg.policy}: leave it or checkpoint={cfg.checkpoint} out")
     if cfg.policy and cfg.policy != SHIPPED:
