@@ -17,7 +17,7 @@ from dualfid_robot.config.machine import set_environment
 
 set_environment()  # what MuJoCo draws with
 
-from PIL import Image  # noqa: E402
+from PIL import Image, ImageSequence  # noqa: E402
 
 from dualfid_robot.config.engines import simulator_settings  # noqa: E402
 from dualfid_robot.onboard.runtime import ExportedPolicy  # noqa: E402
@@ -41,15 +41,25 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     arguments = parser.parse_args()
     OUT.mkdir(exist_ok=True)
-    drawn = {}
     for task in arguments.tasks:
-        drawn[task] = pictures(task, arguments.seconds)
-        write(drawn[task], OUT / f"{task}.webp")
-    chosen = [drawn[task] for task in TOGETHER if task in drawn]
-    columns = len(chosen) if len(chosen) < 4 else -(-len(chosen) // 2)
-    chosen = chosen[: len(chosen) // columns * columns]
-    rows = [np.concatenate(chosen[k : k + columns], 2) for k in range(0, len(chosen), columns)]
-    write(np.concatenate(rows, 1), OUT / "robots.webp")
+        write(pictures(task, arguments.seconds), OUT / f"{task}.webp")
+    write(side_by_side(), OUT / "robots.webp")
+
+
+def side_by_side() -> np.ndarray:
+    """The pictures of all tasks that have some, in one row or two, as long as the shortest."""
+    found = [read(OUT / f"{task}.webp") for task in TOGETHER if (OUT / f"{task}.webp").is_file()]
+    length = min(len(frames) for frames in found)
+    found = [frames[:length] for frames in found]
+    columns = len(found) if len(found) < 4 else len(found) // 2
+    rows = [np.concatenate(found[k : k + columns], 2) for k in range(0, columns * (len(found) // columns), columns)]
+    return np.concatenate(rows, 1)
+
+
+def read(path: Path) -> np.ndarray:
+    """(frames, height, width, 3) of a moving picture."""
+    with Image.open(path) as picture:
+        return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(picture)])
 
 
 def pictures(task: str, seconds: float) -> np.ndarray:
