@@ -100,7 +100,7 @@ def test_entry_points_import_no_heavy_package() -> None:
         (("num_envs=many",), "error: num_envs=many: must be a whole number of at least 1"),
         (("max_iterations=0",), "error: max_iterations=0: must be a whole number of at least 1"),
         (("sim_device=cuda:99",), "error: sim_device=cuda:99: allowed are ['cpu'"),
-        (("headless=False",), "error: headless=False: there is no live viewer"),
+        (("viewer=native",), "error: viewer=native: allowed are"),
         (("+gravity=3",), "error: gravity: no such setting; allowed are"),
         (("simulator.high.substeps=-1",), "error: simulator.high.substeps=-1: must be"),
         (
