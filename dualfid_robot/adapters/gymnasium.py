@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualfid_robot.config.values import check_seed
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
 
@@ -74,8 +75,7 @@ class PoolVectorEnv(VectorEnv[Any, Any, Any]):
         if options:
             raise ConfigError(f"options={options}: allowed are none")
         if seed is not None:
-            if not isinstance(seed, int) or not 0 <= seed < 2**63:
-                raise ConfigError(f"seed={seed}: allowed is a whole number from 0 to 2**63 - 1")
+            check_seed("seed", seed)
             super().reset(seed=seed)
             self.pool.seed(seed)
         self.pool.reset_all()

@@ -71,10 +71,11 @@ def help_text(name: str, config_name: str, arguments: Sequence[str]) -> str:
         lines += _titles(folder, names, folders) if folder not in listed else []
         listed.add(folder)
         if name == "train" or group in chosen:
-            shown = _SHOWN.get(group, option) if option == "default" else option
-            if shown not in names:
-                raise ConfigError(f"{group}={shown}: allowed are {sorted(names)}")
-            lines += ["", *_section(group, folder, shown, folders)]
+            for each in option.strip("[]").split(","):
+                shown = _SHOWN.get(group, each) if each == "default" else each
+                if shown not in names:
+                    raise ConfigError(f"{group}={shown}: allowed are {sorted(names)}")
+                lines += ["", *_section(group, folder, shown, folders)]
         lines.append("")
     return "\n".join([*lines, "--cfg job prints the composed settings, --hydra-help what Hydra adds."])
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.config.command_line import is_out_of_memory
+from dualfid_robot.config.engines import compose_with_choices, hydra_apart
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.help import explained_settings
 from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
@@ -44,17 +45,29 @@ def test_help_explains(script: str, run_script: Run) -> None:
 
 
 def test_help_lists_the_settings_of_what_the_command_line_names(run_script: Run) -> None:
-    text = run_script("train.py", "task=Cartpole", "simulator/high=physx", "--help").stdout
+    text = run_script(
+        "train.py", "task=Cartpole", "simulator/low=[mujoco,physx]", "simulator/high=physx", "--help"
+    ).stdout
     for line in (
         r"  task\.env\.resetDist=3\.0",
         r"  train\.params\.config\.mini_epochs=8 +passes over an iteration's samples",
         r"  simulator\.high\.solver=tgs +tgs \(temporal Gauss-Seidel\)",
+        r"  simulator\.low\.mujoco\.share=null +of E_low's environments",
+        r"  simulator\.low\.physx\.solver=tgs",
         r"  simulator\.high\.price=1\.0 +of a second",
         r"  allocation\.rate_limit=0\.05 +greatest change",
     ):
         assert re.search(f"^{line}", text, re.MULTILINE), line
     refused = run_script("train.py", "task=Foo", "--help")
     assert refused.returncode == 2 and refused.stderr.startswith("error: task=Foo: allowed are ['Ant'")
+
+
+@pytest.mark.parametrize("name", ["config", "evaluate", "check_task", "calibrate", "play"])
+def test_examples_are_command_lines(name: str) -> None:
+    with hydra_apart():
+        for line in (CONFIG_DIR / f"{name}.yaml").read_text().splitlines():
+            if line.startswith("# $ ") and "--config-dir" not in line:
+                compose_with_choices(name, line[4:].replace("…", "x").split())
 
 
 @pytest.mark.parametrize("written", ["key: 3  # why\n", "# why\nkey: 3\n", "key: 3  # why\n        # and how\n"])
