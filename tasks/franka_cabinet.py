@@ -7,8 +7,8 @@ ends there, so the last step of an episode tells.
 Deliberate differences: the end of the episode takes all reward to come away, 5 to 10 a step, so that under Isaac Gym's
 reward alone it pays to hold the drawer just short of 0.39 m; `openedReward` makes up for it (0: Isaac Gym's reward; the
 default is twice what 10 a step are worth at a discount of 0.99). The point that shall meet the handle lies midway
-between the finger pads, the fingers' places are those of their pads, and the handle's is its bar's middle (Isaac Gym's
-points are centimetres off, by a swapped axis). There are no props. An episode has 500 steps instead of 499.
+between the finger pads. The fingers' places are those of their pads, and the handle's is its bar's middle. Isaac Gym's
+points are centimetres off, by a swapped axis. There are no props. An episode has 500 steps instead of 499.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class FixedNormalizer(nn.Module):
 
 
 class DialLinear(nn.Module):
-    """A linear layer with an adapter that acts in part: x -> x Wᵀ + b + λ (s x Aᵀ Bᵀ + δb), so W + λ·s·B·A.
+    """A linear layer whose adapter acts in part, W + λ·s·B·A: x -> x Wᵀ + b + λ (s x Aᵀ Bᵀ + δb).
 
     λ = 0 gives the base layer to the bit, λ = 1 the adapted one up to rounding.
 

@@ -58,8 +58,8 @@ def read_mjcf(path: Path, taken: Collection[str] = ()) -> Mjcf:
 class _Files:
     """Finds the files of an MJCF and of the models that it attaches.
 
-    MuJoCo looks for a file from the main file's folder first, by `meshdir` and so on, and then from the folder of the
-    included file that names it, without them.
+    MuJoCo looks for a file from the main file's folder first, by `meshdir` and so on. It then looks in the folder of
+    the included file that names it, without them.
     """
 
     def __init__(self, base: Path, mjcf: Mjcf, taken: Collection[str]) -> None:

@@ -168,8 +168,8 @@ class RobotModel:
         return tuple(sorted(set(found)))
 
     def _would_fall(self, pairs: np.ndarray) -> bool:
-        """Whether some of these pairs of geoms keep a body up: those with what does not move, or of another tree that
-        is free."""
+        """Whether some of these pairs of geoms keep a body up. Those do with what does not move, or with another free
+        tree."""
         model = self.model
         trees = model.body_rootid[model.geom_bodyid[pairs]]
         static = model.body_weldid[model.geom_bodyid[pairs]] == 0

@@ -184,8 +184,8 @@ def _settle_base(root: ET.Element, model: mujoco.MjModel, options: ImportOptions
 
 
 def _drives(root: ET.Element, model: mujoco.MjModel, decisions: Decisions) -> list[Drive]:
-    """The hinges and slides of an MJCF. Those without a name get one, where the text has as many joints as the model:
-    what MuJoCo makes itself does not stand in the text."""
+    """The hinges and slides of an MJCF. Those without a name get one, where the text has as many joints as the model.
+    What MuJoCo makes itself does not stand in the text."""
     in_text = elements(root, "joint")
     found = []
     for joint in range(model.njnt):
