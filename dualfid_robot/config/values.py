@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
+from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import require_integer
 
@@ -27,6 +30,15 @@ def find_device(key: str, value: Any) -> torch.device:
 def check_seed(key: str, value: Any, least: int = 0) -> None:
     """Raise ConfigError unless a setting is a seed that every generator takes."""
     require_integer(key, value, least, 2**63 - 1)
+
+
+def with_later_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's resolved settings with the defaults of the settings that have come since it was started."""
+    completed = dict(settings)
+    for section, file in (("train", "train/base"), ("task", "task/common/options")):
+        defaults = OmegaConf.load(CONFIG_DIR / f"{file}.yaml")
+        completed[section] = OmegaConf.to_container(OmegaConf.merge(defaults, settings[section]))
+    return completed
 
 
 def check_name(key: str, name: str) -> None:

@@ -23,7 +23,7 @@ from dualfid_robot.evaluate.films import FilmSettings
 from dualfid_robot.policies.actor_critic import PolicyName
 from dualfid_robot.robots.changes import parse_changes
 from dualfid_robot.runs.atomic import is_writable, write_text
-from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint
+from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint, saved_settings
 from dualfid_robot.runs.saved_policy import load_policy
 from dualfid_robot.settings import require_integer
 from dualfid_robot.simulators.registry import engine_config
@@ -44,7 +44,7 @@ def launch_evaluation(cfg: DictConfig) -> None:
         named = [text for text in HydraConfig.get().overrides.task if text.lstrip("+~").startswith(own)]
         if named:
             raise ConfigError(f"{named[0]}: a checkpoint's policy is evaluated with its own settings; leave it out")
-        cfg.task = json.loads(load_checkpoint(Path(cfg.checkpoint))["settings"])["task"]
+        cfg.task = saved_settings(load_checkpoint(Path(cfg.checkpoint)))["task"]
     if cfg.randomize != "":
         OmegaConf.update(cfg, "task.randomize", cfg.randomize, force_add=True)
     evaluate_agent(cfg, plain(cfg.simulator), cfg.num_envs)
@@ -117,7 +117,7 @@ def _policy_of(cfg: DictConfig, simulator: Mapping[str, Any]) -> _Subject:
 
 def _compare_changes(path: Path, simulator: Mapping[str, Any]) -> None:
     """Say so where the policy was trained for another robot: a file of cfg/simulator has the asset's."""
-    trained = json.loads(load_checkpoint(path)["settings"])["simulator"]["high"]["changes"]
+    trained = saved_settings(load_checkpoint(path))["simulator"]["high"]["changes"]
     now = parse_changes(simulator.get("changes", {}), "simulator.changes").factors
     if trained != now:
         logger.warning("E_high of %s had changes=%s; this simulator has changes=%s", path, trained, now)

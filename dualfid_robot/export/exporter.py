@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +60,7 @@ from dualfid_robot.onboard.runtime import (
 )
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.policies.dual_linear import DualLinear
-from dualfid_robot.runs.checkpoint import load_checkpoint
+from dualfid_robot.runs.checkpoint import load_checkpoint, saved_settings
 from dualfid_robot.runs.saved_policy import load_policy
 
 
@@ -76,7 +75,7 @@ def write_export(checkpoint: Path, request: ExportRequest, folder: Path) -> Repo
     """
     # The run and its policy. As in the nominal world, so that the starts and their returns can be had again anywhere.
     state = load_checkpoint(checkpoint)
-    settings = json.loads(state["settings"])
+    settings = saved_settings(state)
     replaced = simulator_settings(request.simulator, settings["task"], "simulator") if request.simulator else None
     experiment, policy = load_policy(checkpoint, None, replaced, request.sim_device, randomize=False)
     task, head = experiment.make_task(), request.policy

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import pickle
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dualfid_robot.config.values import with_later_settings
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runs.atomic import is_writable, replaced
 
@@ -68,6 +70,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"checkpoint={path}: has format {state['format']}; this version reads format {FORMAT} alone, so train again"
         )
     return state
+
+
+def saved_settings(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The resolved settings of the run that a checkpoint is of, those included that have come since."""
+    return with_later_settings(json.loads(state["settings"]))
 
 
 @contextmanager

@@ -6,7 +6,6 @@ A run remembers the settings of its command line under `overrides`, and the user
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dualfid_robot.config.hints import hydra_quoted
 from dualfid_robot.config.user_folder import UserFolder
-from dualfid_robot.runs.checkpoint import fitting, load_checkpoint, resolve_checkpoint
+from dualfid_robot.runs.checkpoint import fitting, load_checkpoint, resolve_checkpoint, saved_settings
 from dualfid_robot.runs.run_log import newest_checkpoint
 
 _OF_ONE_PROCESS = ("checkpoint", "resume", "accept_changes")  # no settings of the run
@@ -90,7 +89,7 @@ def _settings_of(path: Path) -> dict[str, Any]:
     path = resolve_checkpoint(path)
     state = load_checkpoint(path)
     with fitting(path):
-        return cast(dict[str, Any], json.loads(state["settings"]))
+        return saved_settings(state)
 
 
 def _composed(overrides: Sequence[str]) -> dict[str, Any]:

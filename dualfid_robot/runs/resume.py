@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.runs.checkpoint import saved_settings
 from dualfid_robot.runs.identity import differences
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def check_resumable(
         raise ConfigError(
             f"checkpoint={path}: was made by {made_by} process(es), not by {processes}; go on with as many"
         )
-    before, now = _flat(json.loads(state["settings"])), _flat(experiment.settings)
+    before, now = _flat(saved_settings(state)), _flat(experiment.settings)
     changed = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
     for key in sorted(changed, key=lambda key: (not key.endswith(".engine"), key)):  # an engine explains its settings
         text = f"{key}={now.get(key)}: the checkpoint was made with {before.get(key)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.user_folder import command_line_config_dir
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
-from dualfid_robot.runs.checkpoint import fitting, load_checkpoint
+from dualfid_robot.runs.checkpoint import fitting, load_checkpoint, saved_settings
 from dualfid_robot.runs.identity import differences
 
 logger = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def load_policy(
     with fitting(path):
         if expected_task is not None and state["task"] != expected_task:
             raise ConfigError(f"checkpoint={path}: was trained on task={state['task']}, not on task={expected_task}")
-        settings = json.loads(state["settings"]) | {"sim_device": sim_device, "rl_device": ""}
+        settings = saved_settings(state) | {"sim_device": sim_device, "rl_device": ""}
         if config_dir := command_line_config_dir():  # the run's own may have moved
             settings["config_dir"] = config_dir
         if randomize != "":

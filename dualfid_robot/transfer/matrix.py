@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import policy_agent
 from dualfid_robot.evaluate.evaluation import Evaluation, evaluate
 from dualfid_robot.policies.actor_critic import DualActorCritic
-from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint
+from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint, saved_settings
 from dualfid_robot.runs.saved_policy import load_policy
 from dualfid_robot.transfer.contract import Contract, check_contract
 from dualfid_robot.transfer.perturbations import Perturbation
@@ -239,7 +238,7 @@ def _subjects(checkpoints: Sequence[Path], left_out: str) -> list[Subject]:
     for given in checkpoints:
         path = resolve_checkpoint(given)
         state = load_checkpoint(path)
-        settings = json.loads(state["settings"])
+        settings = saved_settings(state)
         if subjects and state["task"] != subjects[0].task["name"]:
             raise ConfigError(
                 f"checkpoint={given}: was trained on task={state['task']}, and {subjects[0].path} on"

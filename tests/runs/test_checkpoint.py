@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from omegaconf import DictConfig
 
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runs.checkpoint import load_checkpoint, save_checkpoint
+from dualfid_robot.runs.checkpoint import load_checkpoint, save_checkpoint, saved_settings
 from dualfid_robot.train.trainer import Trainer
 
 
@@ -91,3 +92,16 @@ def test_a_checkpoint_of_other_settings_is_refused(compose_config: Callable[...,
         with pytest.raises(ConfigError, match=message):
             other.resume(tmp_path / "x.pth")
         other.close()
+
+
+def test_settings_that_have_come_since_have_their_defaults() -> None:
+    config = {"gamma": 0.5, "name": "Old"}
+    old = {
+        "train": {"params": {"config": config}},
+        "task": {"name": "Ant", "randomization": {"mass": {"range": [1, 2]}}},
+    }
+    completed = saved_settings({"settings": json.dumps(old)})
+    assert completed["train"]["params"]["config"].items() >= config.items()
+    assert completed["train"]["params"]["config"]["adapter_weight_decay"] == 0.0
+    assert completed["task"]["low"] == "" and completed["task"]["randomization"]["com"] is None
+    assert completed["task"]["randomization"]["mass"] == {"range": [1, 2]}
