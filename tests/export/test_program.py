@@ -108,6 +108,7 @@ CASES = [
     Case("Transpose", ("x",), (), {"perm": [1, 0]}),
     Case("Expand", ("x", "c0"), (i64(2, 1, 1),)),
     Case("Shape", ("x",)),
+    Case("ConstantOfShape", ("c0",), (i64(2, 3),)),
     Case("Range", ("c0", "c1", "c2"), (np.int64(1), np.int64(9), np.int64(3))),
     Case("Concat", ("x", "y"), (), {"axis": 1}),
     Case("Slice", ("x", "c0", "c1", "c2"), (i64(1), i64(5), i64(1))),

@@ -285,6 +285,12 @@ def _identity(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], no
     return result
 
 
+@_handles("ConstantOfShape")
+def _constant_of_shape(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
+    value = numpy_helper.to_array(attributes["value"]) if "value" in attributes else np.zeros(1, np.float32)
+    return np.full(_numbers(inputs[0], "shape"), value.reshape(-1)[0])
+
+
 @_handles("Shape")
 def _shape(run: _Unrolling, inputs: list[Any], attributes: dict[str, Any], node: Any) -> Tensor:
     shape = inputs[0].shape[attributes.get("start", 0) :]
