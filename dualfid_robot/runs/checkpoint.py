@@ -86,7 +86,7 @@ def fitting(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
         if isinstance(error, ConfigError):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__

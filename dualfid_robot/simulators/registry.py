@@ -105,9 +105,11 @@ def make_simulator(
     An engine's `simulator.py` exposes `ENGINE`, a Simulator class whose `Config` is a dataclass of its settings.
 
     Raises:
-        ConfigError: unknown engine, an engine that is not installed, a setting that the engine does not have, or
-            changes that the robot cannot have.
+        ConfigError: unknown engine, an engine that is not installed, a setting that the engine does not have, changes
+            that the robot cannot have, or a robot without joints.
     """
     engine = engine_class(config.get("engine"))
     parsed = engine_config(config, config.get("name", engine.name()))
+    if robot.model.nv == 0:
+        raise ConfigError(f"asset.assetFileName={robot.path.name}: it has no joints, so nothing in it can move")
     return engine(parsed, changed_robot(config, robot), num_worlds, control_dt, contact_bodies, device)

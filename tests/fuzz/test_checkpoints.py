@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from damage import DAMAGES, EXAMPLES, Damage, is_one_line
 from hypothesis import example, given, settings
@@ -93,3 +94,13 @@ def test_replaced_content(data: st.DataObject, whole: Path, trainer: Trainer) ->
             read(path)
         except ConfigError as error:
             assert is_one_line(error)
+
+
+def test_a_number_that_no_tensor_holds(whole: Path, trainer: Trainer) -> None:
+    """Found by the search."""
+    state = load_checkpoint(whole)
+    state["env"]["pools"][1]["controls"] = 10**30
+    path = whole.with_name("replaced.pth")
+    save_checkpoint(path, {key: value for key, value in state.items() if key != "format"})
+    with pytest.raises(ConfigError, match="damaged, or of another robot"):
+        trainer.resume(path)

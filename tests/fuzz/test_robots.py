@@ -110,6 +110,14 @@ def test_changed_mjcf(name: str, data: st.DataObject, place: Path) -> None:
         assert is_one_line(error)
 
 
+def test_a_robot_without_joints(place: Path) -> None:
+    """Found by the search."""
+    path = place / "robot.xml"
+    path.write_text("<mujoco><worldbody><geom size='1'/></worldbody></mujoco>")
+    with pytest.raises(ConfigError, match=r"^asset.assetFileName=robot.xml: it has no joints"):
+        use(path, ())
+
+
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(name=st.sampled_from(MJCF), damage=DAMAGES)
 @example(name="ant.xml", damage=Damage(cut=0.0))
