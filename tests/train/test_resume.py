@@ -126,18 +126,23 @@ def only_run(folder: Path) -> Path:
     raise AssertionError("no run began")
 
 
+STOPPED = ("max_iterations=12", "train.params.config.save_frequency=4")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The last checkpoint of a run that nobody stopped."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    subprocess.run(train_command(*STOPPED), cwd=folder, check=True, capture_output=True, timeout=300)
+    return only_run(folder) / "nn" / "last.pth"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_run_goes_on_exactly(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_exactly(number: signal.Signals, undisturbed: Path, tmp_path: Path) -> None:
     """Stopped by any signal and resumed by `resume=True`, the run ends with the parameters of one that was not."""
-    common = ("max_iterations=12", "train.params.config.save_frequency=4")
-    reference, stopped = tmp_path / "reference", tmp_path / "stopped"
-    for folder in (reference, stopped):
-        folder.mkdir()
-    subprocess.run(train_command(*common), cwd=reference, check=True, capture_output=True, timeout=300)
-
-    process = subprocess.Popen(train_command(*common), cwd=stopped, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    run = only_run(stopped)
+    process = subprocess.Popen(train_command(*STOPPED), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    run = only_run(tmp_path)
     wait_for_lines(run / "metrics.jsonl", 5)
     os.kill(process.pid, number)
     _, errors = process.communicate(timeout=60)
@@ -147,10 +152,10 @@ def test_a_stopped_run_goes_on_exactly(number: signal.Signals, tmp_path: Path) -
     else:
         assert process.returncode == 0, errors.decode()
         assert 5 <= load_checkpoint(run / "nn" / "last.pth")["iteration"] < 12
-    subprocess.run(train_command(*common, "resume=True"), cwd=stopped, check=True, capture_output=True, timeout=300)
+    subprocess.run(train_command(*STOPPED, "resume=True"), cwd=tmp_path, check=True, capture_output=True, timeout=300)
 
-    ended = load_checkpoint(only_run(stopped) / "nn" / "last.pth")
-    expected = load_checkpoint(only_run(reference) / "nn" / "last.pth")
+    ended = load_checkpoint(only_run(tmp_path) / "nn" / "last.pth")
+    expected = load_checkpoint(undisturbed)
     assert ended["iteration"] == expected["iteration"] == 12
     assert_same_bits(expected["policy"], ended["policy"])
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
