@@ -24,21 +24,20 @@ from dualfid_robot.play.choice import POLICIES, shipped_policies  # noqa: E402
 from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint  # noqa: E402
 
 PAGE = Path(__file__).parents[1] / "docs" / "shipped_policies.md"
-EPISODES = 64
 
-_HEAD = f"""# Policies that ship with the program
+_HEAD = """# Policies that ship with the program
 
 `python play.py task=Ant` plays one. They live in `assets/policies`, one folder for each task. `policy=shipped` plays
 them even where you have runs of your own.
 
-They are exports with a dial: at 0 the base policy acts, at 1 the adapted one. Returns are means of {EPISODES} episodes
-of the adapted policy in the run's E_high, with the 95% interval. They show what a policy does, and not how good a
-method is: most runs were short.
+They are exports with a dial: at 0 the base policy acts, at 1 the adapted one. Returns are means over episodes of the
+adapted policy in the run's E_high, with the 95% interval. They show what a policy does, and not how good a method is:
+most runs were short.
 
 `python benchmarks/shipped_policies.py CHECKPOINT…` made them and this table.
 
-| task | return | in | samples, million | measured cost, s | size, kB |
-|---|---|---|---|---|---|
+| task | return | episodes | in | samples, million | measured cost, s | size, kB |
+|---|---|---|---|---|---|---|
 """
 
 
@@ -46,10 +45,11 @@ def main() -> None:
     """Export the checkpoints, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="*", type=Path)
+    parser.add_argument("--episodes", type=int, default=64, help="of the evaluation, and starts that ship")
     arguments = parser.parse_args()
     logging.basicConfig(format="%(levelname)s: %(message)s")
     require_packages()
-    request = ExportRequest(("onnx",), "dial", EPISODES)
+    request = ExportRequest(("onnx",), "dial", arguments.episodes)
     for checkpoint in arguments.checkpoints:
         path = resolve_checkpoint(checkpoint)
         task = load_checkpoint(path)["task"]
@@ -68,8 +68,8 @@ def row(task: str) -> str:
     engine, evaluation = next(iter(policy.metadata.evaluations.items()))
     size = sum(path.stat().st_size for path in policy.folder.iterdir()) / 1000
     return (
-        f"| {task} | {evaluation.mean:.4g} ({evaluation.low:.4g} to {evaluation.high:.4g}) | `{engine}` "
-        f"| {training.samples / 1e6:.3g} | {training.cost_seconds:.0f} | {size:.0f} |"
+        f"| {task} | {evaluation.mean:.4g} ({evaluation.low:.4g} to {evaluation.high:.4g}) | {len(evaluation.returns)} "
+        f"| `{engine}` | {training.samples / 1e6:.3g} | {training.cost_seconds:.0f} | {size:.0f} |"
     )
 
 
