@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -21,15 +21,18 @@ from dualfid_robot.errors import ConfigError
 
 def train() -> None:
     """Train a policy with two simulators, or test one."""
+    _launch("train", "train.launch", "launch", config="config", before=_read_run)
+
+
+def _read_run() -> None:
+    """Put the settings of the run that is gone on with before what was typed."""
     if any(text.startswith(("checkpoint=", "resume=")) for text in sys.argv[1:]):
-        set_environment()
         from dualfid_robot.runs.going_on import arguments_to_go_on  # imports torch, as the job will
 
         try:
             sys.argv[1:] = arguments_to_go_on(sys.argv[1:])
         except (ConfigError, HydraException) as error:
             exit_with(error)
-    _launch("train", "train.launch", "launch", config="config")
 
 
 def evaluate() -> None:
@@ -121,6 +124,7 @@ def _launch(
     config: str = "",
     lists: Sequence[str] = (),
     positional: Sequence[str] = (),
+    before: Callable[[], None] | None = None,
 ) -> None:
     """Run a command.
 
@@ -128,8 +132,13 @@ def _launch(
         name: of the command, and of its file in cfg/ where `config` names no other.
         module, function: what takes its configuration; imported when that is composed.
         lists, positional: see `command_line.run`.
+        before: what is done to the command line first.
     """
     set_environment()
+    if not any(text.startswith("-") and text not in ("-m", "--multirun") for text in sys.argv[1:]):
+        print(f"{name}: PyTorch and the simulators are being loaded", flush=True)
+    if before is not None:
+        before()
 
     def job(cfg: DictConfig) -> None:
         getattr(importlib.import_module(f"dualfid_robot.{module}"), function)(cfg)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dualfid_robot.config.experiment import Experiment, plain
@@ -66,11 +71,13 @@ def _train(cfg: DictConfig) -> None:
     if cfg.export and isinstance(task := experiment.make_task(), ForeignTask):
         task.refuse("export=True")
     WandbSettings.of(experiment.settings)
+    fit_minibatch(experiment)
+    name = "_".join([experiment.run_name, *swept_settings()])
     if cfg.multi_gpu:
         use_own_gpu(experiment)
     with communicator(cfg.multi_gpu, experiment.rl_device) as ranks, ExitStack() as held:
         experiment.seed = experiment.settings["seed"] = ranks.share(lambda: experiment.seed)  # -1 drew one per rank
-        checkpoint = ranks.share(lambda: _checkpoint_to_resume(cfg, experiment))
+        checkpoint = ranks.share(lambda: _checkpoint_to_resume(cfg, name))
         own_folder = None if checkpoint is None else _folder_of(checkpoint)
         if own_folder is not None:
             ranks.share(lambda: held.enter_context(locked(own_folder, f"checkpoint={checkpoint}")))
@@ -80,7 +87,7 @@ def _train(cfg: DictConfig) -> None:
         try:
             if checkpoint is not None:
                 trainer.resume(checkpoint, bool(cfg.accept_changes))
-            folder = own_folder or ranks.share(lambda: _new_folder(experiment.run_name, held))
+            folder = own_folder or ranks.share(lambda: _new_folder(name, held))
             low = _where(trainer.env.low, experiment.low_engines)
             high = _where(trainer.env.pools[len(trainer.env.low) :], [experiment.high_engine])
             logger.info("E_low: %s; E_high: %s; learner on %s", low, high, experiment.rl_device)
@@ -97,6 +104,36 @@ def _train(cfg: DictConfig) -> None:
         logger.info("checkpoints, metrics.jsonl and TensorBoard curves: %s", folder)
         for line in next_commands(experiment, folder, finished):
             plain_console().print(line, soft_wrap=True)
+
+
+def fit_minibatch(experiment: Experiment) -> None:
+    """Let the mini-batch follow the number of environments: the largest that divides their samples and is no larger.
+
+    One that was typed stays, and is refused where it does not fit.
+    """
+    key, samples = "minibatch_size", experiment.num_envs * experiment.ppo.horizon_length
+    typed = [text.partition("=")[0].lstrip("+") for text in experiment.settings.get("overrides", [])]
+    largest = experiment.ppo.minibatch_size
+    if samples % largest == 0 or f"train.params.config.{key}" in typed:
+        return
+    size = next(size for size in range(min(largest, samples), 0, -1) if samples % size == 0)
+    experiment.ppo = dataclasses.replace(experiment.ppo, minibatch_size=size)
+    experiment.settings["train"]["params"]["config"][key] = size
+    logger.info(
+        "%s=%d instead of %d, so that it divides the %d samples of %d environments in %d steps",
+        *(key, size, largest, samples, experiment.num_envs, experiment.ppo.horizon_length),
+    )
+
+
+def swept_settings() -> list[str]:
+    """What `-m` varies, as this job has it, such as "seed=1"; nothing outside a sweep."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return []
+    job = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
+    values = {override.key_or_group: override.get_value_element_as_str() for override in job}
+    given = OverridesParser.create().parse_overrides([text for text in sys.argv[1:] if not text.startswith("-")])
+    swept = [override.key_or_group for override in given if override.is_sweep_override()]
+    return [f"{key.rpartition('.')[2]}={values[key]}".replace("/", "-") for key in swept]
 
 
 def next_commands(experiment: Experiment, folder: Path, finished: bool) -> list[str]:
@@ -135,9 +172,9 @@ def _where(pools: Sequence[EnvironmentPool], engines: Sequence[Mapping[str, Any]
     return ", ".join(parts) or "unused"
 
 
-def _checkpoint_to_resume(cfg: DictConfig, experiment: Experiment) -> Path | None:
+def _checkpoint_to_resume(cfg: DictConfig, name: str) -> Path | None:
     if cfg.checkpoint:
         return resolve_checkpoint(Path(cfg.checkpoint))
     if cfg.resume:
-        return newest_checkpoint(experiment.run_name)
+        return newest_checkpoint(name)
     return None
