@@ -46,10 +46,12 @@ def launch_transfer(cfg: DictConfig) -> None:
         )
     errors = plain_console(stderr=True)
     cells = list(track(matrix.cells(), "cells", len(matrix), console=errors, disable=not errors.is_terminal))
-    console.print(table(matrix, cells))
+    random_returns = matrix.random_returns()
+    console.print(table(matrix, cells, random_returns))
     if request.left_out:
         console.print(kept_table(matrix, cells))
-    for line in [*unsupported_lines(cells), *(f"written: {path}" for path in write_report(matrix, cells, folder))]:
+    written = write_report(matrix, cells, random_returns, folder)
+    for line in [*unsupported_lines(cells), *(f"written: {path}" for path in written)]:
         console.print(line, soft_wrap=True)
 
 

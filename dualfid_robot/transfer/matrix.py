@@ -14,7 +14,7 @@ from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.left_out import home_engine, require_left_out
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.evaluate.agents import policy_agent
+from dualfid_robot.evaluate.agents import policy_agent, random_agent
 from dualfid_robot.evaluate.evaluation import Evaluation, evaluate
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint, saved_settings
@@ -173,6 +173,18 @@ class Matrix:
                     for dial in self.request.dials:
                         evaluation = None if reason else self._evaluate(loaded, perturbation, dial)
                         yield MatrixCell(subject.label, dial, name, perturbation, evaluation, reason)
+
+    def random_returns(self) -> dict[str, float]:
+        """Mean return of a random agent in the nominal world of each simulator, by name."""
+        found = {}
+        for name in self.request.simulators:
+            loaded = self._loaded[self.subjects[0].label, name]
+            pool = loaded.experiment.make_pool(loaded.simulator, self.request.num_envs, self.request.seed)
+            try:
+                found[name] = evaluate(random_agent(pool.task, self.request.seed), pool).mean
+            finally:
+                pool.simulator.close()
+        return found
 
     def _evaluate(self, loaded: _Loaded, perturbation: Perturbation, dial: float) -> Evaluation:
         """Complete episodes from the starts that the seed draws, the same for all policies and worlds. Each cell has a

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +25,24 @@ JSON, CSV, HEAT_MAP, CURVES = "transfer.json", "transfer.csv", "heatmap.png", "d
 NOT_SUPPORTED = "not supported"
 
 
-def write_report(matrix: Matrix, cells: Sequence[MatrixCell], folder: Path) -> list[Path]:
+def write_report(
+    matrix: Matrix, cells: Sequence[MatrixCell], random_returns: Mapping[str, float], folder: Path
+) -> list[Path]:
     """Write all files into a new folder. Curves over the dial need at least three settings of it.
+
+    Args:
+        matrix: the request.
+        cells: all of its cells.
+        random_returns: of a random agent, by simulator.
+        folder: where the files go.
 
     Returns:
         the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / JSON, json.dumps(as_json(matrix, cells), indent=1) + "\n")
+    write_text(
+        folder / JSON, json.dumps(as_json(matrix, cells) | {"random_returns": dict(random_returns)}, indent=1) + "\n"
+    )
     rows = summaries(cells)
     columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("returns", "unsupported")))
     with replaced(folder / CSV) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -40,7 +50,7 @@ def write_report(matrix: Matrix, cells: Sequence[MatrixCell], folder: Path) -> l
         writer.writeheader()
         writer.writerows(rows)
     written = [folder / JSON, folder / CSV, folder / HEAT_MAP]
-    _save(heat_map(matrix, cells), folder / HEAT_MAP)
+    _save(heat_map(matrix, cells, random_returns), folder / HEAT_MAP)
     if len(matrix.request.dials) >= 3:
         _save(dial_curves(matrix, cells), folder / CURVES)
         written.append(folder / CURVES)
@@ -105,41 +115,37 @@ def _place(cell: MatrixCell) -> tuple[str, str, Perturbation]:
     return cell.checkpoint, cell.simulator, cell.perturbation
 
 
-def table(matrix: Matrix, cells: Sequence[MatrixCell]) -> Table:
-    """One row per cell. Several checkpoints appear as the letters of `Matrix.letters`."""
-    letters, rows = matrix.letters, summaries(cells)
-    shown = Table(title=f"{matrix.task}: {matrix.request.num_envs} episodes each", title_justify="left")
-    several, against_base = len(matrix.subjects) > 1, any("versus_base" in row for row in rows)
-    names = list(dict.fromkeys(key for row in rows for key in row if key.startswith("measure_")))
-    for header in (["checkpoint"] if several else []) + ["policy", "simulator", "world"]:
+def table(matrix: Matrix, cells: Sequence[MatrixCell], random_returns: Mapping[str, float]) -> Table:
+    """Mean returns and their 95% intervals: policies and worlds down, engines across. Several checkpoints appear as the
+    letters of `Matrix.letters`.
+
+    Args:
+        matrix: the request.
+        cells: all of its cells.
+        random_returns: of a random agent, by simulator, for a last row.
+    """
+    request, letters, several = matrix.request, matrix.letters, len(matrix.subjects) > 1
+    shown = Table(
+        title=f"{matrix.task}: return of {request.num_envs} episodes, ± half its 95% interval", title_justify="left"
+    )
+    for header in (["run"] if several else []) + ["policy", "world"]:
         shown.add_column(header, overflow="fold")
-    figures = ["return", "95% interval", *(["against base"] if against_base else []), "median", "length", "terminated"]
-    for header in (*figures, *(name.removeprefix("measure_") for name in names)):
-        shown.add_column(header, justify="right")
-    for row in rows:
-        first = ([letters[row["checkpoint"]]] if several else []) + [
-            row["policy"],
-            row["simulator"],
-            row["perturbation"],
-        ]
-        if "unsupported" in row:
-            shown.add_row(*first, NOT_SUPPORTED)
-            continue
-        difference = ""
-        if "versus_base" in row:
-            difference = (
-                f"{row['versus_base']:+.3g} ± {(row['versus_base_95_high'] - row['versus_base_95_low']) / 2:.2g}"
-            )
-        shown.add_row(
-            *first,
-            f"{row['return_mean']:.4g}",
-            f"{row['return_95_low']:.4g} to {row['return_95_high']:.4g}",
-            *([difference] if against_base else []),
-            f"{row['return_median']:.4g}",
-            f"{row['episode_length']:.1f}",
-            f"{row['terminated']:.0%}",
-            *(f"{row[name]:.3g}" for name in names),
-        )
+    for name in request.simulators:
+        shown.add_column(name, justify="right", overflow="fold")
+    found = {(c.checkpoint, c.dial, c.simulator, c.perturbation): c.evaluation for c in cells}
+    for subject in matrix.subjects:
+        for dial in request.dials:
+            for world in request.perturbations:
+                texts = []
+                for name in request.simulators:
+                    result = found[subject.label, dial, name, world]
+                    half = 0.0 if result is None else result.interval[1] - result.mean
+                    texts.append(NOT_SUPPORTED if result is None else f"{result.mean:.4g} ± {half:.2g}")
+                first = [letters[subject.label]] if several else []
+                shown.add_row(*first, dial_name(dial), str(world), *texts)
+            shown.add_section()
+    first = [""] if several else []
+    shown.add_row(*first, "random", "nominal", *(f"{random_returns[name]:.4g}" for name in request.simulators))
     return shown
 
 
@@ -172,8 +178,9 @@ def mean_returns(matrix: Matrix, cells: Sequence[MatrixCell]) -> np.ndarray:
     )
 
 
-def heat_map(matrix: Matrix, cells: Sequence[MatrixCell]) -> Figure:
-    """Mean returns: policies down, engines and their perturbations across."""
+def heat_map(matrix: Matrix, cells: Sequence[MatrixCell], random_returns: Mapping[str, float]) -> Figure:
+    """Mean returns: policies down, engines and their perturbations across. Colours start at a random agent's return,
+    the mean of the engines', so that what is no better is as dark as it."""
     from matplotlib.figure import Figure
 
     request, returns = matrix.request, mean_returns(matrix, cells)
@@ -194,9 +201,10 @@ def heat_map(matrix: Matrix, cells: Sequence[MatrixCell]) -> Figure:
     )
     axes = figure.subplots()
     axes.set_facecolor("0.85")
-    image = axes.imshow(values, aspect="auto", cmap="viridis")
-    finite = values[np.isfinite(values)]
-    middle = (finite.min() + finite.max()) / 2 if finite.size else 0.0
+    least = float(np.mean(list(random_returns.values())))
+    most = max(least, np.nanmax(values, initial=least))
+    image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=least, vmax=most)
+    middle = (least + most) / 2
     for row, column in np.ndindex(values.shape):
         value = values[row, column]
         text, color = ("—", "black") if np.isnan(value) else (f"{value:.4g}", "white" if value < middle else "black")
@@ -204,7 +212,7 @@ def heat_map(matrix: Matrix, cells: Sequence[MatrixCell]) -> Figure:
     axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.set_title(f"{matrix.task}: mean return of {request.num_envs} episodes (—: not supported)", fontsize=9)
-    figure.colorbar(image, ax=axes)
+    figure.colorbar(image, ax=axes, label=f"from a random agent's {least:.3g}")
     return figure
 
 

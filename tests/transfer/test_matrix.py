@@ -67,7 +67,7 @@ def test_one_checkpoint(make_checkpoint: Make, tmp_path: Path) -> None:
     assert [(cell.simulator, str(cell.perturbation), cell.dial) for cell in cells] == expected
     assert mean_returns(matrix, cells).shape == (1, 3, 2, 2)
 
-    written = write_report(matrix, cells, tmp_path / "out")
+    written = write_report(matrix, cells, matrix.random_returns(), tmp_path / "out")
     assert sorted(file.name for file in written) == ["dial.png", "heatmap.png", "transfer.csv", "transfer.json"]
     report = json.loads((tmp_path / "out" / "transfer.json").read_text())
     assert report["task"] == "Cartpole" and report["num_envs"] == 5 and report["dials"] == [0.0, 0.5, 1.0]
@@ -144,10 +144,16 @@ def test_several_checkpoints_and_what_is_not_supported(make_checkpoint: Make) ->
     assert [line.split(": ")[0] for line in unsupported_lines(cells)] == ["pybullet, slope=5"]
     assert "engine pybullet cannot set it" in unsupported_lines(cells)[0]
     output = io.StringIO()
-    Console(width=200, file=output).print(table(matrix, cells))
-    assert output.getvalue().count("│ B ") == 4
-    assert output.getvalue().count("not supported") == 2 and output.getvalue().count("pybullet") == 4
-    shown = texts(heat_map(matrix, cells))
+    random_returns = matrix.random_returns()
+    assert set(random_returns) == {"mujoco_reduced", "pybullet"}
+    Console(width=80, file=output).print(table(matrix, cells, random_returns))
+    assert output.getvalue().count("│ B ") == 2
+    assert output.getvalue().count("not supported") == 2 and output.getvalue().count("pybullet") == 1
+    assert f"│ {returns[0, 0, 0, 0]:.4g} ± " in output.getvalue() and "│ random" in output.getvalue()
+    figure = heat_map(matrix, cells, random_returns)
+    least, _ = figure.axes[0].images[0].get_clim()
+    assert least == pytest.approx(sum(random_returns.values()) / 2)
+    shown = texts(figure)
     assert len(shown) == 8 and shown.count("—") == 2
     assert shown[0] == f"{returns[0, 0, 0, 0]:.4g}"
 
