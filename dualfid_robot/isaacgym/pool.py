@@ -193,6 +193,7 @@ class GymPool(EnvironmentPool):
             self._simulation.active = n
             yield
             self._simulation.active = None
+            self.simulator = self._simulation.simulator  # properties that they set may have made it anew
         if frozen is not None:
             self._rows.put_back(n, frozen)
 
