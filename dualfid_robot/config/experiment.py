@@ -234,6 +234,10 @@ class Experiment:
         simulators = self.settings["simulator"]
         low = [{"share": None, "at_end": 0.0, "price": 1.0} | engine for engine in simulators["low"].values()]
         simulators["high"].setdefault("price", 1.0)
+        names = [engine["name"] for engine in low]
+        for name in names:
+            allowed = "a text that no other engine of E_low has"
+            require(isinstance(name, str) and names.count(name) == 1, "simulator.low.….name", name, allowed)
         simulators["low"] = {engine["name"]: engine for engine in low}
         for where, simulator in self.engines.items():
             simulator["changes"] = parse_changes(simulator.get("changes", {}), f"{where}.changes").factors
