@@ -149,7 +149,7 @@ def test_several_checkpoints_and_what_is_not_supported(make_checkpoint: Make) ->
     Console(width=80, file=output).print(table(matrix, cells, random_returns))
     assert output.getvalue().count("│ B ") == 2
     assert output.getvalue().count("not supported") == 2 and output.getvalue().count("pybullet") == 1
-    assert f"│ {returns[0, 0, 0, 0]:.4g} ± " in output.getvalue() and "│ random" in output.getvalue()
+    assert f" {returns[0, 0, 0, 0]:.4g} ± " in output.getvalue() and "│ random" in output.getvalue()
     figure = heat_map(matrix, cells, random_returns)
     least, _ = figure.axes[0].images[0].get_clim()
     assert least == pytest.approx(sum(random_returns.values()) / 2)
