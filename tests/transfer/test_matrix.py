@@ -234,7 +234,7 @@ def test_the_defaults(make_checkpoint: Make) -> None:
     settings = OmegaConf.merge(OmegaConf.load(CONFIG_DIR / "transfer.yaml"), {"checkpoint": str(path.parent.parent)})
     found = parse_request(settings)  # type: ignore[arg-type]
     assert found.checkpoints == (path,)
-    assert found.dials == (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+    assert found.dials == (0.0, 1.0)
     assert found.perturbations == (Perturbation(),) and found.num_envs == 64
 
 
