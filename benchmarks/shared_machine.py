@@ -22,20 +22,16 @@ WARMUP = 2
 
 def serve(threads: int, overrides: Sequence[str]) -> None:
     """Train an iteration for each line of standard input, and print the seconds that it took."""
-    from hydra import compose, initialize_config_dir
-
-    from dualfid_robot.config.command_line import register_simulators
+    from dualfid_robot.config.engines import compose_config, hydra_apart
     from dualfid_robot.config.experiment import Experiment
-    from dualfid_robot.config.machine import CONFIG_DIR
     from dualfid_robot.envs.stopwatch import CpuClock, WallClock
     from dualfid_robot.threads import set_threads
     from dualfid_robot.train.trainer import Trainer
 
-    settings = ["simulator/low=mujoco_reduced", f"simulator.low.threads={threads}", f"simulator.high.threads={threads}"]
-    settings += [*overrides, "sim_device=cpu", "rl_device=cpu"]
-    register_simulators(settings)
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        experiment = Experiment(compose("config", settings))
+    settings = ["simulator/low=mujoco_reduced", f"simulator.low.mujoco_reduced.threads={threads}"]
+    settings += [f"simulator.high.threads={threads}", *overrides, "sim_device=cpu", "rl_device=cpu"]
+    with hydra_apart():
+        experiment = Experiment(compose_config(settings))
     set_threads(threads)
     trainer = Trainer(experiment)
     engines = [pool.simulator for pool in trainer.env.pools]
