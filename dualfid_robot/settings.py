@@ -1,4 +1,4 @@
-"""Settings: a mapping, as a YAML file or the command line gives it, becomes a typed dataclass or one clear error."""
+"""Settings: a mapping from a YAML file or the command line becomes a typed dataclass or one clear error."""
 
 from __future__ import annotations
 

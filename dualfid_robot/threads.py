@@ -1,8 +1,9 @@
 """How many CPUs this process may use, and the threads that share out blocks of the learner's work.
 
-Work is cut into blocks whose size does not depend on the number of threads, and each block's result has a place of its
-own. So results are the same to the bit whatever the number of threads, and on a busy machine nothing waits in step: a
-thread that gets its core takes the next block, and one that does not holds up one block at most. Waiting threads sleep.
+Work is cut into blocks whose size does not depend on the number of threads. Each block's result has a place of its own.
+So results are the same to the bit whatever the number of threads. On a busy machine no thread waits for another at
+every step. A thread that gets its core takes the next block. One that does not holds up one block at most. Waiting
+threads sleep.
 """
 
 from __future__ import annotations

@@ -88,8 +88,8 @@ class PoolVectorEnv(VectorEnv[Any, Any, Any]):
             actions: (N, num_actions), an array or a tensor, clipped to the action space.
 
         Returns:
-            Observations (N, columns), those of the next episode where one ended; rewards (N,), terminations
-            (N,) bool, truncations (N,) bool and info.
+            Returns observations (N, columns), rewards (N,), terminations (N,) bool, truncations (N,) bool and info.
+            Where an episode ended, the observation is the next episode's.
 
         Raises:
             ConfigError: actions of another shape.

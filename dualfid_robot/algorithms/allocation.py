@@ -1,7 +1,7 @@
 """How many of the N environments the next iteration gives to each fidelity.
 
-The rule (``rules``) turns what is measured (``signals``) into a low share ρ; the guards here keep the loop
-measurement → ρ → data → policies → measurement stable.
+The rule (``rules``) turns what is measured (``signals``) into a low share ρ. The guards here keep the loop measurement
+→ ρ → data → policies → measurement stable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dualfid_robot.settings import require, require_integer, require_number
 
 
 def growth(progress: float) -> float:
-    """How much of a lower bound at a run's end counts after so much of the run: little before the end."""
+    """The share of a lower bound at the run's end that counts at this progress. It is little before the end."""
     return progress**2
 
 
@@ -27,13 +27,13 @@ class AllocationConfig:
 
     Attributes:
         rule: ``name`` of the rule and its settings.
-        rho_min, rho_max: bounds of ρ. Both ends are traps: at ρ = 1 the adapter gets no data, D stays 0 and ρ stays
-            1; at ρ = 0 there is no low state to measure D on.
+        rho_min, rho_max: bounds of ρ. Both ends are traps. At ρ = 1 the adapter gets no data, so D stays 0 and ρ stays
+            1. At ρ = 0 there is no low state to measure D on.
         rho_end: lower bound at the end of the run; before it, `growth` says how much of it counts.
         warmup_iterations, warmup_rho: the first iterations have this ρ: the adapter starts at zero, D says nothing yet.
         smoothing: of every measurement over iterations (``SignalFilter``); 0 is no smoothing.
         rate_limit: greatest change of ρ from one iteration to the next.
-        block_size: N_low is a multiple of it, so that small changes of ρ move no environment; at most a tenth of N.
+        block_size: N_low is a multiple of it, at most a tenth of N. So small changes of ρ move no environment.
     """
 
     rule: Mapping[str, Any]

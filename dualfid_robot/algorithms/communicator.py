@@ -22,8 +22,8 @@ T = TypeVar("T")
 class Communicator:
     """One process alone: its values are everybody's.
 
-    Tensors stay on their device, and on a GPU the host does not wait for them; `exchange`, `share` and `collect` are
-    for the host's own objects. All ranks call the same methods in the same order.
+    Tensors stay on their device, and on a GPU the host does not wait for them. The host's own objects go through
+    `exchange`, `share` and `collect`. All ranks call the same methods in the same order.
 
     Attributes:
         rank: number of this process, from 0.

@@ -25,15 +25,15 @@ def policy_divergence(
 ) -> Tensor | None:
     """D = mean over states of KL(π_θ(·|s) ‖ π_{θ,φ}(·|s)), one batched pass.
 
-    The allocation's D is that on states visited in E_low. φ is trained on states of E_high alone, so on those of E_low
-    part of D is extrapolation; D on states of E_high is without it.
+    The allocation uses D on states visited in E_low. φ is trained on states of E_high alone, so on low states part of D
+    is extrapolation. D on states of E_high has no such part.
 
     Args:
         policy: both policies; they share σ, so the general form reduces to ½ Σ ((μ_θ − μ_{θ,φ}) / σ)².
         obs: raw observations (T, n, num_obs) or (M, num_obs), as ``storage.low_observations``.
         per_dimension: divide by the number of actions, so that D is comparable between robots.
         max_states: at most so many states, evenly strided over all of them. The mean over 4096 independent states has
-            an error of 1.6 % of one state's deviation; all states would cost 5 to 7 % of an update.
+            an error of 1.6 % of one state's deviation. All states would cost 5 to 7 % of an update.
 
     Returns:
         A scalar tensor on the policy's device, or None where there is no state to measure on.

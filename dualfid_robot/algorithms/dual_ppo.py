@@ -328,7 +328,7 @@ class DualPPO:
 
 
 def read_back(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """The values of scalars of one device, in one copy: the only time in an iteration that the host waits for a GPU.
+    """The values of scalars of one device, in one copy. Only here does the host wait for a GPU in an iteration.
 
     Raises:
         NotFiniteError: a value is not finite. The policy is spoiled then: go on from a checkpoint.

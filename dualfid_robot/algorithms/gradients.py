@@ -34,8 +34,11 @@ class _Block(NamedTuple):
 
 
 class _Dense(NamedTuple):
-    """A gradient at merged weights, flat: hidden layers' weights in the type of their products, and all else (output
-    layers' weights, biases, log σ, and ``SUMS``) in the parameters' type. As memory of several blocks, a row each."""
+    """A flat gradient at merged weights.
+
+    Hidden layers' weights have it in the type of their products. All else has it in the parameters' type: output
+    layers' weights, biases, log σ and ``SUMS``. As memory of several blocks, a row each.
+    """
 
     hidden: Tensor
     exact: Tensor

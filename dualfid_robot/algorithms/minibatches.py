@@ -49,8 +49,8 @@ def make_minibatches(samples: MiniBatch, groups: Sequence[Sequence[Tensor]], chu
 
     Args:
         samples: (T, N, ·) each.
-        groups: of the two fidelities, or of more parts of them, low ones first: the samples' indices t · N + row, in as
-            many pieces as there are chunks.
+        groups: of the two fidelities, or of more parts of them, low ones first. Each group holds its samples' indices
+            t · N + row, in as many pieces as there are chunks.
         chunks_each: chunks of a mini-batch.
 
     Returns:

@@ -4,7 +4,7 @@
             − entropy_coef · H[π] + bounds_loss_coef · Σ_i (μ_i − clip(μ_i, ±1.1))² ]          (policy)
       + w Σ critic_coef · ½ max((v − R)², (v_old + clip(v − v_old, ±ε) − R)²)                  (value)
 
-It is written out by hand: under autograd its many small operations on (M,) and (M, d) tensors would be twice as many.
+It is written out by hand. Autograd would need twice as many small operations on (M,) and (M, d) tensors.
 """
 
 from __future__ import annotations

@@ -100,8 +100,10 @@ class RolloutStorage:
         return torch.cat((low_steps, high_steps)), torch.cat((low_rows, high_rows + self.n_low)), low_rows.shape[0]
 
     def all_final_observations(self) -> tuple[Tensor, int]:
-        """`final_observations` of all rows, (T · N, num_obs): those of all steps' low rows, then of all high rows; and
-        the number of those that are low."""
+        """`final_observations` of all rows, (T · N, num_obs), and the number of low ones.
+
+        The low rows of all steps come first, then the high rows.
+        """
         low, high = self.final_observations.split((self.n_low, self.num_envs - self.n_low), dim=1)
         return torch.cat((low.flatten(0, 1), high.flatten(0, 1))), self.horizon * self.n_low
 
@@ -123,8 +125,8 @@ class RolloutStorage:
 
             δ_t = r_t + γ V'_t − V(s_t),    A_t = δ_t + γ λ (1 − done_t) A_{t+1},    return_t = A_t + V(s_t)
 
-        where V'_t is 0 after a termination, ``final_values`` after a truncation (the episode would have gone on from
-        its final observation; the next stored one belongs to another episode), and V(s_{t+1}) otherwise.
+        There V'_t is 0 after a termination, ``final_values`` after a truncation, and V(s_{t+1}) otherwise. A truncated
+        episode would have gone on from its final observation. The next stored one belongs to another episode.
 
         Args:
             last_values: V(s_T) of the observations after the last step, (N,).

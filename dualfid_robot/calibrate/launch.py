@@ -17,8 +17,8 @@ _HEADER = "# Settings of low simulators, fitted to this task's high one; written
 
 
 def launch_calibration(cfg: DictConfig) -> None:
-    """Fit, print the settings and what they are worth, and write them where they are better than those in force; with
-    `search=False` only measure.
+    """Fit and print the settings and their errors, and write them where they beat those in force. With `search=False`,
+    only measure.
 
     Raises:
         ConfigError: the task's settings are wrong, or there is nothing to fit in the low simulator.

@@ -21,8 +21,8 @@ def launch_check(cfg: DictConfig) -> None:
     """Print what there is to know about a task before it is trained.
 
     Raises:
-        ConfigError: the task, its files or one of its functions is wrong, its simulators do not take it, or a random
-            agent meets values that are not finite.
+        ConfigError: the task, its files or one of its functions is wrong, or its simulators do not take it. It is also
+            raised when a random agent meets values that are not finite.
     """
     console = plain_console(width=_WIDTH)
     experiment = check(cfg, console)

@@ -2,7 +2,7 @@
 
 A configuration is composed once. A side that nobody chose holds the option `default`. `choose_engines` puts engines
 that suit the task and the machine in its place. E_low may have several engines, so `simulator.low` holds a mapping of
-settings for each, by name; `simulator.high` holds the settings of its one engine.
+settings for each, by name. `simulator.high` holds the settings of its one engine.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def hydra_apart() -> Iterator[None]:
 
 
 def compose_config(overrides: Sequence[str], config_name: str = "config", config_dir: str = "") -> DictConfig:
-    """What an entry point would be run with: a file of cfg/ with settings as on the command line, engines chosen.
+    """The configuration that an entry point would run with. It is a file of cfg/ with settings as on the command line,
+    engines chosen.
 
     Hydra must be initialised, as it is in an entry point and in `hydra_apart`.
 
@@ -103,7 +104,7 @@ def compose_config(overrides: Sequence[str], config_name: str = "config", config
 
 
 def compose_with_choices(config_name: str, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
-    """A file of cfg/ with settings as on the command line, engines not yet chosen, and the option of each group."""
+    """A file of cfg/ with settings as on the command line, and the option of each group. Engines are not chosen yet."""
     cfg = compose(config_name, list(overrides), return_hydra_config=True)
     choices = dict(cfg.hydra.runtime.choices)
     with open_dict(cfg):

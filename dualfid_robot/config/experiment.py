@@ -165,8 +165,8 @@ class Experiment:
         max_cost: bound on the measured cost, s, or None.
         low_reward_factor: factor on the reward of E_low.
         learner_price: of a second of everything but the engines.
-        sim_device: device of every engine that can use it; an engine that cannot runs on the CPU if it is E_low, and is
-            refused if it is E_high.
+        sim_device: device of every engine that can use it. An engine that cannot runs on the CPU as E_low, and is
+            refused as E_high.
         rl_device: device of the policy and the learner.
         threads: threads that share the learner's work on a CPU; 0 for as many as the process may use.
     """

@@ -24,7 +24,7 @@ _SHOWN = {"simulator/high": DEFAULT_HIGH, "simulator/low": OTHER_ENGINE}  # whos
 
 
 class Setting(NamedTuple):
-    """A line of a file: key with its sections, the value as it is written there, and what its comment says."""
+    """A line of a file: its key with the sections, its value as written there, and its comment."""
 
     key: str
     value: str

@@ -1,4 +1,4 @@
-"""What the program prints never ends it: a terminal that is closed, a pipe that is broken, a letter that is missing."""
+"""What the program prints never ends it: not a closed terminal, a broken pipe, or a letter that the encoding lacks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SPELLED = {"ρ": "rho", "·": "-", "…": "...", "×": "x", "—": "-", "–": 
 def make_output_safe() -> None:
     """Let standard output and error take any text, and go on without a stream that cannot be written any more.
 
-    Letters that an encoding lacks are spelled out where that is known (ρ as rho), else replaced by a question mark.
+    Letters that an encoding lacks are spelled out where a spelling is known (ρ as rho). Others become a question mark.
     """
     codecs.register_error("spelled", _spell)
     sys.stdout, sys.stderr = (_safe(stream, number) for number, stream in ((1, sys.stdout), (2, sys.stderr)))

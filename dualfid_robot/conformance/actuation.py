@@ -144,8 +144,11 @@ def actuator_delay(build: Build) -> float:
 
 @measured("thrust on sites")
 def thrust_on_sites(build: Build) -> float:
-    """Rotors as motors on sites of a flying body that leans by 0.5 rad, with equal, unequal and too large thrusts.
-    Velocities after a millisecond against thrust and torque, relative to the largest."""
+    """Rotors are motors on sites of a flying body that leans by 0.5 rad.
+
+    Their thrusts are equal, unequal and too large. Velocities after a millisecond against thrust and torque, relative
+    to the largest.
+    """
     dt, lean = 1e-3, 0.5
     simulator = build(DRONE, 3, dt=dt, substeps=1)
     qpos = torch.zeros(3, 7)

@@ -45,8 +45,10 @@ def others(ids: Tensor) -> Tensor:
 
 @measured("parameters stay in their worlds", of_one_world=False)
 def parameters_stay(build: Build) -> float:
-    """Some Ants get other values of every parameter, and are reset: difference of the other worlds from a twin without
-    them."""
+    """Some Ants get other values of every parameter, and are reset.
+
+    The figure is how far the other worlds then differ from a twin without them.
+    """
     ants, twin = standing_ants(build), standing_ants(build)
     ids = torch.tensor([7, 2, 3])
     change_parameters(ants, ids)
@@ -99,8 +101,10 @@ def subset_reset(build: Build) -> float:
 
 @measured("non-finite isolation", of_one_world=False)
 def non_finite_isolation(build: Build) -> float:
-    """Two of twelve Ants get NaN or infinite states, and are reported and put back: difference of the others from a
-    twin without that."""
+    """Two of twelve Ants get NaN or infinite states, and are reported and put back.
+
+    The figure is how far the others differ from a twin without that.
+    """
     worst = 0.0
     ids = torch.tensor([2, 7])
     initial = torch.from_numpy(ANT.model.qpos0).float().expand(2, -1)

@@ -14,7 +14,10 @@ from dualfid_robot.simulators.base import Simulator
 
 @measured("resting height", "m")
 def resting_height(build: Build) -> float:
-    """A sled on four spheres is dropped by 1 cm: distance of its lowest points from the ground after a second."""
+    """A sled on four spheres is dropped by 1 cm.
+
+    The figure is the distance of its lowest points from the ground after a second.
+    """
     simulator = build(SLED, 1)
     _settle(simulator)
     assert np.abs(velocities(simulator)).max() < 0.05, "the sled does not come to rest"

@@ -18,8 +18,11 @@ from dualfid_robot.robots.model import RobotModel
 
 @measured("order in the file", "rad")
 def order_in_the_file(build: Build) -> float:
-    """The Ant's file with legs and actuators in reverse order: difference of a flying Ant's joint angles after five
-    control periods. Of standing Ants with a lifted leg each, that foot alone bears nothing."""
+    """The Ant's file has legs and actuators in reverse order.
+
+    The figure is the difference of a flying Ant's joint angles after five control periods. Of standing Ants with a
+    lifted leg each, that foot alone bears nothing.
+    """
     with tempfile.TemporaryDirectory() as folder:
         other = RobotModel(_reversed(ANT.path, Path(folder)), ANT.feet)
         first, second = build(ANT, 4, bodies=ANT.feet), build(other, 4, bodies=ANT.feet)

@@ -94,8 +94,10 @@ def parameter_joint_stiffness(build: Build) -> float:
 
 @measured("parameter: friction of each geom", parameter="geom_friction")
 def parameter_geom_friction(build: Build) -> float:
-    """The sled's stopping distances with 1, 1.5 and 2 times the friction of its spheres and half that of the floor.
-    MuJoCo takes the greater of the two."""
+    """The sled's stopping distances with 1, 1.5 and 2 times the friction of its spheres.
+
+    The floor has half its friction. MuJoCo takes the greater of the two.
+    """
     simulator = build(SLED, 3)
     factors = torch.tensor([1.0, 1.5, 2.0])
     each = factors[:, None].repeat(1, SLED.model.ngeom)
@@ -148,8 +150,10 @@ def parameter_com(build: Build) -> float:
 
 @measured("parameter: com, free fall", "m", parameter="com")
 def parameter_com_in_free_fall(build: Build) -> float:
-    """Every body's centre of mass is moved otherwise in each world: distance of the tumbling robots' whole one from its
-    parabola after a second."""
+    """In each world every body's centre of mass is moved differently.
+
+    The figure is how far the whole robot's centre is from its parabola, after a second of tumbling.
+    """
     simulator = build(CROOKED, 4)
     bodies = len(CROOKED.body_names)
     offsets = 0.05 * torch.randn(4, bodies, 3, generator=torch.Generator().manual_seed(5))

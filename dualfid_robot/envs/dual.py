@@ -20,14 +20,15 @@ class Shares:
 
     Attributes:
         of_low: share of each engine in E_low's rows; they add up to 1.
-        at_end: rows that an engine has at least at the end of the run, as long as E_low has so many.
+        at_end: rows that an engine has at least at the end of the run, if E_low has so many.
     """
 
     of_low: tuple[float, ...] = (1.0,)
     at_end: tuple[int, ...] = (0,)
 
     def rows(self, n_low: int, grown: float) -> list[int]:
-        """Rows of each engine: the nearest whole numbers to its share that add up to n_low, but for the least ones.
+        """Rows of each engine: whole numbers nearest to its share that add up to n_low. Engines with too few rows get
+        their least number first.
 
         Args:
             n_low: E_low's rows.
@@ -145,7 +146,7 @@ class DualEnvironment:
         """Put the low rows into the present states of high rows.
 
         Low row i < n_high gets the state of the i-th high row, whose partner it is. The others are dealt so that every
-        high row's state is taken equally often, up to one time; which are taken once more is drawn.
+        high row's state is taken equally often, up to one time. Chance decides which are taken once more.
 
         Args:
             generator: on any device.

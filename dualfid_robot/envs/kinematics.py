@@ -113,8 +113,11 @@ def _chain(model: mujoco.MjModel, joints: Sequence[int]) -> list[int]:
 def _levels(
     model: mujoco.MjModel, joints: Sequence[int], device: torch.device | str
 ) -> tuple[list[int], list[slice | Tensor]]:
-    """The number of joints of each depth, and the parents of all depths but the first, as places in the depth before.
-    The world belongs to the first depth, whose joints need no product."""
+    """The number of joints of each depth, and the parents of all depths but the first.
+
+    A parent is given as its place in the depth before. The world belongs to the first depth, whose joints need no
+    product.
+    """
     levels = [[_WORLD]]
     for joint in joints[1:]:
         parent = _parent(model, joint)[0]
@@ -130,7 +133,7 @@ def _levels(
 
 
 def _motion(model: mujoco.MjModel, joint: int) -> np.ndarray:
-    """Constants (12, 4) that give a joint's flat transform (3, 4) from the features 1, q, sin q and cos q."""
+    """Constants (12, 4) that give a joint's flat transform (3, 4). They multiply 1, q, sin q and cos q."""
     if joint == _WORLD:
         parts = [np.eye(4), *np.zeros((3, 4, 4))]
         return np.stack(parts, -1)[:3].reshape(12, 4)

@@ -1,6 +1,6 @@
 """Rewards as named terms: a task's reward is the sum of a dictionary's tensors, in the dictionary's order.
 
-A task writes the dictionary alone. Two helpers serve rewards that are more than a sum, so that the terms still add up
+A task writes the dictionary alone. Two helpers serve rewards that are more than a sum. With them the terms still add up
 to what the policy is paid: `not_negative` and `replaced_where`.
 """
 

@@ -33,8 +33,10 @@ def zero_agent(task: Task) -> Agent:
 
 
 def random_agent(task: Task, seed: int) -> Agent:
-    """An agent whose actions are independent and uniform within the bounds of the task's action mapping, and the same
-    on every device."""
+    """An agent with independent actions, uniform within the bounds of the task's action mapping.
+
+    It is the same on every device.
+    """
     generator = torch.Generator().manual_seed(seed)
     clip = task.action_mapping.clip
 

@@ -42,8 +42,8 @@ def check(cfg: DictConfig, console: Console) -> Experiment:
     """Print what there is to know about a task before it is trained.
 
     Raises:
-        ConfigError: the task, its files or one of its functions is wrong, its simulators do not take it, or a random
-            agent meets values that are not finite.
+        ConfigError: the task, its files or one of its functions is wrong, or its simulators do not take it. It is also
+            raised when a random agent meets values that are not finite.
     """
     require_integer("episodes", cfg.episodes, 1)
     experiment = complete_experiment(cfg, plain(cfg.simulator), num_envs=cfg.num_envs)
@@ -157,7 +157,8 @@ def _engine_table(experiment: Experiment, cfg: DictConfig) -> Table:
 def verdict(experiment: Experiment, simulator: Mapping[str, Any]) -> str:
     """Whether a simulator takes an experiment's task: "yes", or "no" and the reason.
 
-    An engine for GPUs compiles kernels for every robot, on a CPU for minutes: there it is asked only if it was chosen.
+    An engine for GPUs compiles kernels for every robot, which takes minutes on a CPU. There it is asked only if it was
+    chosen.
     """
     chosen = {settings["engine"] for settings in experiment.engines.values()}
     for_gpu = "cuda" in engine_class(simulator["engine"]).DEVICE_TYPES

@@ -90,8 +90,10 @@ class Evaluation:
 
 
 def rollout(agent: Agent, pool: EnvironmentPool) -> Iterator[Tensor]:
-    """Run an agent from fresh initial states for one episode length; yields (N,) bool after each step: the environments
-    that were still in their first episode during it."""
+    """Run an agent from fresh initial states for one episode length.
+
+    Yields (N,) bool after each step: the environments that were still in their first episode during it.
+    """
     pool.reset_all()
     running = torch.ones(pool.num_envs, dtype=torch.bool, device=pool.device)
     for _ in range(pool.task.config.episodeLength):

@@ -77,8 +77,10 @@ def action_line(task: Task) -> str:
 
 
 def actuator_table(model: mujoco.MjModel) -> Table:
-    """The actuators in the order of the action's columns. kp and kd are in the actuator's units per unit of length or
-    velocity at gear 1."""
+    """The actuators in the order of the action's columns.
+
+    kp and kd are in the actuator's units per unit of length or velocity at gear 1.
+    """
     table = _table("Actuators", "action", "actuator", "drives", "kind", "gear", "kp", "kd", "control", "force")
     for i in range(model.nu):
         kind, kp, kd = _gains(model, i)
@@ -136,8 +138,11 @@ def _table(title: str, *headers: str) -> Table:
 
 
 def _gains(model: mujoco.MjModel, i: int) -> tuple[str, str, str]:
-    """Kind, kp and kd of an actuator: force = kp · (control − length) − kd · velocity of a position servo, kd ·
-    (control − velocity) of a velocity servo."""
+    """Kind, kp and kd of an actuator.
+
+    A position servo has force = kp · (control − length) − kd · velocity. A velocity servo has force = kd · (control −
+    velocity).
+    """
     gain, bias = model.actuator_gainprm[i], model.actuator_biasprm[i]
     fixed = model.actuator_gaintype[i] == mujoco.mjtGain.mjGAIN_FIXED
     if not fixed or model.actuator_dyntype[i] != mujoco.mjtDyn.mjDYN_NONE:

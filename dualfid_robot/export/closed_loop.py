@@ -104,8 +104,8 @@ class ExportedRun:
 
     Attributes:
         evaluation: their returns.
-        difference: the largest of an observation or a control from what the task says, over all steps of the evaluated
-            episodes.
+        difference: the largest of an observation or a control from the task's own. It is taken over all steps of the
+            evaluated episodes.
         reward_difference: likewise of the reward's terms by `episode.onnx`, beyond ±1 relative to their size. Steps
             that end an episode are left out.
         states: (T, ·) of the first robot, in each step of its episode.

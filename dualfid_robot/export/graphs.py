@@ -48,8 +48,8 @@ def write_graphs(task: Task, folder: Path) -> None:
         folder: where they go; files of these names are replaced.
 
     Raises:
-        ConfigError: the task's functions cannot be traced, change what they may only look at, or draw random numbers
-            for anything but a command.
+        ConfigError: the task's functions cannot be traced, or change what they may only look at. It is also raised when
+            they draw random numbers for anything but a command.
     """
     advanced = _advanced(task)
 

@@ -18,7 +18,7 @@ class ExportRequest:
         simulator: file of cfg/simulator to evaluate in instead of the checkpoint's E_high; empty: that itself.
         simulators: further ones.
         sim_device: where to simulate; empty: a GPU where there is one that E_high can use.
-        graphs: an export of the same run, of which the task's graphs are taken over: they do not depend on the policy.
+        graphs: an export of the same run, whose task graphs are taken over. They do not depend on the policy.
     """
 
     formats: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""A robot model in the words of the metadata: what an exporter writes down, and a player compares with its own."""
+"""A robot model in the words of the metadata. An exporter writes it down, and a player compares it with its own."""
 
 from __future__ import annotations
 
@@ -58,8 +58,9 @@ def _joint(model: mujoco.MjModel, number: int, axis: np.ndarray) -> Joint:
 def describe_actuators(robot: RobotModel) -> tuple[Actuator, ...]:
     """Every actuator, in the order of controls.
 
-    The gear of a motor is its joint's torque per unit of control, whatever share of that the model calls gain. Where
-    the law of joints' drives does not describe an actuator, gear is the size of its force per unit of control.
+    The gear of a motor is its joint's torque per unit of control. It does not matter what share of that the model calls
+    gain. Some actuators do not follow the law of joints' drives. Their gear is the size of their force per unit of
+    control.
     """
     return tuple(_actuator(robot, number) for number in range(robot.model.nu))
 

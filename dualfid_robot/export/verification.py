@@ -132,8 +132,11 @@ def compare_header(
 
 
 def _action_difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference; of actions beyond ±1, which a robot clips, relative to their size: there float32 itself
-    ends, so that PyTorch's own sum is no closer to the exact one."""
+    """The largest difference.
+
+    Actions beyond ±1, which a robot clips, are compared relative to their size. There float32 itself ends: PyTorch's
+    own sum is no closer to the exact one.
+    """
     return float((np.abs(found - expected) / np.maximum(1.0, np.abs(expected))).max())
 
 

@@ -1,7 +1,7 @@
 """Assets: what `gym.load_asset` and its like read, as a MuJoCo spec of one root body and Isaac Gym's lists.
 
-Bodies and joints are in Isaac Gym's order, which is depth first: children sorted by name in a URDF, in the file's order
-in an MJCF. MuJoCo numbers a compiled spec in the same order.
+Bodies and joints are in Isaac Gym's order, which is depth first. Children are sorted by name in a URDF, and keep the
+file's order in an MJCF. MuJoCo numbers a compiled spec in the same order.
 """
 
 from __future__ import annotations
@@ -206,7 +206,10 @@ def _simplify(spec: mujoco.MjSpec, options: AssetOptions) -> None:
 
 
 def _keep_masses(spec: mujoco.MjSpec) -> None:
-    """State the inertia of every body, to which geoms that are only seen have added, so that these can be deleted."""
+    """State the inertia of every body explicitly.
+
+    Geoms that are only seen have added to it. They can be deleted afterwards.
+    """
     model = spec.compile()
     spec.compiler.inertiafromgeom = mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_AUTO
     for body in spec.bodies:

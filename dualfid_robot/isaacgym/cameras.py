@@ -22,7 +22,7 @@ class Camera:
 
     Attributes:
         properties: its image's size and field of view.
-        pose: in the world, or of its position relative to a body; it looks along its x axis, and rolls never.
+        pose: in the world, or of its position relative to a body. The camera looks along its x axis and never rolls.
         body: that it follows, or None.
     """
 

@@ -35,8 +35,8 @@ class GymTaskConfig(TaskConfig):
         taskClass: the class, as `module:name` or `file.py:name`.
         taskConfig: its configuration: for legged_robot a class, for vec_task a YAML file.
         settings: what is changed in that.
-        measures: names of figures of merit besides the return: tensors (N,) of the class, or methods without arguments
-            that give one.
+        measures: names of figures of merit besides the return. Each is a tensor (N,) of the class, or a method without
+            arguments that gives one.
         feet: parts of the names of bodies that keep contacts in an engine with reduced contacts.
         armatureFloor: least armature of joints under explicit efforts, kg m² (hinge) or kg (slide).
     """

@@ -53,8 +53,8 @@ def height_field(samples: np.ndarray, params: HeightFieldParams) -> HeightField:
 def mesh(vertices: np.ndarray, triangles: np.ndarray, params: TriangleMeshParams) -> HeightField:
     """The upper surface of a triangle mesh of `add_triangle_mesh`, sampled at the spacing of its vertices.
 
-    MuJoCo collides a mesh as its convex hull, so that a terrain has to be a height field: what hangs over is lost, and
-    a vertical wall leans over one sample.
+    MuJoCo collides a mesh as its convex hull, so a terrain has to be a height field. Overhangs are lost, and a vertical
+    wall leans over one sample.
 
     Raises:
         ConfigError: a triangle spans many samples, so that the mesh is no terrain of small triangles.

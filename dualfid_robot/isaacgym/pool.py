@@ -63,8 +63,8 @@ class Origin:
 class GymPool(EnvironmentPool):
     """`num_envs` environments of one instance of the class.
 
-    Their code always computes all rows, but the engine steps the active ones alone. Rows of the others are put back
-    after a step, so that a frozen environment goes on later where it was.
+    Their code always computes all rows, but the engine steps the active ones alone. The other rows are put back after a
+    step. So a frozen environment goes on later where it was.
 
     Attributes:
         env: the instance.

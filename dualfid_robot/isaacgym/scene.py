@@ -128,8 +128,8 @@ def _drive(spec: mujoco.MjSpec, joint: mujoco.MjsJoint, dofs: np.ndarray, world:
 def _free_stiff_drives(spec: mujoco.MjSpec, world: WorldProperties, physics_dt: float) -> None:
     """Take the effort limits from drives that are too stiff for them.
 
-    PhysX limits the force that an implicit drive ends a step with. MuJoCo limits the one that it begins with, and then
-    integrates it explicitly: a drive that is faster than a step would bang between its limits.
+    PhysX limits the force that an implicit drive ends a step with. MuJoCo limits the force that a drive begins a step
+    with, and then integrates it explicitly. A drive that is faster than a step would bang between its limits.
     """
     model, freed = spec.compile(), []
     for dof, actuator in enumerate(spec.actuators):

@@ -44,8 +44,8 @@ def engine_settings(session: Session) -> dict[str, Any]:
 class Simulation:
     """The handle of a simulation.
 
-    The engine is built when it is first needed, at the first refresh, setter or step: no earlier is everything known
-    that it must measure.
+    The engine is built when it is first needed: at the first refresh, setter or step. Before that, not everything is
+    known that it must measure.
 
     Attributes:
         params: as given; gravity and time steps are read when the engine is built.

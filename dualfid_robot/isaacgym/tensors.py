@@ -1,7 +1,7 @@
 """A simulation's tensors, as a task reads and writes them.
 
-They belong to the task: they change on a refresh alone, and what the task wrote into them counts when it is passed to
-a setter. Rows are environment by environment. Quaternions are (x, y, z, w); velocities are those of a body's frame, in
+They belong to the task: they change on a refresh alone. What the task wrote into them counts when it is passed to a
+setter. Rows are environment by environment. Quaternions are (x, y, z, w); velocities are those of a body's frame, in
 the world's frame.
 """
 

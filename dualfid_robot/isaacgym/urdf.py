@@ -35,7 +35,7 @@ def urdf_spec(path: Path, options: AssetOptions) -> tuple[mujoco.MjSpec, np.ndar
     """Read a URDF.
 
     Returns:
-        its bodies without a joint at the root, and the properties (dofs,) of its joints, both in Isaac Gym's order.
+        Its bodies without a joint at the root, and its joints' properties (dofs,). Both are in Isaac Gym's order.
 
     Raises:
         ConfigError: names the file and what is wrong in it.

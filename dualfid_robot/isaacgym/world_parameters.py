@@ -1,7 +1,7 @@
 """What differs between environments besides their states, as the parameters of the engine's worlds.
 
-The model that all worlds share has of every property the greatest value of all environments, and a world's parameter
-is the factor from there to its own.
+All worlds share one model, which has the greatest value of all environments for every property. A world's parameter is
+the factor from there to its own value.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class WorldProperties:
     Attributes:
         modes: (D,) of `DofDriveMode`.
         gains: (N, D) stiffness of drives and springs; 0 of velocity drives, which have none.
-        rates: (N, D) damping, with a physics step of stiffness added. That makes it the implicit spring of PhysX, whose
+        rates: (N, D) damping, with a physics step of stiffness added. That makes it the implicit spring of PhysX. Its
             force refers to the end of a step h: k (q* - q - h v) - d v.
         friction: (N, S) of each shape with the ground: the mean of both, as PhysX combines them. Actors' shapes have
             the higher priority in MuJoCo, which then takes theirs; of two actors', it takes the greater.

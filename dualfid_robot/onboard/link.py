@@ -207,7 +207,10 @@ def receive(link: socket.socket, timeout: float) -> Packet | None:
 
 
 class Read(IntEnum):
-    """How a read ended: with a new state, without one, with the episode's end, or with a robot that stopped itself."""
+    """How a read ended: with a new state, without one, or with the episode's end.
+
+    A robot may also have stopped itself.
+    """
 
     OK = 0
     TIMEOUT = 1

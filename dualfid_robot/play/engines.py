@@ -20,8 +20,8 @@ def playable_engines(
 ) -> dict[str, dict[str, Any]]:
     """Settings of the engines to choose from, by their file in cfg/simulator.
 
-    Left out are engines that are not installed or do not take the robot, and on a CPU those that solve another
-    engine's equations on a GPU, which take minutes to start there.
+    Engines that are not installed or do not take the robot are left out. Some engines solve another engine's equations
+    on a GPU and take minutes to start on a CPU. There they are left out too.
 
     Args:
         first: the engine that stands first.

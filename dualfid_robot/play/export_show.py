@@ -20,7 +20,7 @@ from dualfid_robot.view.playback import Step
 class ExportShow:
     """Plays one episode after another from the exporter's starts (see `view.playback.Show`).
 
-    All robots begin together. They do so again when the first one's episode is over; another one that fails meanwhile
+    All robots begin together. They do so again when the first one's episode is over. Another one that fails meanwhile
     stays in the picture as the engine goes on with it.
     """
 

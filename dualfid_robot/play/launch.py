@@ -79,7 +79,7 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _choose_view(cfg: DictConfig, choice: Choice) -> None:
-    """Where nobody chose: a page where there is a browser to open it in, else a video; a robot loop needs neither."""
+    """Where nobody chose: a page where a browser can open it, else a video. A robot loop needs neither."""
     if cfg.viewer != "":
         return
     if cfg.video or cfg.udp_port != "":
@@ -211,8 +211,8 @@ def _overrides(cfg: DictConfig) -> dict[str, Any]:
 
 
 def engine_settings(cfg: DictConfig, metadata: Metadata) -> dict[str, Any]:
-    """Settings of the engine: the command line's, else those that the policy was trained or measured with, else those
-    of the file in cfg/simulator, with what was calibrated for the policy's task.
+    """Settings of the engine, from the first of three that has them: the command line, the policy's training or
+    measurement, the file in cfg/simulator. The file comes with what was calibrated for the policy's task.
 
     The policy's own have the name of the file that they come from.
     """

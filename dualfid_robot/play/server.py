@@ -69,9 +69,9 @@ class Episode:
         steps: control periods judged.
         terminated: it ended for good.
         measures: the task's figures of merit, means over the steps.
-        control_difference: largest difference between a control of the loop and what onnxruntime makes of the same
-            states here, over the steps that a control came in time for; with limits at work, or in a loop that missed a
-            state, it says nothing.
+        control_difference: largest difference between the loop's controls and what onnxruntime makes of the same states
+            here. It covers the steps for which a control came in time. It says nothing with limits at work, or in a
+            loop that missed a state.
         lost_controls: periods without a new control, in which the last one was held.
         stopped: why the loop, or this robot's own watchdog, stopped it; empty where the episode came to its end.
         rest_speed: largest joint speed after `STOP_PERIODS` of standstill, rad/s or m/s; None if it was not stopped.
@@ -144,8 +144,8 @@ class RobotServer:
     ) -> Episode:
         """Wait for a loop and be its robot for one episode.
 
-        The loop says whether time is real. If so, a step is made at each control period, whether or not a control came,
-        and a control that comes within a period acts from its beginning; else each step waits for its control.
+        The loop says whether time is real. If so, a step is made at each control period, whether or not a control came.
+        A control that comes within a period acts from its beginning. Else each step waits for its control.
 
         Args:
             qpos, qvel, memory: the start, (1, ·) each.

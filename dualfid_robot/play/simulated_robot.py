@@ -1,7 +1,7 @@
 """Robots in any engine, measured and driven in a policy's own layout, whatever the order of the model at hand.
 
 Joints, actuators and contact bodies are found by name. What would change the meaning of an observation or an action is
-refused; what changes only how the robot moves is allowed, and said.
+refused. What changes only how the robot moves is allowed, and reported.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class SimulatedRobot:
         """Match the model with the policy's, and log in one line what differs without harm.
 
         Raises:
-            ConfigError: the model is not the policy's robot (see `check_robot`), or the engine has another control
-                period or does not measure the policy's contact bodies.
+            ConfigError: the model is not the policy's robot (see `check_robot`). Or the engine has another control
+                period, or does not measure the policy's contact bodies.
         """
         differences = check_robot(metadata, robot)
         if differences:
@@ -171,8 +171,8 @@ def check_robot(metadata: Metadata, robot: RobotModel) -> str:
         What differs without harm, in one line; empty where nothing does.
 
     Raises:
-        ConfigError: a joint, actuator or contact body is missing; a joint is of another type, axis or zero; an actuator
-            is on another joint or turns a control into another force; or there is an actuator that the policy would
+        ConfigError: a joint, actuator or contact body is missing. A joint is of another type, axis or zero. An actuator
+            is on another joint or turns a control into another force. Or there is an actuator that the policy would
             leave alone.
     """
     where = f"robot={robot.path.name}"

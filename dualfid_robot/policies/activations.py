@@ -66,8 +66,8 @@ def activate_(y: Tensor, activation: str) -> Tensor:
 def elu_(y: Tensor) -> Tensor:
     """ELU with alpha 1, in place: min(2^(y·log2 e) − 1, relu(y)).
 
-    ATen's CPU kernel is bound by its expm1. This takes more passes but a quicker exponential, half the time together,
-    with an absolute error of one rounding of 1.
+    ATen's CPU kernel is bound by its expm1. This takes more passes but a quicker exponential: half the time together.
+    The absolute error is one rounding of 1.
     """
     if y.device.type != "cpu":
         return nn.functional.elu_(y)

@@ -1,4 +1,5 @@
-"""ELU and its derivative in bfloat16 on a CPU, each in one pass over memory; compiled by Numba when first imported.
+"""ELU and its derivative in bfloat16 on a CPU, each in one pass over memory. Numba compiles them when this module is
+first imported.
 
 Torch takes seven passes, or one with an exponential that costs five times as much. Arithmetic is float32. eˣ is 2^n eʳ
 with |r| ≤ ½ ln 2, and eʳ − 1 a polynomial with the coefficients of Cephes' expf (S. Moshier, netlib.org/cephes). It

@@ -4,8 +4,8 @@ Rows ``[0, n_low)`` use the base weights ``W, b``; rows ``[n_low, rows)`` use th
 
     W' = W + s · B · A,    b' = b + δb.
 
-All high rows share one adapter, so ``W'`` is formed once per gradient step (``rank · in · out`` multiplications) and
-each row costs exactly one product, as in a plain layer. With ``g`` the gradient at the layer's pre-activation output:
+All high rows share one adapter, so ``W'`` is formed once per gradient step (``rank · in · out`` multiplications). Each
+row then costs exactly one product, as in a plain layer. With ``g`` the gradient at the layer's pre-activation output:
 
     dW' = g_highᵀ x_high        dB = s · dW' · Aᵀ        dA = s · Bᵀ · dW'        dW = g_lowᵀ x_low + dW'
     dδb = Σ g_high              db = Σ g_low + dδb
@@ -116,7 +116,10 @@ class DualLinear(nn.Module):
 
     @torch.no_grad()
     def set_adapter_gradient(self, grad_weight: Tensor, grad_bias: Tensor) -> None:
-        """Give the adapter its gradient from dW' (out, in) and db' (out,), those of the high rows at W' and b'."""
+        """Give the adapter its gradient from dW' (out, in) and db' (out,).
+
+        These are the high rows' gradients at W' and b'.
+        """
         if self.bias_delta is not None:
             self.bias_delta.grad = grad_bias
         if self.lora_b is None:

@@ -1,11 +1,11 @@
 """A plain MLP's forward and backward pass over a block of rows, written out.
 
-Autograd would do the same arithmetic with more memory: here every block reuses one set of buffers, which stay in the
+Autograd would do the same arithmetic with more memory. Here every block reuses one set of buffers, which stay in the
 cache, and nothing is converted twice. With y = act(z), z = x Wᵀ + b, and g the gradient at y:
 
     g_z = g · act′(z)        dW = g_zᵀ x        db = Σ_rows g_z        g_x = g_z W
 
-Hidden layers may have weights of a narrow type, in which their values and gradients then are too; the output layer
+Hidden layers may have weights of a narrow type. Their values and gradients then have that type too. The output layer
 takes and gives the type of its own weights.
 """
 

@@ -1,14 +1,14 @@
 """A robot's actuators as numbers, read from the model that MuJoCo compiled, for engines and tasks that apply their law.
 
-Every actuator that can be described here acts on one hinge or slide joint and keeps no state. With control u, and with
-length l and velocity v of the actuator, which are gear times the joint's, it pulls with
+Every actuator that can be described here acts on one hinge or slide joint and keeps no state. Let u be the control, and
+l and v the actuator's length and velocity, gear times those of the joint. It pulls with
 
     force = clip(clip(gain * clip(u) + b0 + b1 * l + b2 * v, -stall - drop * v, stall - drop * v), force range)
 
-and the joint feels gear * force. A motor has b1 = b2 = 0; MJCF's position servo has gain kp, b1 = -kp, b2 = -kv; its
-velocity servo gain kv, b2 = -kv. MuJoCo's DC motor of resistance R and motor constant K gives K / R * (V - K * v) at
-voltage V: commanded by voltage, this is affine; under its own controller, V is what that asks for, but at most Vmax,
-so that the torque falls with speed from stall = K * Vmax / R by drop = K^2 / R.
+and the joint feels gear * force. A motor has b1 = b2 = 0. MJCF's position servo has gain kp, b1 = -kp, b2 = -kv. Its
+velocity servo has gain kv, b2 = -kv. MuJoCo's DC motor of resistance R and motor constant K gives K / R * (V - K * v)
+at voltage V. Commanded by voltage, this is affine. Under its own controller, V is what that asks for, but at most Vmax.
+So the torque falls with speed from stall = K * Vmax / R by drop = K^2 / R.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Actuators:
         gain: (nu,) force per unit of control.
         bias: (nu, 3) b0, b1 and b2 of the module's law.
         ctrl_range, force_range: (nu, 2) infinite where there is none.
-        stall, drop: (nu,) force that full voltage gives at rest, and what is lost of it per unit of velocity; infinite
-            and 0 where no voltage bounds it.
+        stall, drop: (nu,) force that full voltage gives at rest, and the loss of force per unit of velocity. They are
+            infinite and 0 where no voltage bounds the force.
         delay: (nu,) time after which a control acts, s.
     """
 

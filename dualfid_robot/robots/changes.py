@@ -1,7 +1,7 @@
 """Changes of a robot by factors: the gaps between a source and a target with the same physics.
 
-They are done to the description from which every engine is built, so that each engine sees them and none approximates
-them; what a robot does not have cannot be changed.
+They are done to the description from which every engine is built. So each engine sees them and none approximates them.
+What a robot does not have cannot be changed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Changes:
         friction: sliding friction of every geom and contact pair.
         gravity: the vector of gravity.
         mass: mass and inertia of every body; armature stays.
-        joint_range: width of the range of every limited hinge and slide joint, about its middle: what ODRL (arXiv
-            2410.20750) calls a kinematic shift.
+        joint_range: width of the range of every limited hinge and slide joint, about its middle. ODRL (arXiv
+            2410.20750) calls this a kinematic shift.
     """
 
     friction: float = 1.0
@@ -102,8 +102,10 @@ def parse_changes(settings: object, where: str) -> Changes:
 
 
 def position_bounds(model: mujoco.MjModel) -> np.ndarray:
-    """Least and largest value (2, nq) of each coordinate of qpos that limited hinge and slide joints allow; the others
-    are unbounded."""
+    """Least and largest value (2, nq) of each coordinate of qpos.
+
+    Limited hinge and slide joints bound theirs; the others are unbounded.
+    """
     bounds = np.tile([[-np.inf], [np.inf]], (1, model.nq))
     limited = _limited(model)
     bounds[:, model.jnt_qposadr[limited]] = model.jnt_range[limited].T
@@ -111,7 +113,10 @@ def position_bounds(model: mujoco.MjModel) -> np.ndarray:
 
 
 def _scale_mass(spec: mujoco.MjSpec, factor: float) -> None:
-    """Masses and inertias where the file has them: at bodies, or at geoms, or as the total that geoms are scaled to."""
+    """Scale masses and inertias where the file has them.
+
+    That is at bodies, at geoms, or as the total that geoms are scaled to.
+    """
     for body in spec.bodies:
         body.mass *= factor
         body.inertia *= factor

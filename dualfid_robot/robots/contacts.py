@@ -11,8 +11,8 @@ _DISABLE = mujoco.mjtDisableBit
 def touching_pairs(model: mujoco.MjModel) -> np.ndarray:
     """The pairs of geoms that MuJoCo lets touch, of which at least one moves: (pairs, 2), each ascending.
 
-    Geoms touch if the type of one is in the affinity of the other, or if the file names the pair. Those of one link
-    never do, nor those that the file excludes. Those of a link and its parent do only where the file says so.
+    Geoms touch if one's type is in the affinity of the other. They also touch if the file names the pair. Those of one
+    link never do, nor those that the file excludes. Those of a link and its parent do only where the file says so.
     """
     if model.opt.disableflags & (_DISABLE.mjDSBL_CONTACT | _DISABLE.mjDSBL_CONSTRAINT):
         return np.zeros((0, 2), np.int64)

@@ -1,9 +1,10 @@
-"""Every field of a compiled model and of its options, and what of it an engine may be unable to simulate.
+"""Every field of a compiled model and of its options. It also says what of it an engine may be unable to simulate.
 
-A field either does not change how a robot moves (`NO_EFFECT`), or every engine has it (`HONOURED`; what of its values
-an engine cannot express, its own conversion refuses), or it belongs to a feature of `FEATURES`. An engine names the
-features that it simulates; a robot that has another is refused by the name of the element. So a feature that is added
-here is refused by every engine until that says otherwise. A test compares the fields named here with MuJoCo's own.
+Each field is one of three kinds. It does not change how a robot moves (`NO_EFFECT`). Or every engine has it
+(`HONOURED`), and an engine's own conversion refuses values that it cannot express. Or it belongs to a feature of
+`FEATURES`. An engine names the features that it simulates. A robot that has another is refused by the name of the
+element. So a feature that is added here is refused by every engine until that says otherwise. A test compares the
+fields named here with MuJoCo's own.
 """
 
 from __future__ import annotations
@@ -123,7 +124,10 @@ class Feature:
 
 
 def _named(kind: str, type_: int, where: _Where) -> Callable[[mujoco.MjModel], Found]:
-    """A finder of the elements of one kind for which a condition on arrays holds; a name, or else the number."""
+    """A finder of the elements of one kind for which a condition on arrays holds.
+
+    It gives a name, or else the number.
+    """
 
     def find(model: mujoco.MjModel) -> Found:
         for number in np.flatnonzero(where(model)).tolist():

@@ -157,13 +157,18 @@ def unique(name: str, taken: Iterable[str]) -> str:
 
 
 def unnamed(kind: str, number: int, taken: Collection[str]) -> str:
-    """The name of an element that the author left unnamed: its kind and number, or the next number that is free."""
+    """The name of an element that the author left unnamed: its kind and number.
+
+    If that is taken, the next free number.
+    """
     return next(name for other in count(number) if (name := f"unnamed_{kind}_{other}") not in taken)
 
 
 def name_all(root: ET.Element) -> None:
-    """Name what the author left unnamed, as `RobotModel` does. What MuJoCo makes itself, such as the elements of
-    <replicate>, does not stand in the text and cannot be named in it."""
+    """Name what the author left unnamed, as `RobotModel` does.
+
+    What MuJoCo makes itself, such as the elements of <replicate>, is not in the text. So it cannot be named there.
+    """
     sections = {kind: elements(root, kind) for kind in _KINDS}
     sections["actuator"] = [element for section in root.findall("actuator") for element in section]
     for kind, members in sections.items():
@@ -180,8 +185,10 @@ def elements(root: ET.Element, kind: str) -> list[ET.Element]:
 
 
 def _below(parents: Iterable[ET.Element], tags: tuple[str, ...]) -> list[ET.Element]:
-    """Elements in the order in which MuJoCo numbers them: those of a body, whose parts `parents` are, before those of
-    its children; bodies parents first."""
+    """Elements in the order in which MuJoCo numbers them.
+
+    Those of a body, whose parts `parents` are, come before those of its children. Bodies come parents first.
+    """
     children = [child for parent in parents for child in _children(parent)]
     bodies = [child for child in children if child.tag == "body"]
     if tags == ("body",):

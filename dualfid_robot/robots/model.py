@@ -56,8 +56,8 @@ class RobotModel:
         """Compile the file.
 
         Raises:
-            ConfigError: the file is missing, a URDF, or not a model that MuJoCo accepts, a foot is not one of its
-                bodies, an actuator has not exactly one control, or the robot lacks what is to be changed.
+            ConfigError: the file is missing, a URDF, or not a model that MuJoCo accepts. Or a foot is not one of its
+                bodies, or an actuator has not exactly one control. Or the robot lacks what is to be changed.
         """
         spec = self.spec()
         with self._invalid_named():
@@ -124,7 +124,7 @@ class RobotModel:
 
     @property
     def floating_base(self) -> bool:
-        """Whether the first joint is a free joint, so that qpos begins with position (3) and quaternion w, x, y, z."""
+        """Whether the first joint is a free joint. Then qpos begins with position (3) and quaternion w, x, y, z."""
         return self.model.njnt > 0 and self.model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
 
     @property
@@ -145,7 +145,8 @@ class RobotModel:
     def foot_geoms(self) -> tuple[int, ...]:
         """The geoms that touch something in a reduced-contact variant, in MuJoCo's order.
 
-        A foot's are its own that can touch anything; where it has none, those of the bodies that are welded to it.
+        A foot's geoms are its own that can touch anything. Where it has none, they are those of the bodies welded to
+        it.
 
         Raises:
             ConfigError: nothing of a foot can touch anything, or there are no feet, and other bodies can touch.
@@ -214,9 +215,9 @@ class RobotModel:
             cone: friction cone, elliptic or pyramidal.
             iterations: bound on the constraint solver's iterations; None keeps the file's.
             contacts: "full", or "feet": only `foot_geoms` touch one another and what does not move.
-            contact_bodies: bodies whose net contact wrench is measured; each adds 9 numbers to `sensordata`,
-                behind the file's own sensors: force (3), torque about the contact point (3), contact point (3),
-                in the world frame, with the sign of the force that the body exerts.
+            contact_bodies: bodies whose net contact wrench is measured. Each adds 9 numbers to `sensordata`, behind the
+                file's own sensors. They are force (3), torque about the contact point (3) and contact point (3), in the
+                world frame. The sign is that of the force that the body exerts.
 
         Raises:
             ConfigError: an unknown integrator, cone or body, or feet that can touch nothing.
@@ -267,9 +268,8 @@ def _delay_by_whole_steps(actuator: mujoco.MjsActuator, timestep: float) -> None
     """Make a delay exact at any time step: the least number of physics steps that is not shorter than it.
 
     MuJoCo keeps so many controls with the times at which they came, and reads at `time - delay`. That is such a time up
-    to rounding, so that chance would decide which of two controls is found, above all in single precision; halfway
-    between two there is no doubt. With interpolation between controls there is none anyway, but it needs their
-    neighbours.
+    to rounding. So chance would decide which of two controls is found, above all in single precision. Halfway between
+    two there is no doubt. With interpolation between controls there is none anyway, but it needs their neighbours.
     """
     steps = max(math.ceil(actuator.delay / timestep - 1e-6), 1)
     if actuator.interp == 0:

@@ -18,7 +18,7 @@ LOCK = "lock"  # name of the file that a process holds while it writes to a fold
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; once the block has ended, it is synchronised and takes the place of `path`.
+    """A path beside `path` to write to. Once the block has ended, it is synchronised and takes the place of `path`.
 
     The path is another one for each writer, with the ending of `path`. After an error it is removed, and `path` is what
     it was.

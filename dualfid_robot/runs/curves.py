@@ -56,7 +56,7 @@ def tag_of(metric: str) -> str:
 class TensorBoard:
     """One curve per metric.
 
-    A step is an environment step. The time of a point is the run's start plus the measured cost in seconds, so that
+    A step is an environment step. The time of a point is the run's start plus the measured cost in seconds. So
     TensorBoard's horizontal axis "Step" shows samples and "Relative" shows cost.
     """
 

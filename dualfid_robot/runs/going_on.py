@@ -54,8 +54,8 @@ def with_own_settings(cfg: DictConfig) -> DictConfig:
     """The settings of a run that a composed configuration goes on with, changed by what was typed besides.
 
     Args:
-        cfg: what Hydra composed of the run's own command line and what was typed; returned as it is where it goes on
-            with no run, or with one whose whole command was typed again.
+        cfg: what Hydra composed of the run's own command line and what was typed. It is returned unchanged if it goes
+            on with no run, or if the run's whole command was typed again.
     """
     job = HydraConfig.get()
     overrides = list(job.overrides.task)

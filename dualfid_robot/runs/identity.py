@@ -1,4 +1,4 @@
-"""What a checkpoint was made of: its task, settings, robot and the task's code, so that a later change is noticed."""
+"""What a checkpoint was made of: its task, settings, robot and the task's code. With this a later change is noticed."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     """What a checkpoint holds of the experiment that made it.
 
     Returns:
-        `task`, its name; `settings`, the resolved configuration as JSON; `robot`, a digest of each field of the robot's
-        compiled model; `task_code`, a digest of the code of the task's class and of its bases.
+        `task` is its name, and `settings` the resolved configuration as JSON. `robot` has a digest of each field of the
+        robot's compiled model. `task_code` is a digest of the code of the task's class and of its bases.
     """
     return {
         "task": experiment.task.name,
@@ -57,7 +57,7 @@ def differences(saved: Mapping[str, Any], experiment: Experiment) -> list[str]:
 
 
 def robot_digests(model: mujoco.MjModel) -> dict[str, str]:
-    """A digest of each field of a compiled model that has a say in how the robot moves, and of its names."""
+    """A digest of each field of a compiled model that affects how the robot moves, and of its names."""
     fields = {name: getattr(model, name) for name in dir(model) if not name.startswith("_")}
     fields = {
         name: value

@@ -1,4 +1,4 @@
-"""A run's log `metrics.jsonl`, one line of JSON per iteration, of which a killed process may have left half a line."""
+"""A run's log `metrics.jsonl`, one line of JSON per iteration. A killed process may have left half a line."""
 
 from __future__ import annotations
 

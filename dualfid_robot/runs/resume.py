@@ -34,8 +34,8 @@ def check_resumable(
         accept_changes: announce a changed robot or task instead of refusing it.
 
     Raises:
-        ConfigError: another task, another value of a structural setting, another number of processes, or a robot or a
-            task's code that has changed.
+        ConfigError: another task, another value of a structural setting, or another number of processes. Or a robot or
+            a task's code has changed.
     """
     if state["task"] != experiment.task.name:
         raise ConfigError(f"checkpoint={path}: was trained on task={state['task']}, not on task={experiment.task.name}")

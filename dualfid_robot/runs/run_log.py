@@ -114,7 +114,7 @@ class RunLog:
         Args:
             folder: the run's folder, which this process has locked.
             config: the resolved configuration.
-            resumed_at: the metrics of the iteration that a checkpoint was taken at; later lines are dropped, because
+            resumed_at: the metrics of the iteration that a checkpoint was taken at. Later lines are dropped, because
                 those iterations will be done again.
 
         Raises:

@@ -1,8 +1,8 @@
 """The contract that every physics engine fulfils: worlds of one robot, stepped in a batch.
 
-State is in MuJoCo's generalized coordinates, whatever the engine. qpos is joint positions, preceded for a floating base
-by the root's position (world frame, m) and quaternion (w, x, y, z); qvel is joint velocities, preceded by the root's
-linear velocity (world frame, m/s) and angular velocity (body frame, rad/s).
+State is in MuJoCo's generalized coordinates, whatever the engine. qpos is joint positions, and qvel is joint
+velocities. For a floating base, the root's position (world frame, m) and quaternion (w, x, y, z) precede the positions.
+The root's linear velocity (world frame, m/s) and angular velocity (body frame, rad/s) precede the velocities.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def parameter_shape(robot: RobotModel, name: str) -> tuple[int, ...]:
 def parameter_problem(robot: RobotModel, name: str) -> str | None:
     """Why a parameter has no effect or no meaning for a robot, or None where it has one.
 
-    A servo's factors need a servo; `motor_strength` needs actuators whose forces are proportional to their gain and
-    bias parameters; gravity must not be switched off, nor the friction of contacts overridden.
+    A servo's factors need a servo. `motor_strength` needs actuators whose forces are proportional to their gain and
+    bias parameters. Gravity must not be switched off, nor the friction of contacts overridden.
 
     Args:
         robot: with or without actuators.
@@ -110,8 +110,8 @@ class Simulator(ABC):
         DEVICE_TYPES: types of torch devices on which the engine can keep its tensors.
         SUPPORTED_PARAMETERS: the names of `PARAMETERS` that the engine can set per world.
         HONOURS: the features of `robots.features` that it simulates; robots with others are refused.
-        RESETS_BY_MASK: whether `set_state_where` works without the host learning which worlds are meant; then it is
-            the faster of the two ways.
+        RESETS_BY_MASK: whether `set_state_where` works without the host learning which worlds are meant. Then it is the
+            faster of the two ways.
         config: the engine's settings.
         robot: the robot and its scene.
         num_worlds: N, fixed for the simulator's life.
@@ -120,9 +120,9 @@ class Simulator(ABC):
         contact_bodies: the bodies whose contact wrench is measured.
         qpos: (N, nq) float32, current state.
         qvel: (N, nv) float32, current state.
-        contact_wrench: (N, len(contact_bodies), 6) float32: net contact force on the body (N, world frame) and its
-            torque about the root body's origin (N m, world frame; about the world's origin for a fixed base), as they
-            acted during the last substep; zero after a reset.
+        contact_wrench: (N, len(contact_bodies), 6) float32. Columns 0 to 2 are the net contact force on the body (N,
+            world frame). Columns 3 to 5 are its torque about the root body's origin (N m, world frame). For a fixed
+            base it is about the world's origin. Both acted during the last substep, and are zero after a reset.
         failed: (N,) bool: worlds whose last step ended non-finite or was refused by the engine. They have already been
             put back to the model's initial state, and they did not disturb the others.
     """
@@ -203,8 +203,10 @@ class Simulator(ABC):
 
     @classmethod
     def check_robot(cls, robot: RobotModel, contact_bodies: Sequence[str] = ()) -> None:
-        """Raise ConfigError where the engine cannot express a robot, without building worlds; what is particular to an
-        engine's settings, its constructor finds out."""
+        """Raise ConfigError where the engine cannot express a robot, without building worlds.
+
+        The constructor finds what is particular to an engine's settings.
+        """
         check_features(robot.model, robot.path.name, cls.name(), cls.HONOURS)
 
     @classmethod
@@ -282,8 +284,8 @@ class Simulator(ABC):
             self._set_parameter(name, ids, values)
 
     def body_states(self) -> Tensor:
-        """Current states of all bodies, (N, bodies, 13) float32, world frame: position of the body's frame, m, its
-        quaternion (w, x, y, z), and the frame's linear and angular velocity, m/s and rad/s.
+        """Current states of all bodies, (N, bodies, 13) float32, world frame. They are the frame's position, m,
+        quaternion (w, x, y, z), and linear and angular velocity, m/s and rad/s.
 
         Raises:
             ConfigError: the engine does not give them.

@@ -1,9 +1,9 @@
 """Fit a coarse engine's free parameters to a reference engine, from the same states and controls.
 
-The reference is driven by scripted controls (white noise, held random values, oscillations; amplitudes from none to
-full) from a standing start. Its motion is cut into windows: a state, the controls of the next ten periods, and what the
-reference made of them. The coarse engine is put into each window's first state and given the same controls; its error
-after 1, 5 and 10 periods, relative to how much the reference has changed, is what the fit makes small.
+Scripted controls drive the reference from a standing start. They are white noise, held random values and oscillations,
+with amplitudes from none to full. The reference's motion is cut into windows. Each is a state, the controls of the next
+ten periods, and what the reference made of them. The coarse engine is put into each window's first state and given the
+same controls. The fit makes its error after 1, 5 and 10 periods small, relative to how much the reference has changed.
 """
 
 from __future__ import annotations

@@ -105,8 +105,8 @@ def make_simulator(
     An engine's `simulator.py` exposes `ENGINE`, a Simulator class whose `Config` is a dataclass of its settings.
 
     Raises:
-        ConfigError: unknown engine, an engine that is not installed, a setting that the engine does not have, changes
-            that the robot cannot have, or a robot without joints.
+        ConfigError: unknown engine, an engine that is not installed, or a setting that the engine does not have. Or
+            changes that the robot cannot have, or a robot without joints.
     """
     engine = engine_class(config.get("engine"))
     parsed = engine_config(config, config.get("name", engine.name()))

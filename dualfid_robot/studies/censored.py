@@ -1,6 +1,6 @@
 """Costs of runs of which some end before they get there: right-censored data.
 
-Sources: Kaplan & Meier 1958 (the survival function and its median); Efron 1981, Censored Data and the Bootstrap (a run
+Sources: Kaplan & Meier 1958 (the survival function and its median). Efron 1981, Censored Data and the Bootstrap (a run
 is drawn together with whether it got there).
 """
 
@@ -48,8 +48,8 @@ class CostRatio:
 
     Attributes:
         value: the ratio, or its bound.
-        bound: what value is: the ratio itself (empty), a lower bound since too few of our runs got there (">"), or an
-            upper bound since too few of theirs did ("<").
+        bound: what value is. It is empty for the ratio itself. ">" is a lower bound, since too few of our runs got
+            there. "<" is an upper bound, since too few of theirs did.
         low, high: of the 95% interval. `high` is infinite where the interval has no end; NaN: there is no interval.
     """
 
@@ -98,7 +98,10 @@ def cost_ratio(ours: Costs, theirs: Costs, repetitions: int = REPETITIONS, seed:
 
 
 def _medians(paid: np.ndarray, reached: np.ndarray) -> np.ndarray:
-    """Kaplan and Meier's median of each row of (rows, runs): the first cost at which no more than half are left."""
+    """Kaplan and Meier's median of each row of (rows, runs).
+
+    It is the first cost at which no more than half are left.
+    """
     order = np.lexsort((~reached, paid), axis=-1)  # of equal costs those that got there come first
     paid, reached = (np.take_along_axis(values, order, axis=-1) for values in (paid, reached))
     at_risk = np.arange(paid.shape[-1], 0, -1)

@@ -53,7 +53,7 @@ def speeds(study: StudyRecord, against: Sequence[Against]) -> Figure | None:
 
 
 def price_map(study: StudyRecord, comparisons: Comparisons) -> Figure | None:
-    """Median cost to 80% of every method over that of ours, against the price of E_high: a panel for each task."""
+    """Median cost to 80% of every method over that of ours, against the price of E_high. Each task has a panel."""
     curves = {task: {method: comparisons.over_prices(task, method) for method in study.methods} for task in study.tasks}
     tasks = [task for task, found in curves.items() if any(len(points) > 1 for points in found.values())]
     if not tasks:

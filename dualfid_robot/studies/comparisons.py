@@ -1,4 +1,4 @@
-"""What two simulators buy: the cost of a return, the end, and what is kept in an engine that no run has seen."""
+"""What two simulators buy: the cost of a return, the return at the end, and what an unseen engine keeps."""
 
 from __future__ import annotations
 

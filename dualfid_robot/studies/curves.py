@@ -138,7 +138,7 @@ class Scale:
     """Normalised score (J - J_untrained)/(J_reference - J_untrained) in one task with one target.
 
     Attributes:
-        untrained: mean return at cost 0 of all runs there; reference: mean final return of the reference runs, NaN
+        untrained: mean return at cost 0 of all runs there. reference: mean final return of the reference runs, NaN
             without any.
         target: the plan's own return to which the cost is compared, if it names one.
     """

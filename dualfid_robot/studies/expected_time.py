@@ -14,7 +14,7 @@ _EVALUATION_STEP = 2e-4  # s of an environment step in an evaluation, the policy
 
 
 def expected_seconds(run: PlannedRun, finished: Mapping[PlannedRun, float]) -> float:
-    """Wall seconds of a run: the mean of those that differ from it only by their seed, else an upper estimate.
+    """Wall seconds of a run: the mean over runs that differ from it only by their seed. Without any, an upper estimate.
 
     Before any such run has finished, seconds of the budget count as wall seconds. That is too much where E_high has a
     price above 1, and too little where a price is below 1.

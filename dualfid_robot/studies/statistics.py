@@ -5,10 +5,10 @@ is runs. Methods are compared in the same strata. Runs are resampled within stra
 other seeds would give, and nothing of other tasks. A method without a low simulator has the same runs in several
 strata, one for each gap. The same array object is drawn only once.
 
-Sources: Agarwal et al. 2021, arXiv 2108.13264 (interquartile mean, stratified bootstrap, probability of improvement;
-`rliable` is its program, with which the tests compare); Efron & Tibshirani 1993, An Introduction to the Bootstrap,
-chapter 13 (percentile interval); Mann & Whitney 1947 (U); Phipson & Smyth 2010 (p-values of sampled permutations);
-Holm 1979.
+Sources: Agarwal et al. 2021, arXiv 2108.13264 (interquartile mean, stratified bootstrap, probability of improvement).
+Its program is `rliable`, with which the tests compare. Efron & Tibshirani 1993, An Introduction to the Bootstrap,
+chapter 13 (percentile interval). Mann & Whitney 1947 (U). Phipson & Smyth 2010 (p-values of sampled permutations). Holm
+1979.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Row:
             budget. In a single cell without references both are raw returns. Several cells together leave such cells
             out.
         raw: interquartile mean of returns at the budget, in a single cell.
-        cost_to_reach: median over runs of the cost to 80% of the reference, as a share of the budget; reached: share of
+        cost_to_reach: median over runs of the cost to 80% of the reference, as a share of the budget. reached: share of
             runs that got there.
         over_high_only, over_finetune: probabilities of improvement at the budget.
         negative: share of runs below high_only's 25th percentile.

@@ -72,7 +72,7 @@ class IterationReport:
 class Books:
     """The accounts of a run.
 
-    On a CPU the seconds that count are CPU seconds, of all threads and worker processes: other programs on the machine
+    On a CPU the seconds that count are CPU seconds, of all threads and worker processes. Other programs on the machine
     do not change them. As soon as a GPU takes part, wall time counts.
 
     Attributes:

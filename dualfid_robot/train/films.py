@@ -23,8 +23,8 @@ FOLDER = "videos"  # in a run's folder
 class TrainingFilms:
     """Films an episode of the adapted policy in E_high every so many iterations.
 
-    The episode is played in an environment of its own, so that the run is the same with and without it. It costs time
-    that no cost counts. A film that fails is an error in the log, and training goes on.
+    The episode is played in an environment of its own. So the run is the same with and without it. It costs time that
+    no cost counts. A film that fails is an error in the log, and training goes on.
     """
 
     def __init__(

@@ -154,7 +154,10 @@ def next_commands(experiment: Experiment, folder: Path, finished: bool) -> list[
 
 
 def _folder_of(checkpoint: Path) -> Path | None:
-    """The run's folder that a checkpoint lies in; None where it lies elsewhere, so that a new run goes on from it."""
+    """The run's folder that a checkpoint lies in.
+
+    It is None where the checkpoint lies elsewhere, so that a new run goes on from it.
+    """
     folder = checkpoint.absolute().parent
     return checkpoint.parent.parent if folder.name == "nn" else None
 

@@ -116,12 +116,12 @@ class Trainer:
         return self.books.cost
 
     def train(self, folder: Path, after_saving: Callable[[bool], None] | None = None) -> bool:
-        """Train until the iterations or the cost run out, or a signal asks to stop; the last state is always saved.
+        """Train until the iterations or the cost run out, or a signal asks to stop. The last state is always saved.
 
         Args:
             folder: the run's folder.
-            after_saving: called by rank 0 with False after each regular save and with True at the end, but not after a
-                signal; the time that it takes costs nothing.
+            after_saving: rank 0 calls it with False after each regular save and with True at the end, but not after a
+                signal. The time that it takes costs nothing.
 
         Returns:
             whether it went to its end.
@@ -247,7 +247,7 @@ class Trainer:
         self.allocator.load_state_dict(allocation)
 
     def _progress(self, iterations: int, cost_seconds: float) -> float:
-        """How much of the run is over, in [0, 1]: of its iterations or of its cost, whichever is the more."""
+        """How much of the run is over, in [0, 1]. It is the larger of the shares of its iterations and of its cost."""
         bound = self.experiment.max_cost
         of_cost = 0.0 if bound is None else cost_seconds / bound
         return min(max(iterations / self.experiment.run.max_epochs, of_cost), 1.0)
@@ -301,8 +301,8 @@ class Trainer:
             accept_changes: go on although the robot or the task's code is no longer what it was.
 
         Raises:
-            ConfigError: it is damaged, belongs to another task, or was made with other structural settings, by another
-                number of processes, or from a robot or a task's code that has changed.
+            ConfigError: it is damaged, belongs to another task, or was made with other structural settings. Or another
+                number of processes made it, or the robot or the task's code has changed.
         """
 
         def read() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The browser's viewer of a run that goes on: a process of its own, which plays the policy as it is now."""
+"""The browser's viewer of a run that goes on. It is a process of its own, which plays the policy as it is now."""
 
 from __future__ import annotations
 

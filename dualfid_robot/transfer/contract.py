@@ -301,8 +301,10 @@ def _responses(task: Task, probe: Simulator, reference: _Reference, qpos: Tensor
 
 
 def _compare_responses(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Cosines (nu, nu) between found and expected responses, ratios (nu,) of their sizes, and the actuators without a
-    response in MuJoCo."""
+    """Cosines (nu, nu) between found and expected responses, and ratios (nu,) of their sizes.
+
+    The third item is the actuators without a response in MuJoCo.
+    """
     size = np.linalg.norm(expected, axis=1)
     silent = [int(i) for i in np.flatnonzero(size <= 1e-9 * max(size.max(initial=0.0), 1e-9))]
     safe = np.where(size > 0.0, size, 1.0)

@@ -1,4 +1,4 @@
-"""Return kept in an engine that was left out of the training: return there over return at home, seed by seed."""
+"""Return kept in an engine that was left out of the training. It is return there over return at home, seed by seed."""
 
 from __future__ import annotations
 

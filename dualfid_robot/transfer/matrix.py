@@ -118,7 +118,7 @@ class Matrix:
         """Check everything.
 
         Raises:
-            ConfigError: a checkpoint or engine that cannot be used, checkpoints of several tasks, a value that a
+            ConfigError: a checkpoint or engine that cannot be used, or checkpoints of several tasks. Or a value that a
                 perturbation cannot have, or an engine that breaks the contract.
         """
         self.subjects = _subjects(request.checkpoints, request.left_out)
@@ -243,7 +243,7 @@ def _subjects(checkpoints: Sequence[Path], left_out: str) -> list[Subject]:
     """Read what checkpoints say about themselves.
 
     Raises:
-        ConfigError: a file that does not exist, is no checkpoint, is of another task than the first, or was
+        ConfigError: a file that does not exist, is no checkpoint, or is of another task than the first. Or one that was
             trained in the engine left out.
     """
     subjects: list[Subject] = []

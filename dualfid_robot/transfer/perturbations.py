@@ -33,8 +33,8 @@ class Perturbation:
 
     Attributes:
         kind: one of `KINDS`, or empty for the unchanged world.
-        value: a factor (friction, mass, motor_strength), control steps (latency), degrees (slope), or the standard
-            deviation of noise in units of the scaled observation (observation_noise).
+        value: a factor (friction, mass, motor_strength), control steps (latency) or degrees (slope). For
+            observation_noise it is the standard deviation in units of the scaled observation.
     """
 
     kind: str = ""

@@ -86,8 +86,11 @@ def as_json(matrix: Matrix, cells: Sequence[MatrixCell]) -> dict[str, Any]:
 
 
 def summaries(cells: Sequence[MatrixCell]) -> list[dict[str, Any]]:
-    """Each cell with its figures (see `Evaluation.summary`), or the reason why it has none. `versus_base` is the mean
-    difference to the base policy's returns from the same starts in the same world, with its 95% interval."""
+    """Each cell with its figures (see `Evaluation.summary`), or the reason why it has none.
+
+    `versus_base` is the mean difference to the base policy's returns, with its 95% interval. Both start from the same
+    states in the same world.
+    """
     base = {_place(cell): cell.evaluation for cell in cells if cell.dial == BASE}
     found = []
     for cell in cells:
@@ -179,8 +182,10 @@ def mean_returns(matrix: Matrix, cells: Sequence[MatrixCell]) -> np.ndarray:
 
 
 def heat_map(matrix: Matrix, cells: Sequence[MatrixCell], random_returns: Mapping[str, float]) -> Figure:
-    """Mean returns: policies down, engines and their perturbations across. Colours start at a random agent's return,
-    the mean of the engines', so that what is no better is as dark as it."""
+    """Mean returns: policies down, engines and their perturbations across.
+
+    Colours start at a random agent's return, the mean of the engines'. So what is no better is as dark as it.
+    """
     from matplotlib.figure import Figure
 
     request, returns = matrix.request, mean_returns(matrix, cells)

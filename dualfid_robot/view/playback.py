@@ -1,4 +1,4 @@
-"""Playing before a person's eyes: which step is due when, what was asked for, and the curves of what came of it.
+"""Playing before a person's eyes. It decides which step is due when, takes what was asked for, and keeps the curves.
 
 What is played is a `Show`, such as an exported policy or a checkpoint. What shows it is a `View`, such as a page in a
 browser. A `Playback` stands between the two. It knows neither files nor browsers.

@@ -1,4 +1,4 @@
-"""Robots as a person sees them: under a sky, on a plain floor, in a light that casts shadows, in the middle."""
+"""Robots as a person sees them. They stand in the middle of a plain floor under a sky, and the light casts shadows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Scene:
     """n robots side by side in one MuJoCo model that is looked at and never simulated.
 
     A sky, a light and a floor's material are added where the file has none. Robots on a plane stand on a grid, since
-    each has a world of its own; on a height field each stays where it is.
+    each has a world of its own. On a height field each stays where it is.
 
     Attributes:
         model: the n robots; its `qpos` is theirs, one after another.
@@ -86,8 +86,12 @@ class Scene:
 
 
 def _extent(model: mujoco.MjModel) -> tuple[np.ndarray, float, np.ndarray]:
-    """Of the initial state, in m: a robot's middle (3,) from the mean of its geoms, half the diagonal of its box, and
-    the ground (2,) along x and y that the robot and what is built around it take."""
+    """The extent of a robot in its initial state, in m.
+
+    Returns:
+        The robot's middle (3,) from the mean of its geoms, and half the diagonal of its box. The third item is the
+        ground (2,) along x and y that the robot and what is built around it take.
+    """
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
     own = model.geom_bodyid > 0
@@ -101,7 +105,10 @@ def _extent(model: mujoco.MjModel) -> tuple[np.ndarray, float, np.ndarray]:
 
 
 def _grid(n: int, box: np.ndarray) -> np.ndarray:
-    """Places (n, 2) of n robots that take `box` (2,) each, on the grid that is closest to a square; the first stays."""
+    """Places (n, 2) of n robots that take `box` (2,) each.
+
+    The grid is the one closest to a square, and the first stays.
+    """
     spacing = 1.5 * box + 0.3
     rows = min(range(1, n + 1), key=lambda k: (max(k * spacing[0], -(-n // k) * spacing[1]), k))
     columns = -(-n // rows)
@@ -187,8 +194,10 @@ def _camera(model: mujoco.MjModel) -> mujoco.MjvCamera:
 
 
 def _sun(azimuth: float) -> np.ndarray:
-    """The direction (3,) to the light: behind a camera that looks along `azimuth`, where no floor is too close to it
-    for a clean shadow."""
+    """The direction (3,) to the light.
+
+    It is behind a camera that looks along `azimuth`, where no floor is too close to it for a clean shadow.
+    """
     around, above = math.radians(azimuth + 180.0 + _SUN_SIDE), math.radians(_SUN_HEIGHT)
     flat = math.cos(above)
     return np.array((flat * math.cos(around), flat * math.sin(around), math.sin(above)))

@@ -1,12 +1,12 @@
 """The low fidelity as a control variate of the high one's policy gradient, which stays unbiased (docs/algorithm.md).
 
-With g_h the mean of the high rows' gradients, g_pair that of the low rows that share state and noise with a high row,
-and g_all that of all low rows, which begin in the same states:
+Let g_h be the mean of the high rows' gradients, and g_all that of all low rows. All of them begin in the same states.
+Let g_pair be the mean of the low rows that share state and noise with a high row:
 
     g = g_h + c (g_pair − g_all),        c = −r σ_h / σ_l.
 
-The bracket's mean is zero whatever the low simulator does, so g's mean is g_h's; its variance is
-(1 − r² n_free / n_low) of g_h's. r and σ are estimated from one number per row, X = Σ_t A_t (log π(a_t | s_t) + H[π]).
+The bracket's mean is zero whatever the low simulator does, so g's mean is g_h's. The variance of g is (1 − r² n_free /
+n_low) times that of g_h. r and σ are estimated from one number per row, X = Σ_t A_t (log π(a_t | s_t) + H[π]).
 "Multi-fidelity policy gradients", arXiv 2503.05696; the classical form is Ng and Willcox, AIAA J. 52(6), 2014.
 
 The paper's X has no entropy H. It centres log π, and X is then, but for a factor, the gradient's derivative to a common
@@ -33,7 +33,7 @@ MEMORY = 0.95
 class ControlVariate:
     """Estimates c over the iterations and gives every sample its weight.
 
-    The rollout's low row i < n_high is the partner of high row n_low + i: both began in the same state and had the same
+    The rollout's low row i < n_high is the partner of high row n_low + i. Both began in the same state and had the same
     noise. The other low rows are free: they began in the high rows' states too, with noise of their own.
 
     Args:
@@ -84,7 +84,7 @@ class ControlVariate:
 
 
 def first_episode(storage: RolloutStorage) -> Tensor:
-    """(T, N), 1 until a row's first episode of the rollout is over, its last step included; 0 from then on."""
+    """(T, N): 1 until a row's first episode of the rollout is over, its last step included. It is 0 from then on."""
     ended = (storage.terminated | storage.truncated).int()
     return (ended.cumsum(0) == ended).float()
 
@@ -106,14 +106,14 @@ def correlation_and_coefficient(moments: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sample_weights(alive: Tensor, n_low: int, n_high: int, coefficient: Tensor) -> Tensor:
-    """Factors (T, N) of the samples' policy losses in L_low + L_high, each a mean over its samples, such that
-    ∇(L_low + L_high) = g_h + c (g_pair − g_all):
+    """Factors (T, N) of the samples' policy losses in L_low + L_high. Each loss is a mean over its samples. The factors
+    make ∇(L_low + L_high) = g_h + c (g_pair − g_all):
 
         high 1      partners c (n_low / n_high − 1)      free low rows −c      low rows after their first episode 0
 
     A low row's own rollout alone decides which of its samples count. So partners and free rows lose the same in the
-    mean. A partner goes on after the high row's end. Dropped there, only those would be left that survived in the high
-    simulator, and free rows have no equal of these.
+    mean. A partner goes on after the high row's end. If it were dropped there, only partners that survived in the high
+    simulator would be left. Free rows have no equal of these.
 
     Args:
         alive: (T, N), see `first_episode`.
@@ -131,8 +131,8 @@ def sample_weights(alive: Tensor, n_low: int, n_high: int, coefficient: Tensor) 
 def paired_order(
     horizon: int, num_envs: int, n_low: int, pieces: int, generator: torch.Generator
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """A random order of the samples (t, row), as indices t · N + row, in pieces of which each holds equal shares (to
-    one sample) of pairs and of free low samples.
+    """A random order of the samples (t, row), as indices t · N + row, in pieces. Each piece holds equal shares (to one
+    sample) of pairs and of free low samples.
 
     A high sample and its partner's are in the same piece. Apart, they would add noise to a gradient step.
 

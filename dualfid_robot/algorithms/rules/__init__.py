@@ -1,8 +1,8 @@
 """Allocation rules: how the low share follows from what is measured.
 
 A rule is a frozen dataclass. Its fields are its settings, and ``__call__(signals)`` returns the low share ρ in [0, 1].
-A new one is one file here, decorated with ``@rule("its_name")``, and one YAML in cfg/allocation; every module of this
-package is imported, so it is found by name.
+A new one is one file here, decorated with ``@rule("its_name")``, and one YAML in cfg/allocation. Every module of this
+package is imported, so the rule is found by name.
 """
 
 from __future__ import annotations

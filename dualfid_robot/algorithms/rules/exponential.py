@@ -16,7 +16,7 @@ from dualfid_robot.settings import require_number
 class Exponential:
     """ρ = exp(−α D): 1 at D = 0, one half at D = ln 2 / α. Before any measurement the policies are equal, D = 0.
 
-    The default α = 4 belongs to D per action dimension; it is one half for the sum over the eight actions of Ant.
+    The default α = 4 belongs to D per action dimension. For D as the sum over Ant's eight actions it is one half.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"divergence"})

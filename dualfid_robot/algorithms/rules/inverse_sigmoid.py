@@ -16,8 +16,8 @@ from dualfid_robot.settings import require_number
 class InverseSigmoid:
     """ρ = k / (k + exp(α D)), the inverse sigmoid decay of scheduled sampling (Bengio et al., arXiv 1506.03099), in D.
 
-    k / (k + 1) at D = 0 and one half at D = ln k / α: flat while the policies agree, then steep. The defaults put the
-    half where the exponential rule's default has it, D ≈ 0.17.
+    k / (k + 1) at D = 0 and one half at D = ln k / α. The curve is flat while the policies agree, then steep. The
+    defaults put the half where the exponential rule's default has it, D ≈ 0.17.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"divergence"})

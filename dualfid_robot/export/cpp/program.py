@@ -1,7 +1,7 @@
 """Straight-line programs of scalar operations, into which an ONNX graph for one robot unrolls.
 
-Whatever only moves elements about (slices, shapes, concatenations) is gone then; what is left is arithmetic, which
-`header` prints as C++. Equal operations are shared, and those of constants alone are computed here.
+By then nothing is left that only moves elements about (slices, shapes, concatenations). What is left is arithmetic,
+which `header` prints as C++. Equal operations are shared, and those of constants alone are computed here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ONNX graphs for one robot, unrolled into straight-line programs (`program`).
 
 `HANDLERS` has the operators that the tasks' graphs contain, and writing by index. Others are refused by name.
-A tensor is a NumPy array: of its numbers where they are known now, or of the numbers of a program's values. So
+A tensor is a NumPy array. It holds its numbers where they are known now, else the numbers of a program's values. So
 operators that only move elements are NumPy's own functions on either. Needs the package onnx.
 """
 

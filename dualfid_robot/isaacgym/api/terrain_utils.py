@@ -147,7 +147,10 @@ def stepping_stones_terrain(
     platform_size: float = 1.0,
     depth: float = -10,
 ) -> SubTerrain:
-    """Build square stones over a hole of `depth`, each row of them shifted at random, and a platform in the middle."""
+    """Build square stones over a hole of `depth`, and a platform in the middle.
+
+    Each row of stones is shifted at random.
+    """
     size, gap, top = terrain.samples(stone_size), terrain.samples(stone_distance), terrain.steps(max_height)
     heights = np.arange(-top - 1, top, 1)
     terrain.height_field_raw[:, :] = terrain.steps(depth)
@@ -170,8 +173,8 @@ def convert_heightfield_to_trimesh(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (rows · columns, 3) float32, m, and triangles (k, 3) uint32 of a height field (rows, columns).
 
-    Where the slope between neighbours exceeds `slope_threshold`, the lower vertex moves under the higher one, which
-    makes the wall between them vertical.
+    Where the slope between neighbours exceeds `slope_threshold`, the lower vertex moves under the higher one. So the
+    wall between them becomes vertical.
     """
     rows, columns = height_field_raw.shape
     x, y = np.meshgrid(np.arange(rows) * horizontal_scale, np.arange(columns) * horizontal_scale, indexing="ij")
@@ -189,7 +192,7 @@ def convert_heightfield_to_trimesh(
 
 
 def _moves(heights: np.ndarray, steep: float, axis: int) -> np.ndarray:
-    """-1, 0 or 1 for each vertex: towards which neighbour along an axis it moves, being the foot of a steep wall."""
+    """-1, 0 or 1 for each vertex: the direction in which it moves along an axis. Only the feet of steep walls move."""
     rises = np.diff(heights.astype(np.float64), axis=axis)
     rise, fall = rises > steep, rises < -steep
     moves = np.zeros(heights.shape, dtype=np.int8)

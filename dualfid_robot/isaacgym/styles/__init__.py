@@ -29,8 +29,11 @@ class Facts(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a step of N environments gave: observations (N, ·), those for the critic alone (N, ·) or None, reward (N,),
-    and bool (N,): which episodes ended, and which of these by their time limit."""
+    """What a step of N environments gave.
+
+    Observations are (N, ·), and those for the critic alone (N, ·) or None. The reward is (N,). Two bool (N,) say which
+    episodes ended, and which of these by their time limit.
+    """
 
     observations: Tensor
     privileged: Tensor | None

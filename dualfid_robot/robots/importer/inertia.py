@@ -55,7 +55,7 @@ def settle_inertias(
 
 
 def _possible(link: Link, given: Inertial, of_geometry: OfGeometry, decisions: Decisions) -> Inertial:
-    """An inertial as given, where a body can have it, and else one of the same mass and centre of mass."""
+    """An inertial as given, where a body can have it. Else one of the same mass and centre of mass."""
     moments, axes = np.linalg.eigh(given.inertia)
     excess = moments[2] - moments[0] - moments[1]
     if moments[0] > _LEAST and excess <= _ROUNDING * moments[2]:

@@ -17,9 +17,10 @@ class ImportOptions:
     """What a robot's file leaves open.
 
     Attributes:
-        base: `free`, `fixed`, or `auto`: a URDF's is free where its root has a mass and is not called `world`; an
-            MJCF's stays.
-        height: of a free base, m; `auto`: a URDF's robot stands on z = 0 when its joints are at 0, an MJCF's stays.
+        base: `free`, `fixed`, or `auto`. With `auto` a URDF's is free where its root has a mass and is not called
+            `world`. An MJCF's stays.
+        height: of a free base, m, or `auto`. With `auto` a URDF's robot stands on z = 0 when its joints are at 0, and
+            an MJCF's stays.
         ground: whether there shall be a floor; `auto`: under a free base.
         visuals: whether what is only seen of a URDF is kept.
         self_collision: whether a URDF's links touch each other.

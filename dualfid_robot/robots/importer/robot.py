@@ -124,7 +124,7 @@ def import_robot(path: Path, options: ImportOptions = _DEFAULTS) -> ImportedRobo
 
 
 def import_mjcf(path: Path, options: ImportOptions = _DEFAULTS) -> ImportedRobot:
-    """An MJCF with what it lacks: a free base and a floor where asked, and actuators where it has none at all.
+    """An MJCF with what it lacks. It gets a free base and a floor where asked, and actuators where it has none.
 
     Its text stays as it is otherwise; includes are filled in. Settings of a URDF's links do nothing here.
 

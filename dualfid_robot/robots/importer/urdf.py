@@ -62,7 +62,10 @@ class Pose:
 
 @dataclass(frozen=True)
 class Inertial:
-    """Mass, kg; pose of the centre of mass in the link; inertia (3, 3) about it in that pose's axes, kg m^2."""
+    """Mass, kg, and pose of the centre of mass in the link.
+
+    The inertia (3, 3), kg m^2, is about that centre, in the pose's axes.
+    """
 
     mass: float
     pose: Pose

@@ -65,8 +65,8 @@ def parameters_of(field: str) -> tuple[str, ...]:
 def scaled_entries(model: mujoco.MjModel, name: str, field: str) -> np.ndarray:
     """Which entries of a field a parameter multiplies: a bool array of the field's shape.
 
-    MuJoCo keeps a servo's gain in gainprm[0] and what it multiplies length and velocity with, negative, in biasprm[1]
-    and [2] (`robots.actuators.servos`).
+    MuJoCo keeps a servo's gain in gainprm[0]. The factors of length and velocity, negative, are in biasprm[1] and [2]
+    (`robots.actuators.servos`).
     """
     nominal = getattr(model, field)
     if name in ("friction", "geom_friction"):
@@ -87,7 +87,8 @@ def scaled_entries(model: mujoco.MjModel, name: str, field: str) -> np.ndarray:
 def check_com(model: mujoco.MjModel, asset: str, offsets: Tensor) -> None:
     """Raise ConfigError for an offset (k, bodies, 3) of a centre of mass that MuJoCo cannot move.
 
-    Of a lone body with its joints and its inertia in its own frame, it keeps the mass matrix as a diagonal.
+    A lone body may have its joints and its inertia in its own frame. MuJoCo keeps such a body's mass matrix as a
+    diagonal.
     """
     for column in np.flatnonzero(model.body_simple[1:]).tolist():
         if offsets[:, column].any():

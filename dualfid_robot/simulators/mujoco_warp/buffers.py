@@ -24,8 +24,8 @@ _EQUALITY_ROWS = {mujoco.mjtEq.mjEQ_CONNECT: 3, mujoco.mjtEq.mjEQ_WELD: 6}  # th
 def buffer_sizes(model: mujoco.MjModel, pairs: np.ndarray) -> tuple[int, int]:
     """Contacts per world (a mean: the worlds share that buffer) and constraint rows of each world to provide for.
 
-    Each moving geom gets its contacts with two static geoms, those with the most, and one contact with another moving
-    geom. To these contacts come the rows of all equalities, dry frictions and limits.
+    Each moving geom gets its contacts with the two static geoms that have the most. It also gets one contact with
+    another moving geom. To these contacts come the rows of all equalities, dry frictions and limits.
 
     Args:
         model: the compiled model.

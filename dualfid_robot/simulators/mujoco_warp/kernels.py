@@ -43,8 +43,8 @@ def count_overflows(
 ):
     """Count the worlds in which a buffer overflowed during the step, by kind, and clear their flags.
 
-    `largest` keeps the most entries seen in the contact buffer, per stepping world, and the most constraint rows seen
-    in one world.
+    `largest` keeps the most entries seen in the contact buffer, per stepping world. It also keeps the most constraint
+    rows seen in one world.
     """
     world = wp.tid()
     flags = overflow[world]

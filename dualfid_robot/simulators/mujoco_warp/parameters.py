@@ -27,7 +27,7 @@ _DERIVED = ("dof_invweight0", "body_invweight0", "tendon_invweight0", "actuator_
 class WorldParameters:
     """Values of parameters of all worlds, and the model's fields that follow from them.
 
-    A field has one row, which all worlds share, until a parameter that changes it is first set; then it has N.
+    A field has one row, which all worlds share, until a parameter that changes it is first set. Then it has N.
 
     Attributes:
         values: (N, …) by name; what was never set is not in it.

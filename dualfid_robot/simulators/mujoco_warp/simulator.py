@@ -1,6 +1,6 @@
 """MuJoCo Warp: MuJoCo's physics for thousands of worlds on an NVIDIA GPU; on a CPU too, for tests and rehearsals.
 
-MuJoCo Warp is imported when a simulator is built, so that this module can be asked what the engine can do without it.
+MuJoCo Warp is imported when a simulator is built. So this module can tell what the engine can do without it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _LOGGER = logging.getLogger(__name__)
 class MujocoWarpSimulator(Simulator):
     """Worlds in MuJoCo Warp's arrays, of which qpos and qvel are zero-copy views.
 
-    A step is one launch of a graph that holds all substeps, the contact wrenches and the reset of failed worlds; every
-    number of worlds has a graph over the first rows of the same arrays, recorded when first needed. Neither a step nor
-    `set_state_where` makes the host wait for the device.
+    A step is one launch of a graph that holds all substeps, the contact wrenches and the reset of failed worlds. Every
+    number of worlds has a graph over the first rows of the same arrays. A graph is recorded when first needed. Neither
+    a step nor `set_state_where` makes the host wait for the device.
 
-    Snapshots are exact. So is a step on the CPU, and worlds do not depend on how many others step with them; on CUDA
+    Snapshots are exact. So is a step on the CPU, and worlds do not depend on how many others step with them. On CUDA,
     threads append contacts in another order in each run, so the last digits of sums differ.
     """
 
@@ -54,7 +54,7 @@ class MujocoWarpSimulator(Simulator):
         """Settings of the engine, besides those of its fidelity.
 
         Attributes:
-            nconmax: contacts to provide for per world, in a buffer that the stepping worlds share; candidates for a
+            nconmax: contacts to provide for per world, in a buffer that the stepping worlds share. Candidates for a
                 contact need the same room. None sizes it from the model (`buffers`).
             njmax: constraint rows of each world; likewise.
             graphs: how many numbers of worlds keep their graph; the one unused for longest is dropped.

@@ -1,4 +1,4 @@
-"""A model and its worlds in MuJoCo Warp's arrays, and one graph of a control period for every number of worlds."""
+"""A model and its worlds in MuJoCo Warp's arrays. Every number of worlds has one graph of a control period."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class OverflowReport:
     """What happened to the buffers since the last report.
 
     Attributes:
-        worlds: physics steps × worlds in which entries were lost, for want of contacts, of constraint rows, and of room
-            in a buffer that MuJoCo Warp itself sizes. The contact buffer is shared: when it is full, every world that
-            was stepping counts.
+        worlds: physics steps × worlds in which entries were lost. The three causes are too few contacts, too few
+            constraint rows, and too little room in MuJoCo Warp's own buffers. The contact buffer is shared: when it is
+            full, every world that was stepping counts.
         contacts: the most contacts, or candidates for one, of a physics step, per stepping world on average.
         rows: the most constraint rows of a world.
     """
@@ -213,7 +213,7 @@ def _without_sensors(model: mujoco_warp.Model) -> mujoco_warp.Model:
 
 
 def prefix(data: mujoco_warp.Data, n: int) -> mujoco_warp.Data:
-    """The first n worlds of `data`: its arrays are views, so a step of it costs as much as n worlds do."""
+    """The first n worlds of `data`. Its arrays are views, so a step of it costs as much as n worlds do."""
     contacts = n * (data.naconmax // data.nworld)
     rows = {"nworld": n, "naconmax": contacts}
     part = dataclasses.replace(data, nworld=n, naconmax=contacts, naccdmax=min(contacts, data.naccdmax))

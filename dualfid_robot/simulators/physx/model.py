@@ -1,8 +1,8 @@
 """A robot as PhysX must be told it, read from the model that MuJoCo compiled.
 
-Every body with joints becomes a link whose frame is the body's own; bodies without are merged into the one that carries
-them, and into the world where they cannot move. A body with several joints gets a nearly massless link for each but the
-last, as in Isaac Gym's importer. The bodies stay MuJoCo's.
+Every body with joints becomes a link whose frame is the body's own. Bodies without joints are merged into the one that
+carries them, and into the world where they cannot move. A body with several joints gets a nearly massless link for each
+but the last, as in Isaac Gym's importer. The bodies stay MuJoCo's.
 
 Exact are masses, inertias, frames, armature, joint damping, springs and limits (PhysX's are hard), gravity, contact
 filters, and sliding friction. MuJoCo's contact softness (solref, solimp) has no counterpart in PhysX and is not used.
@@ -70,7 +70,7 @@ class _Converter:
         return sorted(ignored)
 
     def _exclusion_words(self) -> dict[int, int]:
-        """By link: a word that shares a bit with another link's word where PhysX must ignore a pair that MuJoCo does.
+        """One word per link. Two words share a bit where PhysX must ignore a pair of links that MuJoCo ignores.
 
         PhysX itself ignores links that a joint connects.
         """
@@ -242,7 +242,7 @@ def make_articulation(
 def make_contact_table(
     model: mujoco.MjModel, articulation: Articulation, bodies: Sequence[str]
 ) -> tuple[tuple[int, int], ...]:
-    """Link and body of each column of a table of contacts: these bodies', then those of others on the same links.
+    """Link and body of each column of a table of contacts. These bodies come first, then the others on the same links.
 
     Raises:
         ConfigError: a body that does not move.

@@ -130,8 +130,8 @@ class Spec:
         articulation: the robot.
         drives: what acts on its joints besides PhysX's own springs and dampers, which its drives are.
         joint_zero: MuJoCo's positions of the joints where PhysX's are zero.
-        contact_table: link and body of each column of the table of contacts: first the bodies whose contact wrench is
-            measured, then the others that are welded to them.
+        contact_table: link and body of each column of the table of contacts. The bodies whose contact wrench is
+            measured come first, then the others welded to them.
         contact_links: the links in that table, each once.
         bound: largest magnitude of a state that PhysX may see.
         initial: state (qpos, qvel) that stands in for one that PhysX must not see.

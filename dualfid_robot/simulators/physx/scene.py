@@ -24,7 +24,10 @@ _NO_LIMIT = 1e6  # on velocities, which PhysX bounds by default and MuJoCo does 
 
 @dataclass(frozen=True)
 class Mass:
-    """Mass of a link (kg), centre of mass (3,) in its frame, principal moments (3,), and their axes as a quaternion."""
+    """Mass of a link (kg) and centre of mass (3,) in its frame.
+
+    The principal moments (3,) have their axes as a quaternion.
+    """
 
     mass: float
     centre: np.ndarray
@@ -191,8 +194,9 @@ class World:
         """Take the state.
 
         Args:
-            raw: takes the root's position, quaternion (w, x, y, z), velocity of its centre of mass and angular velocity
-                in the world frame; then the joints' positions and velocities, in PhysX's order.
+            raw: takes the root's position and quaternion (w, x, y, z) in the world frame. The velocity of its centre of
+                mass and its angular velocity follow, in the world frame too. The joints' positions and velocities are
+                last, in PhysX's order.
         """
         joints, robot = len(self.order), self.robot
         if self.spec.articulation.floating:
@@ -213,8 +217,9 @@ class World:
         """Contact points of the last physics step.
 
         Returns:
-            Of each: column of the contact table, whether the other body is the ground, the sign with which the impulse
-            acts on the column's body, the impulse along the contact's normal, and the position, world frame.
+            Each has the column of the contact table, and whether the other body is the ground. The sign with which
+            the impulse acts on the column's body follows, then the impulse along the contact's normal. The position is
+            last, world frame.
         """
         found = []
         for contact in self.system.get_contacts():

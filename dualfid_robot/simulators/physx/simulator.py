@@ -137,7 +137,7 @@ class PhysxSimulator(ProcessSimulator):
         """All that the engine needs to go on from here.
 
         Exact, but not free of effect: PhysX's contact caches and warm starts cannot be read. So this simulator goes on
-        without them from the state that was read, to the bit as one that is restored from it.
+        without them from the state that was read. A simulator restored from that state does the same, to the bit.
         """
         return super().snapshot()
 

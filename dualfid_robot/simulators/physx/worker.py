@@ -120,8 +120,10 @@ class _Worker:
         return touches
 
     def _take_steps(self, torque: np.ndarray, raw: np.ndarray, steps: int, last: bool) -> list[_Touch]:
-        """Step each world so often under constant torques (k, joints), and update its raw state; after the control
-        period's last step, measure contacts."""
+        """Step each world so often under constant torques (k, joints), and update its raw state.
+
+        After the control period's last step, measure contacts.
+        """
         measures, touches = last and bool(self.spec.contact_links), []
         torque = torque[:, self.to_physx].astype(np.float32)
         for index in range(len(raw)):
@@ -170,9 +172,9 @@ class _Worker:
     def _give_contacts(self, rows: np.ndarray, touches: list[_Touch]) -> None:
         """Net contact force of each measured body, and its torque about the root body's origin.
 
-        SAPIEN reports a contact point's impulse along its normal only. What the ground does across, its friction, is
-        what the force of the ground on a link has beyond that; it is taken to act at the points' centre of pressure,
-        and shared by that if several bodies of a link touch the ground. Friction between links remains unknown.
+        SAPIEN reports a contact point's impulse along its normal only. What the ground's force on a link has beyond
+        that is friction across. It is taken to act at the points' centre of pressure. If several bodies of a link touch
+        the ground, they share it in proportion to that pressure. Friction between links remains unknown.
         """
         spec, arrays = self.spec, self.arrays
         points: list[tuple[Any, ...]] = [

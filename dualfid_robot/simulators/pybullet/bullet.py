@@ -1,7 +1,7 @@
 """A Bullet world in this process, through the C interface that PyBullet's extension module exports.
 
-PyBullet's Python functions copy the two kilobytes of a joint's description whenever they set its torque or read its
-state, and make a Python object of every number: with hundreds of robots that is a third of a step. The interface is
+PyBullet's Python functions copy two kilobytes of a joint's description whenever they set its torque or read its state.
+They also make a Python object of every number. With hundreds of robots that is a third of a step. The interface is
 Bullet's `PhysicsClientC_API.h`, the one under PyBullet's own functions; names and arguments below are its.
 """
 
@@ -143,8 +143,8 @@ _get_contacts = _function("GetContactPointInformation", None, c_void_p, c_void_p
 class Bullet:
     """One Bullet world.
 
-    Bodies are numbers; links are numbers, -1 the base. A body's state is q: base position (3), quaternion (x, y, z, w),
-    joint positions; and u: base linear and angular velocity (world frame), joint velocities.
+    Bodies are numbers; links are numbers, -1 the base. A body's state is q and u. q holds base position (3), quaternion
+    (x, y, z, w) and joint positions. u holds base linear and angular velocity (world frame) and joint velocities.
 
     Attributes:
         substeps: physics steps of which each `step` consists.

@@ -1,4 +1,4 @@
-"""The links of a robot as Bullet must be told them: one above each joint, with the mass of bodies and of rotors.
+"""The links of a robot as Bullet must be told them. There is one above each joint, with the mass of bodies and rotors.
 
 Every link but the root has exactly one joint. Bodies without a joint are merged into the body that carries them. A body
 with several joints gets a nearly massless link for each but the last. A link's frame has its origin at the joint's
@@ -6,7 +6,7 @@ anchor and its axes along the link's principal axes of inertia.
 
 Bullet knows no armature, the inertia a of a rotor that the joint feels and its links do not. Its energy is
 a (w_below - w_above)^2 / 2 with the links' angular velocities about the joint's axis. Two factors f and g replace it by
-inertia of the two links about that axis, of energy a (f w_below^2 + g w_above^2) / 2. With f = g = 1 that is exact
+inertia of the two links about that axis. Its energy is a (f w_below^2 + g w_above^2) / 2. With f = g = 1 that is exact
 wherever one of the links does not turn. A larger g stands for the reaction that a rotor spares a light base.
 """
 
@@ -116,8 +116,8 @@ def _link(
 
 
 def _armature(model: mujoco.MjModel, joint: int, whole: bool, child: float, parent: float) -> np.ndarray:
-    """Inertia (3, 3), in the body's axes, that a link has for rotors: of its own hinge and of the hinges that it
-    carries.
+    """Inertia (3, 3) that a link has for rotors, in the body's axes. The rotors are those of its own hinge and of the
+    hinges that it carries.
 
     Args:
         whole: whether the joint is its body's last.

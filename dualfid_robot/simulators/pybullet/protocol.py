@@ -32,8 +32,8 @@ class Spec:
         joint_zero: MuJoCo's positions of the joints where the URDF's are zero.
         joint_limits: (joints, 2) MuJoCo's positions of the limits, infinite where there is none.
         joint_inertia: inertia by which a joint's torque is bounded at its limits.
-        drives: what acts on the joints. Where it does not change between physics steps, Bullet applies the dampers, and
-            takes all physics steps of a control period at once.
+        drives: what acts on the joints. Where it does not change between physics steps, Bullet applies the dampers. It
+            then takes all physics steps of a control period at once.
         foot_links, friction: links with collision geoms and the friction coefficient of each.
         contact_links: links whose contact wrench is measured.
         initial: state (qpos, qvel) that stands in for one that Bullet must not see.

@@ -49,10 +49,10 @@ class PybulletSimulator(ProcessSimulator):
             friction: factor on the asset's friction.
             contact_stiffness, contact_damping: of the feet, N/m and N s/m.
             joint_damping: factor on the asset's joint damping.
-            child_armature, parent_armature: factors on the asset's armature, which Bullet lacks, as inertia of the link
-                below the joint and of the link above (see `pybullet.links`).
-            limit_inertia: factor on a joint's inertia at `qpos0` in the bound on torques that keeps joints within their
-                limits; in no case is it taken as more than what is the least in random poses.
+            child_armature, parent_armature: factors on the asset's armature, which Bullet lacks. It becomes inertia of
+                the link below the joint and of the link above (see `pybullet.links`).
+            limit_inertia: factor on a joint's inertia at `qpos0`, in the bound on torques that keeps joints within
+                their limits. The inertia is never taken as more than the least in random poses.
             robots_per_client: robots that share a Bullet world. A client costs about 30 MB of memory, and its step a
                 little more than in proportion to its robots.
             workers: processes; 0 takes all CPUs.

@@ -45,10 +45,10 @@ class Urdf:
     """A robot's URDF, and what URDF cannot say.
 
     Attributes:
-        text: the file. Joints bear MuJoCo's names; a link bears the name of its topmost body, and one between the
-            joints of a body the names of both, as in "thigh/hip_x".
+        text: the file. Joints bear MuJoCo's names. A link bears the name of its topmost body. A link between the joints
+            of a body bears the names of both, as in "thigh/hip_x".
         inertia: principal moments of each link, armature included, kg m^2. They are in the text too, but a reader may
-            refuse them: with a rotor's part, the largest can exceed the sum of the others.
+            refuse them. With a rotor's part, the largest can exceed the sum of the others.
         rotor_inertia: the part of each link's inertia that stands for rotors, (3, 3) along the link's axes, kg m^2.
         mass: of each link, kg.
         bodies: the bodies that each link consists of; none between the joints of a body.
@@ -75,7 +75,7 @@ class Urdf:
 
 
 def make_urdf(robot: RobotModel, child_armature: float = 1.0, parent_armature: float = 1.0) -> Urdf:
-    """Write the URDF of a robot with one tree of hinge and slide joints, on a floating or a fixed base.
+    """Write the URDF of a robot with one tree of hinge and slide joints. The base floats or is fixed.
 
     Features that the engine does not have are refused before (`Simulator.check_robot`).
 

@@ -4,9 +4,9 @@ It imports neither torch nor MuJoCo. Requests arrive on standard input: the pick
 step: the number n of active worlds. It answers each with one byte. Everything else is in shared memory. It ends when
 its standard input is closed, so it cannot outlive its parent.
 
-Worlds are grouped into Bullet clients of `robots_per_client` in world order; client k belongs to worker k % workers, so
-that the first n worlds are spread over the workers for every n. Robots of one client stand on a grid and are filtered
-so that they touch nothing but the ground.
+Worlds are grouped into Bullet clients of `robots_per_client` in world order. Client k belongs to worker k % workers. So
+for every n, the first n worlds are spread over the workers. Robots of one client stand on a grid and are filtered so
+that they touch nothing but the ground.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ class _Worker:
         """Torques (n, joints) that do not carry a joint over its limits within the time for which they act.
 
         Bullet's own limits act on a joint that is already over its limit, a step late. At full torque a light joint
-        would swing a third of a radian across. So the torque is bounded: the joint, by its own inertia, just reaches
+        would swing a third of a radian across. So the torque is bounded. The joint, by its own inertia, just reaches
         the limit at the end of that time. A joint beyond it goes back by a part of its excess.
         """
         spec = self.spec

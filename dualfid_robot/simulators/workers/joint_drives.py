@@ -2,14 +2,14 @@
 
 It imports neither torch nor MuJoCo, for engines' worker processes. Actuators follow the law of `robots.actuators`.
 
-MuJoCo's implicit integrators use the velocity at the end of a step of length h: with the forces F at its beginning, and
-D = -dF/dv, they solve (M + h D) a = F + …. An engine that takes joint forces as given must be told those at the end,
-F - h D a. For each joint by itself, of inertia m, under the load L of all else (gravity, contacts, other joints),
+MuJoCo's implicit integrators use the velocity at the end of a step of length h. Let F be the forces at its beginning,
+and D = -dF/dv. They solve (M + h D) a = F + …. An engine that takes joint forces as given must be told those at the
+end, F - h D a. For each joint by itself, of inertia m, under the load L of all else (gravity, contacts, other joints),
 
     F - h D a = F - beta (F + L),    beta = h D / (m + h D),
 
 the diagonal form of Tan, Liu and Turk's stable PD controllers (IEEE Computer Graphics and Applications 31(4), 2011). L
-is what the last step's acceleration leaves unexplained: so a joint at rest under a load gets F exactly, and too small
+is what the last step's acceleration leaves unexplained. So a joint at rest under a load gets F exactly, and too small
 an m is made up for. Too large an m would not be stable, so m is the least that is found in random poses. Up to h D of
 ten times m, joints come to rest where they should.
 """

@@ -27,8 +27,9 @@ _LOGGER = logging.getLogger(__name__)
 class WorkerSpec(Protocol):
     """What every worker must know: its number, and the layout of the shared arrays.
 
-    The arrays hold at least ctrl (n, nu) and contact_wrench (n, bodies, 6) in float32, qpos and qvel in float64, failed
-    (n,) bool, dirty (n,) uint8, and raw (n, ·): the state in the engine's own terms, which restores it to the bit.
+    The arrays hold at least ctrl (n, nu) and contact_wrench (n, bodies, 6) in float32. qpos and qvel are float64,
+    failed (n,) bool, and dirty (n,) uint8. raw (n, ·) is the state in the engine's own terms, which restores it to the
+    bit.
     """
 
     @property
