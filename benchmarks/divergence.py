@@ -2,7 +2,8 @@
 
     python benchmarks/divergence.py
 
-Target for divergence and allocation: at most 2 % of an iteration; the update alone is about half of one or less.
+Target for divergence and allocation: at most 2 % of an iteration. The update alone is about
+half of an iteration or less.
 """
 
 from __future__ import annotations

@@ -3,12 +3,13 @@
     python benchmarks/endurance.py                       # 200 kills, 50 workers, a soak of one hour: an hour in all
     python benchmarks/endurance.py --kills 20 --workers 6 --soak 300
 
-1. Runs of each engine are killed with SIGKILL, every fourth one inside the replacement of a file, the others at random
-   moments. After each kill every file must be whole; each run is resumed until it ends, and its policies
-   must then be those of an undisturbed run, to the bit, and its log have every iteration once.
+1. Runs of each engine are killed with SIGKILL. Every fourth one is killed inside the replacement of a file, the others
+   at random moments. After each kill every file must be whole. Each run is resumed until it ends. Its policies must
+   then be those of an undisturbed run, to the bit. Its log must have every iteration once.
 2. Worker processes of PyBullet and PhysX are killed. The run must go on to its end with every iteration.
-3. A run meets a full disk: a small tmpfs where root can mount one, else a limit on the size of files. It must end with
-   one line and status 2, leave no part of a file, and end as an undisturbed run once there is space.
+3. A run meets a full disk. It is a small tmpfs where root can mount one, else a limit on the size of files. The run
+   must end with one line and status 2, and leave no part of a file. Once there is space, it must end as an undisturbed
+   run.
 4. A run whose time of day jumps by up to a year must end as an undisturbed run.
 5. A long run goes on beside all this. Its processes must need as much memory at its end as once it had started
    (Linux: resident set size).
@@ -224,7 +225,7 @@ def kill_runs(place: Path, engines: Sequence[str], kills: int, generator: random
 
 
 def kill_once(run: Run, tally: Tally, generator: random.Random) -> None:
-    """Start the run or go on with it, and kill it: inside a replacement, or after a random number of iterations."""
+    """Start the run or go on with it. Kill it inside a replacement, or after a random number of iterations."""
     if tally.killed % EVERY == 0:
         stage = generator.randrange(3)
         process = run.start(f"kill:{generator.randint(1, REPLACEMENTS)}:{stage}")

@@ -2,8 +2,8 @@
 
     python benchmarks/engines.py
 
-Measures what tests/simulators/ tests, by the same functions (dualfid_robot/conformance/), in every engine that can run
-here; then times the engines in turn on Ants that stand up under random control. The first run of MuJoCo Warp
+It measures what tests/simulators/ tests, by the same functions (dualfid_robot/conformance/), in every engine that can
+run here. Then it times the engines in turn, on Ants that stand up under random control. The first run of MuJoCo Warp
 compiles its kernels, which takes minutes.
 """
 

@@ -1,7 +1,7 @@
 """Compiles every kernel that our robots need for a GPU, without one: `python benchmarks/gpu_compile.py Ant Cartpole`.
 
-Each robot is stepped on Warp's CPU device at both fidelities, which tells which kernels it needs: those of MuJoCo Warp
-and ours. Each module is then compiled to machine code for NVIDIA's compute capability 9.0. A robot takes minutes.
+Each robot is stepped on Warp's CPU device at both fidelities. That tells which kernels it needs, MuJoCo Warp's and
+ours. Each module is then compiled to machine code for NVIDIA's compute capability 9.0. A robot takes minutes.
 """
 
 from __future__ import annotations

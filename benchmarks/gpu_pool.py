@@ -3,11 +3,11 @@
     python benchmarks/gpu_pool.py                                       # cuda:0, 1024 4096 8192 16384 worlds
     python benchmarks/gpu_pool.py --device cpu --worlds 64 256          # rehearsal on Warp's CPU device
 
-For our Ant with its task, and for Gymnasium's humanoid, for which there is no task yet, without one. The bare loop is
-MuJoCo Warp alone, as its own mjwarp-testspeed runs it: one graph, launched again and again, here of all substeps of a
-control period, with buffers of the same sizes; before each round it is given the states of ours, and both get the same
-random controls. Figures are medians of rounds in turn. Target: pool ≥ 0.9 of the bare loop. Needs the extras `gpu` and
-`benchmark`. The figures are also written to docs/gpu_pool_<device type>.json.
+Our Ant is measured with its task, and Gymnasium's humanoid without one, since it has no task here. The bare loop is
+MuJoCo Warp alone, as its own mjwarp-testspeed runs it: one graph, launched again and again. Here the graph has all
+substeps of a control period, with buffers of the same sizes as ours. Before each round the loop is given the states of
+our pool, and both get the same random controls. Figures are medians of rounds in turn. Target: pool ≥ 0.9 of the bare
+loop. Needs the extras `gpu` and `benchmark`. The figures are also written to docs/gpu_pool_<device type>.json.
 """
 
 from __future__ import annotations

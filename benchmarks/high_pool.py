@@ -2,10 +2,10 @@
 
     python benchmarks/high_pool.py
 
-1. Our Ant, 4096 worlds, full MuJoCo: the pool's step (observation, reward, ends, resets) against `Batch.step` of MuJoCo
-   on a twin batch, under the same actions. Target: pool ≥ 0.9 of bare stepping.
-2. Gymnasium's Ant-v4 (its own MJCF, RK4, 5 frames of 0.01 s), 4096 environments: our pool, with its observation,
-   reward and ends, against EnvPool's. Target: ≥ 1.1×. Needs the extra `benchmark`.
+1. Our Ant in full MuJoCo with 4096 worlds. The pool's step has observation, reward, ends and resets. It is compared
+   with `Batch.step` of MuJoCo on a twin batch, under the same actions. Target: pool ≥ 0.9 of bare stepping.
+2. Gymnasium's Ant-v4 (its own MJCF, RK4, 5 frames of 0.01 s) with 4096 environments. Our pool, with its observation,
+   reward and ends, is compared with EnvPool's. Target: ≥ 1.1×. Needs the extra `benchmark`.
 """
 
 from __future__ import annotations

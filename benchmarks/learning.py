@@ -3,8 +3,8 @@
     python benchmarks/learning.py --task Ant --cost 300 --seeds 1 2 3
     python benchmarks/learning.py --task Quadcopter --methods dual
 
-Each run is `python train.py task=… seed=…` with default settings, in turn, so that each has the machine to itself;
-high-only and low-only add `allocation=…`, and a cost adds `max_cost=…` and takes away the bound on iterations. Then
+Each run is `python train.py task=… seed=…` with default settings. The runs take turns, so each has the machine to
+itself. High-only and low-only add `allocation=…`. A cost adds `max_cost=…` and takes away the bound on iterations. Then
 checkpoints of each run are evaluated: the deterministic policy in the default high simulator, 64 complete episodes. The
 deployed policy is evaluated: the adapted one, and low-only's base policy, which never saw the high simulator. Finished
 runs are kept under runs/ and not repeated.
@@ -57,8 +57,8 @@ class Figure:
         name: "return", or one of `Task.measure`.
         target: bound that a trained policy shall reach.
         sense: whether it shall be at least or at most that.
-        when: the mean over whole episodes, the value in their last step, or, for a curriculum that needs many episodes,
-            what training last logged.
+        when: the mean over whole episodes, or the value in their last step. A curriculum needs many episodes, so what
+            training last logged counts there.
         unit: behind the number.
     """
 

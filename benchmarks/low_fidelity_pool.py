@@ -2,11 +2,11 @@
 
     python benchmarks/low_fidelity_pool.py
 
-1024 Ants with the calibrated settings of cfg/, from states and under controls of random walking; every thing that is
-compared goes through the same eight control periods in turn.
+1024 Ants have the calibrated settings of cfg/, and states and controls of random walking. All that is compared goes
+through the same eight control periods in turn.
 
-1. Our engine's step against a bare loop of PyBullet calls for the same (torques, step, base, joints, contacts) in as
-   many processes, on the same robots. Target: at least 0.85 of the bare loop's throughput.
+1. Our engine's step against a bare loop of PyBullet calls for the same robots, in as many processes. The calls are for
+   torques, step, base, joints and contacts. Target: at least 0.85 of the bare loop's throughput.
 2. Cost of a step relative to full MuJoCo on all CPUs. Target: at most 0.5.
 3. Memory of the worker processes per robot (proportional set size; Linux). Target: at most 3 MB.
 """

@@ -2,10 +2,10 @@
 
     python benchmarks/mixed_precision.py --iterations 120 --seeds 1 2 3
 
-Each run is `python train.py task=Ant allocation=high_only`, with `mixed_precision` True and False; then the last
-policy's deterministic return over 64 complete episodes, and the mean return of the last episodes of training, with the
-actions' noise. Finished runs are kept under runs/ and not repeated. Time does
-not matter here (benchmarks/ppo_update.py measures it), so other work may run beside it.
+Each run is `python train.py task=Ant allocation=high_only`, with `mixed_precision` True and False. Two returns are
+compared. One is the last policy's deterministic return over 64 complete episodes. The other is the mean return of the
+last episodes of training, with the actions' noise. Finished runs are kept under runs/ and not repeated. Time does not
+matter here (benchmarks/ppo_update.py measures it), so other work may run beside it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/policy_header.py FOLDER [FOLDER …]    # of export.py
 
-Both networks are called from Python, in turn, on one observation; the calls' own overhead (about 1 µs for the header,
-through ctypes) is part of both. The control step (`Controller::act`: observation, network, action) is timed inside C++.
+Both networks are called from Python, in turn, on one observation. The calls' own overhead is part of both (about 1 µs
+for the header, through ctypes). The control step (`Controller::act`: observation, network, action) is timed inside C++.
 
 Target: the header is at least as fast.
 """

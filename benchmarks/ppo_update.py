@@ -2,8 +2,8 @@
 
     python benchmarks/ppo_update.py
 
-The same batch (observation 60, action 8), networks (256-128-64 ELU, actor and critic separate), 4 epochs and number of
-mini-batches for all:
+All have the same batch (observation 60, action 8), 4 epochs and the same number of mini-batches. The networks are
+256-128-64 ELU, actor and critic separate:
 
 - dual: `DualPPO.update`, half and nine tenths of the rows low (in blocks of 32, as the allocator gives them);
 - dual, low rows only: the same update of one policy, which tells what the second one costs;

@@ -1,9 +1,9 @@
-"""Pace and inference time of the robot loops in real time, each with the simulated robot in a process of its own.
+"""Pace and inference time of the robot loops in real time. The simulated robot has a process of its own for each loop.
 
     python benchmarks/robot_loop.py runs/Ant_…/export --seconds 5
 
-Builds the C++ loop with CMake. Period jitter: by how much the time between two wake-ups differs from the control
-period; control jitter: the same between two controls sent, which also waits for the robot's states. A run that ends
+It builds the C++ loop with CMake. Period jitter is the difference of the time between two wake-ups from the control
+period. Control jitter is the same between two controls sent, which also wait for the robot's states. A run that ends
 early (the robot fell) counts as far as it came.
 """
 

@@ -1,11 +1,11 @@
-"""What other work on the machine does to an iteration: its time with one thread and with all, and its cost.
+"""What other work on the machine does to an iteration's cost, and to its time with one thread and with all.
 
     python benchmarks/shared_machine.py [--busy 4] [--rounds 10] [task=Ant num_envs=512 …]
 
-Two trainings with the same seed, with one thread (learner and engines) and with as many as the process may use. They
-take turns, iteration by iteration, first alone and then beside `--busy` processes that do nothing but compute. Targets:
-with all threads the median iteration takes at most 1.5 of what it takes with one under the same load, and an
-iteration's CPU seconds beside the busy processes differ from those alone by less than 15 %.
+Two trainings have the same seed. One has one thread (learner and engines), the other as many as the process may use.
+They take turns, iteration by iteration, first alone and then beside `--busy` processes that do nothing but compute.
+There are two targets. With all threads the median iteration takes at most 1.5 of its time with one under the same load.
+An iteration's CPU seconds beside the busy processes differ from those alone by less than 15 %.
 """
 
 from __future__ import annotations

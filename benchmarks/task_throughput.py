@@ -2,9 +2,9 @@
 
     python benchmarks/task_throughput.py [--tasks Ant Humanoid] [--iterations 6]
 
-For each task in turn, a run of train.py's default settings but for a split that stays at half and half, so that both
-pools and the learner work in every iteration: medians over the iterations after two that do not count. Prints the table
-of docs/performance.md.
+Each task in turn gets a run of train.py's default settings, but the split stays at half and half. So both pools and the
+learner work in every iteration. Figures are medians over the iterations after the first two. The benchmark prints the
+table of docs/performance.md.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Anymal: follow commanded planar velocities and turning rates on flat ground.
 
-Definition and figures: Isaac Gym's Anymal task (`isaacgymenvs/tasks/anymal.py`). Deliberate differences: the command's
-planar velocity and turning rate are two terms, since their scales differ; the critic also sees the feet's contact
-forces; the robot touches the ground only, not itself.
+Definition and figures: Isaac Gym's Anymal task (`isaacgymenvs/tasks/anymal.py`).
+
+Deliberate differences: the command's planar velocity and turning rate are two terms, since their scales differ. The
+critic also sees the feet's contact forces. The robot touches the ground only, not itself.
 """
 
 from __future__ import annotations

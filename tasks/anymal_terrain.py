@@ -1,10 +1,12 @@
 """AnymalTerrain: follow velocity commands over slopes, stairs and blocks that get harder as the robot gets better.
 
-Definition and figures: Isaac Gym's AnymalTerrain task (`isaacgymenvs/tasks/anymal_terrain.py`). Deliberate differences:
-the scanned heights come last in the observation and are those of the nearest samples; each episode is judged by its
-own command (Isaac Gym's compares with the norm of all commands together), and a robot that masters the last level goes
-to a random one, as in legged_gym; each kind of terrain has one column, drawn in Isaac Gym's proportions; noise, pushes
-and friction are left to domain randomisation. Unlike in Anymal, a heading is commanded, and thighs may touch.
+Definition and figures: Isaac Gym's AnymalTerrain task (`isaacgymenvs/tasks/anymal_terrain.py`).
+
+Deliberate differences: the scanned heights come last in the observation and are those of the nearest samples. Each
+episode is judged by its own command. Isaac Gym's compares with the norm of all commands together. A robot that masters
+the last level goes to a random one, as in legged_gym. Each kind of terrain has one column, drawn in Isaac Gym's
+proportions. Noise, pushes and friction are left to domain randomisation. Unlike in Anymal, a heading is commanded, and
+thighs may touch.
 """
 
 from __future__ import annotations
@@ -136,8 +138,11 @@ class AnymalTerrain(Anymal):
         return command * (command[:, :2].norm(dim=1, keepdim=True) > LEAST_COMMAND)
 
     def _next_terrain(self, last: State, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Level and kind (n,) int64 of the next episodes: the kind stays; who walked half a cell goes up a level, and
-        who walked less than a share of what was commanded goes down."""
+        """Level and kind (n,) int64 of the next episodes.
+
+        The kind stays. A robot that walked half a cell goes up a level. One that walked less than a share of the
+        commanded distance goes down.
+        """
         n, terrain = len(last.qpos), self.config.terrain
         first = last.step == 0
         level, kind = (last.memory[name].long().squeeze(1) for name in ("terrain_level", "terrain_kind"))

@@ -1,14 +1,14 @@
 """FrankaCabinet: a Panda arm opens the top drawer of a cabinet. Definition and figures: Isaac Gym's FrankaCabinet task
 (`isaacgymenvs/tasks/franka_cabinet.py`).
 
-An episode succeeds (`opened` = 1) when the drawer is more than 0.39 m of its 0.4 m out, where Isaac Gym resets it; it
-ends there, so the last step of an episode tells.
+An episode succeeds (`opened` = 1) when the drawer is more than 0.39 m of its 0.4 m out. Isaac Gym resets it there. The
+episode ends there, so its last step tells.
 
-Deliberate differences: the end of the episode takes all reward to come away, 5 to 10 a step, so that under Isaac Gym's
-reward alone it pays to hold the drawer just short of 0.39 m; `openedReward` makes up for it (0: Isaac Gym's reward; the
-default is twice what 10 a step are worth at a discount of 0.99). The point that shall meet the handle lies midway
-between the finger pads. The fingers' places are those of their pads, and the handle's is its bar's middle. Isaac Gym's
-points are centimetres off, by a swapped axis. There are no props. An episode has 500 steps instead of 499.
+Deliberate differences: the end of the episode takes away all reward to come, 5 to 10 a step. So under Isaac Gym's
+reward alone it pays to hold the drawer just short of 0.39 m. `openedReward` makes up for it. At 0 the reward is Isaac
+Gym's. The default is twice what 10 a step are worth at a discount of 0.99. The point that shall meet the handle lies
+midway between the finger pads. The fingers' places are those of their pads, and the handle's is its bar's middle. Isaac
+Gym's points are centimetres off, by a swapped axis. There are no props. An episode has 500 steps instead of 499.
 """
 
 from __future__ import annotations

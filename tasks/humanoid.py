@@ -1,10 +1,10 @@
 """Humanoid: run along the world's x axis on two legs. Definition and figures: Isaac Gym's Humanoid task
 (`isaacgymenvs/tasks/humanoid.py`).
 
-Observation, reward and most of the deliberate differences are those of `dualfid_robot.envs.locomotion`. One more: Isaac
-Gym's "dof force" is PhysX's reading of a joint's drive, springs and limits included; here it is the motor's torque in
-N m, which is the same in every engine. Isaac Gym applies its motors in the joints' order whatever the file's order of
-actuators says; in our asset the two agree.
+Observation, reward and most of the deliberate differences are those of `dualfid_robot.envs.locomotion`. There is
+one more. Isaac Gym's "dof force" is PhysX's reading of a joint's drive, springs and limits included. Here it is the
+motor's torque in N m, which is the same in every engine. Isaac Gym applies its motors in the joints' order, whatever
+the file's order of actuators. In our asset the two agree.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Quadcopter: hover at a point, with four rotors that tilt. Definition and figures: Isaac Gym's Quadcopter task
 (`isaacgymenvs/tasks/quadcopter.py`).
 
-Deliberate differences: the quaternion is (w, x, y, z), as everywhere here; angular velocity has no bound (Isaac Gym
-stops it at 4 pi rad/s); the tilt servos are stiff, not rigid (see the asset); an episode's first action counts, and an
-episode has 500 steps instead of 499. As in Isaac Gym, neither the thrusts nor the servos' targets are observed.
+Deliberate differences: the quaternion is (w, x, y, z), as everywhere here. Angular velocity has no bound, while Isaac
+Gym stops it at 4 pi rad/s. The tilt servos are stiff, not rigid (see the asset). An episode's first action counts, and
+an episode has 500 steps instead of 499. As in Isaac Gym, neither the thrusts nor the servos' targets are observed.
 """
 
 from __future__ import annotations

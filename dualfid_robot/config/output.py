@@ -1,4 +1,4 @@
-"""What the program prints never ends it: not a closed terminal, a broken pipe, or a letter that the encoding lacks."""
+"""What the program prints never ends it: not a closed terminal, a broken pipe, or a missing letter."""
 
 from __future__ import annotations
 

@@ -23,10 +23,15 @@ class Tensors:
     """The tensors of one simulation, each allocated when it is first acquired, and zero until it is
     first refreshed.
 
-    Shapes, of A actors, D DOFs, B bodies and S force sensors in all environments: root (A, 13): position, quaternion,
-    linear and angular velocity; dof (D, 2): position and velocity; body (B, 13); contact (B, 3): net contact force, N;
-    dof_force (D,): force of the drives, N m or N; sensor (S, 6): contacts' force and torque in the sensor's frame;
-    jacobian_<actor> and mass_matrix_<actor>: of one actor in every environment.
+    All environments together have A actors, D DOFs, B bodies and S force sensors:
+
+    - root (A, 13): position, quaternion, linear and angular velocity.
+    - dof (D, 2): position and velocity.
+    - body (B, 13): as for root.
+    - contact (B, 3): net contact force, N.
+    - dof_force (D,): force of the drives, N m or N.
+    - sensor (S, 6): contacts' force and torque in the sensor's frame.
+    - jacobian_<actor> and mass_matrix_<actor>: of one actor in every environment.
     """
 
     def __init__(self, simulation: Simulation) -> None:

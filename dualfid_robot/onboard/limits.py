@@ -39,8 +39,8 @@ class Limits:
         """The limits of an exported policy.
 
         Args:
-            position_margin: how far a joint may leave the union of its own range and the range visited in the
-                exporter's evaluation. It is a share of its own range.
+            position_margin: how far a joint may leave its own range and the range visited in the exporter's
+                evaluation. It is a share of its own range.
             velocity_factor: greatest speed as a multiple of the greatest that the evaluation visited, for joints
                 without a velocity limit.
         """

@@ -211,8 +211,10 @@ def _overrides(cfg: DictConfig) -> dict[str, Any]:
 
 
 def engine_settings(cfg: DictConfig, metadata: Metadata) -> dict[str, Any]:
-    """Settings of the engine, from the first of three that has them: the command line, the policy's training or
-    measurement, the file in cfg/simulator. The file comes with what was calibrated for the policy's task.
+    """Settings of the engine, from the first of three sources that has them.
+
+    They are the command line, the policy's training or measurement, and the file in cfg/simulator. The file comes with
+    what was calibrated for the policy's task.
 
     The policy's own have the name of the file that they come from.
     """

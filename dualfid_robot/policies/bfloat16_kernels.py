@@ -2,7 +2,7 @@
 first imported.
 
 Torch takes seven passes, or one with an exponential that costs five times as much. Arithmetic is float32. eˣ is 2^n eʳ
-with |r| ≤ ½ ln 2, and eʳ − 1 a polynomial with the coefficients of Cephes' expf (S. Moshier, netlib.org/cephes). It
+with |r| ≤ ½ ln 2. eʳ − 1 is a polynomial with the coefficients of Cephes' expf (S. Moshier, netlib.org/cephes). It
 keeps the relative precision of small arguments.
 """
 

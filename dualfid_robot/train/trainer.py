@@ -120,8 +120,8 @@ class Trainer:
 
         Args:
             folder: the run's folder.
-            after_saving: rank 0 calls it with False after each regular save and with True at the end, but not after a
-                signal. The time that it takes costs nothing.
+            after_saving: rank 0 calls it with False after each regular save and with True at the end. It is not called
+                after a signal. The time that it takes costs nothing.
 
         Returns:
             whether it went to its end.

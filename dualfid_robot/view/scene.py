@@ -90,7 +90,7 @@ def _extent(model: mujoco.MjModel) -> tuple[np.ndarray, float, np.ndarray]:
 
     Returns:
         The robot's middle (3,) from the mean of its geoms, and half the diagonal of its box. The third item is the
-        ground (2,) along x and y that the robot and what is built around it take.
+        ground (2,) along x and y that the robot and its built surroundings take.
     """
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
@@ -196,7 +196,7 @@ def _camera(model: mujoco.MjModel) -> mujoco.MjvCamera:
 def _sun(azimuth: float) -> np.ndarray:
     """The direction (3,) to the light.
 
-    It is behind a camera that looks along `azimuth`, where no floor is too close to it for a clean shadow.
+    It is behind a camera that looks along `azimuth`. No floor is too close to it there for a clean shadow.
     """
     around, above = math.radians(azimuth + 180.0 + _SUN_SIDE), math.radians(_SUN_HEIGHT)
     flat = math.cos(above)
