@@ -98,7 +98,7 @@ class Run:
 
     @property
     def folder(self) -> Path | None:
-        """The folder of the run that has a checkpoint; None before there is one."""
+        """The folder of the run that has a checkpoint. It is None before there is one."""
         found = sorted(self.place.glob("runs/*/nn/last.pth"))
         return found[0].parents[1] if found else None
 

@@ -95,7 +95,7 @@ def drive(engine: Engine, robot: RobotModel) -> str:
 
 
 def costs(engines: dict[str, Engine], rounds: int) -> dict[str, str]:
-    """Microseconds of a control period of one Ant; the engines take turns."""
+    """Microseconds of a control period of one Ant. The engines take turns."""
     generator = torch.Generator().manual_seed(0)
     controls = [2 * torch.rand(WORLDS, 8, generator=generator) - 1 for _ in range(PERIODS)]
     simulators = {name: engine.build(ANT, WORLDS, bodies=ANT.feet, **cores(engine)) for name, engine in engines.items()}

@@ -135,7 +135,7 @@ def engines(size: Size, low: str) -> list[str]:
 
 
 def run_part(name: str, size: Size, path: Path) -> None:
-    """Do one part in this process; the figures so far are in the file at any moment."""
+    """Do one part in this process. The figures so far are in the file at any moment."""
     for figures in PARTS[name][0](size):
         beside = path.with_suffix(".partial")
         beside.write_text(json.dumps(figures))

@@ -102,7 +102,7 @@ FIGURES = {
 
 
 def train(name: str, overrides: list[str]) -> Path:
-    """Run train.py and return the run's folder; a finished run of the same name is used as it is."""
+    """Run train.py and return the run's folder. A finished run of the same name is used as it is."""
     finished = [folder for folder in Path("runs").glob(f"{name}_*") if (folder / "finished").is_file()]
     if finished:
         return finished[0]
@@ -144,7 +144,7 @@ def curve(folder: Path, method: str, figure: Figure) -> list[dict[str, float]]:
 
 
 def cost_to_reach(points: list[dict[str, float]], figure: Figure) -> float | None:
-    """Cost at which the curve first reaches the target, linear between its points; the start counts as worst."""
+    """Cost at which the curve first reaches the target, linear between its points. The start counts as worst."""
     previous = {"cost_seconds": 0.0, "figure": 0.0 if figure.sense == "≥" else math.inf}
     for point in points:
         if figure.reached(point["figure"]):

@@ -89,7 +89,7 @@ class Contestant(NamedTuple):
     """A way of training.
 
     Attributes:
-        iterate: trains for one iteration; returns the environment steps so far.
+        iterate: trains for one iteration. Returns the environment steps so far.
         agent: the deterministic policy as it is now.
     """
 
@@ -236,7 +236,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def seconds_to(curve: list[dict[str, float]], target: float, key: str) -> float | None:
-    """Seconds at which a curve first is at the target, linear between its points; None where it never is."""
+    """Seconds at which a curve first is at the target, linear between its points. It is None where it never is."""
     for before, after in itertools.pairwise(curve):
         if after["return"] >= target:
             share = (target - before["return"]) / (after["return"] - before["return"])

@@ -2,7 +2,7 @@
 
 
 class ConfigError(ValueError):
-    """A setting, file or combination that cannot work; the message names the key, the value and what is allowed."""
+    """A setting, file or combination that cannot work. The message names the key, the value and what is allowed."""
 
 
 class NotFiniteError(ConfigError):

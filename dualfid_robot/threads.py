@@ -51,7 +51,7 @@ def _quota(proc: Path, cgroups: Path) -> float:
 
 
 def _quota_of(group: Path) -> float:
-    """The bound of one control group, of version 2 or 1; infinite without one."""
+    """The bound of one control group, of version 2 or 1. It is infinite without one."""
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         if all((group / name).is_file() for name in names):
             quota, period = " ".join((group / name).read_text() for name in names).split()
@@ -79,7 +79,7 @@ class _Job(Generic[Item]):
                 self._finished.put(None)
 
     def wait(self) -> None:
-        """Wait until all items are done; raise what a task has raised."""
+        """Wait until all items are done. Raise what a task has raised."""
         errors = [self._finished.get() for _ in self._items]
         for error in errors:
             if error is not None:
@@ -101,7 +101,7 @@ class Threads:
             threading.Thread(target=_serve, args=(worker, jobs, begin), daemon=True).start()
 
     def map(self, task: Callable[[int, Item], None], items: Sequence[Item]) -> None:
-        """Call task(worker, item) once for every item; worker, in [0, count), tells threads apart.
+        """Call task(worker, item) once for every item. `worker`, in [0, count), tells threads apart.
 
         Raises:
             whatever a task has raised.

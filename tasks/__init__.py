@@ -1,1 +1,1 @@
-"""One file per task; a task imports `dualfid_robot.envs` and nothing else of the package."""
+"""One file per task. A task imports `dualfid_robot.envs` and nothing else of the package."""

@@ -29,7 +29,7 @@ def policy_divergence(
     is extrapolation. D on states of E_high has no such part.
 
     Args:
-        policy: both policies; they share σ, so the general form reduces to ½ Σ ((μ_θ − μ_{θ,φ}) / σ)².
+        policy: both policies. They share σ, so the general form reduces to ½ Σ ((μ_θ − μ_{θ,φ}) / σ)².
         obs: raw observations (T, n, num_obs) or (M, num_obs), as ``storage.low_observations``.
         per_dimension: divide by the number of actions, so that D is comparable between robots.
         max_states: at most so many states, evenly strided over all of them. The mean over 4096 independent states has

@@ -43,7 +43,7 @@ class Drift:
 
     @torch.no_grad()
     def measure(self, obs: Tensor) -> Tensor | None:
-        """Take in an iteration; returns V, a scalar, or None where none is due or nothing can be measured.
+        """Take in an iteration. Returns V, a scalar, or None where none is due or nothing can be measured.
 
         Args:
             obs: raw observations (T, n, num_obs) of E_high's rows.

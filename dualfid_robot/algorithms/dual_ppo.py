@@ -64,7 +64,7 @@ class DualPPO:
         config: settings.
         device: of the policy and of the storages.
         seed: of the shuffling of samples, the same in every process.
-        ranks: the processes that train this policy together; all give it the same initial weights.
+        ranks: the processes that train this policy together. All give it the same initial weights.
 
     What research adds to it (``algorithms/research``) are subclasses that override one step of ``update``.
     """
@@ -101,7 +101,7 @@ class DualPPO:
         self.set_up()
 
     def set_up(self) -> None:
-        """What a subclass adds to the constructor; it raises ConfigError where the policy does not suit it."""
+        """What a subclass adds to the constructor. It raises ConfigError where the policy does not suit it."""
 
     def make_storage(self, num_envs: int) -> RolloutStorage:
         """A storage for N environments; ConfigError unless the mini-batch size divides N · T."""
@@ -171,7 +171,7 @@ class DualPPO:
         """Update each fidelity's mean and deviation of returns from the rows that the critic learns from.
 
         Returns:
-            (2,) old by new deviation of the low and the high returns; None where returns are not normalised.
+            (2,) old by new deviation of the low and the high returns. It is None where returns are not normalised.
         """
         if not self.config.normalize_value:
             return None
@@ -237,7 +237,7 @@ class DualPPO:
         self._gradient.accumulate(chunks, weights, sums)
 
     def step(self, index: int) -> Tensor:
-        """Clip the gradients of mini-batch `index` and take a step; returns (2,) their norms before, of θ and φ."""
+        """Clip the gradients of mini-batch `index` and take a step. Returns (2,) their norms before, of θ and φ."""
         norms = torch.stack([self._clip(self._base), self._clip(self._adapter)])
         for optimizer in self._optimizers():
             optimizer.step()

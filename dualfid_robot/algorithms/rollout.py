@@ -65,7 +65,7 @@ class RolloutStorage:
     ) -> None:
         """Store one step of all rows, each (N, ·).
 
-        ``final_observations`` are those from before the automatic reset; only truncated rows are read.
+        ``final_observations`` are those from before the automatic reset. Only truncated rows are read.
         """
         if self.step == self.horizon:
             raise RuntimeError(f"the storage already holds {self.horizon} steps; call begin() first")

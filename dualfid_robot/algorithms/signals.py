@@ -12,7 +12,7 @@ from dualfid_robot.errors import NotFiniteError
 
 @dataclass(frozen=True)
 class Signals:
-    """Measured quantities, smoothed over iterations; NaN where one is not measured, or not yet.
+    """Measured quantities, smoothed over iterations. One is NaN where it is not measured, or not yet.
 
     Attributes:
         divergence: D of the two policies on states visited in E_low, per action dimension.
@@ -69,7 +69,7 @@ class SignalFilter:
         self.signals = Signals(num_envs=num_envs)
 
     def update(self, measured: Mapping[str, float], iteration: int, progress: float) -> Signals:
-        """Take in an iteration's measurements; what was not measured stays what it is.
+        """Take in an iteration's measurements. What was not measured stays what it is.
 
         Args:
             measured: values by the names of ``Signals``.

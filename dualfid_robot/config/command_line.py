@@ -56,7 +56,7 @@ def run(
     lists: Sequence[str] = (),
     positional: Sequence[str] = (),
 ) -> None:
-    """Run an entry point under Hydra; whatever the user can mend is one line on stderr and exit status 2.
+    """Run an entry point under Hydra. Whatever the user can mend is one line on stderr and exit status 2.
 
     Args:
         name: of the command.
@@ -140,7 +140,7 @@ def _refuse_inert(arguments: Sequence[str]) -> list[str]:
 
 
 def _with_keys(arguments: Sequence[str], positional: Sequence[str]) -> list[str]:
-    """The arguments, with their keys before those that have none; these are files and may hold any character."""
+    """The arguments, with their keys before those that have none. These are files and may hold any character."""
     keys = iter(positional)
     kept = []
     for argument in arguments:

@@ -93,7 +93,7 @@ def compose_config(overrides: Sequence[str], config_name: str = "config", config
     Args:
         overrides: the settings.
         config_name: the file, without its suffix.
-        config_dir: the user's folder of settings; empty for none.
+        config_dir: the user's folder of settings. Empty means none.
 
     Raises:
         ConfigError, HydraException: a setting is wrong.
@@ -144,7 +144,7 @@ def choose_engines(cfg: DictConfig, choices: Mapping[str, Any], overrides: Seque
     left as it is.
 
     Args:
-        cfg: the configuration; it is changed.
+        cfg: the configuration. It is changed.
         choices: the option that was composed of each group.
         overrides: the settings of the command line.
 

@@ -160,7 +160,7 @@ class Experiment:
         task, network, ppo, run: typed settings.
         user: the user's folder of settings and tasks.
         robot: the task's robot.
-        low_engines: settings of E_low's engines, each with its share of E_low; the shares add up to 1.
+        low_engines: settings of E_low's engines, each with its share of E_low. The shares add up to 1.
         high_engine: settings of E_high.
         max_cost: bound on the measured cost, s, or None.
         low_reward_factor: factor on the reward of E_low.
@@ -345,7 +345,7 @@ class Experiment:
 
 
 def _override(settings: dict[str, Any], key: str, section: dict[str, Any], full_name: str) -> int:
-    """Let a top-level setting, where given, replace the one that it abbreviates; both then hold the value in force."""
+    """Let a top-level setting, where given, replace the one that it abbreviates. Both then hold the value in force."""
     name = full_name.rpartition(".")[2]
     given = settings[key] != ""
     value = require_integer(*((key, settings[key]) if given else (full_name, section.get(name))), 1)

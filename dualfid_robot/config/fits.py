@@ -45,7 +45,7 @@ def apply_fits(cfg: DictConfig, engines: Sequence[str], overrides: Sequence[str]
     """Put the fits for a configuration's task into its `simulators`, but for what the command line sets.
 
     Args:
-        cfg: a composed configuration; it is changed.
+        cfg: a composed configuration. It is changed.
         engines: those that a task may have values for.
         overrides: the settings of the command line.
 
@@ -63,7 +63,7 @@ def apply_fits(cfg: DictConfig, engines: Sequence[str], overrides: Sequence[str]
 
 
 def fit_in_force(task: str, engine: Mapping[str, Any], user: UserFolder) -> str:
-    """One line on the fit that an engine's settings are; empty where there is none for it.
+    """One line on the fit that an engine's settings are. It is empty where there is none for it.
 
     Args:
         task: its name.

@@ -23,7 +23,7 @@ OF_OTHER_ENGINE = {"share": 0.1}  # of E_low's rows: docs/performance.md
 
 
 def set_environment() -> None:
-    """Set what torch and MuJoCo read when they are imported; what the user has set stays."""
+    """Set what torch and MuJoCo read when they are imported. What the user has set stays."""
     # Between operations torch's threads spin for some ten microseconds and then sleep. The simulators need the same
     # cores: a learner that spins for long is ten times slower beside another process, one that sleeps at once takes
     # half as long again on a free machine.

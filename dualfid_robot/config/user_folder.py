@@ -22,7 +22,7 @@ class UserFolder:
     """What belongs to one `--config-dir`.
 
     Attributes:
-        config_dir: the folder, absolute; None where there is none, so that only the package's own files count.
+        config_dir: the folder, absolute. It is None where there is none, so that only the package's own files count.
     """
 
     def __init__(self, config_dir: str | Path = "") -> None:
@@ -68,7 +68,7 @@ class UserFolder:
 
 
 def command_line_config_dir() -> str:
-    """The folder that `--config-dir` names on the running command line, absolute; empty where there is none."""
+    """The folder that `--config-dir` names on the running command line, absolute. It is empty where there is none."""
     if not HydraConfig.initialized():
         return ""
     sources = HydraConfig.get().runtime.config_sources

@@ -29,7 +29,7 @@ def gymnasium_robots() -> dict[str, RobotModel]:
 
 
 def drive_for_a_second(build: Build, robot: RobotModel) -> None:
-    """Step four of the robot for a second under random controls; they must move and stay finite.
+    """Step four of the robot for a second under random controls. They must move and stay finite.
 
     Raises:
         ConfigError: the engine refuses the robot.

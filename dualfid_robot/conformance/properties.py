@@ -1,4 +1,4 @@
-"""A property is a function that builds worlds in an engine and returns a residual; its docstring explains it."""
+"""A property is a function that builds worlds in an engine and returns a residual. Its docstring explains it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Property:
     """Something that an engine is measured by.
 
     Attributes:
-        unit: of the residual; empty where it is relative, or compares states with components of several units.
+        unit: of the residual. It is empty where it is relative, or compares states with components of several units.
         measure: builds worlds and returns the residual.
         parameter: the per-world parameter without which there is nothing to measure.
         of_one_world: whether it is physics, rather than how the worlds of a batch are kept apart.

@@ -19,7 +19,7 @@ class Shares:
     """How E_low's rows are split between its engines.
 
     Attributes:
-        of_low: share of each engine in E_low's rows; they add up to 1.
+        of_low: share of each engine in E_low's rows. They add up to 1.
         at_end: rows that an engine has at least at the end of the run, if E_low has so many.
     """
 
@@ -65,7 +65,7 @@ def hidden_seconds(devices: Sequence[torch.device], step_seconds: Sequence[Seque
 
     Args:
         devices: of each pool.
-        step_seconds: of each pool, for each step; empty for a pool without rows.
+        step_seconds: of each pool, for each step. It is empty for a pool without rows.
     """
     totals = {device: np.zeros(max(map(len, step_seconds))) for device in devices}
     for device, seconds in zip(devices, step_seconds, strict=True):
@@ -102,7 +102,7 @@ class DualEnvironment:
         """Join pools.
 
         Args:
-            low: pools of E_low; their sizes bound the rows that `shares` gives each.
+            low: pools of E_low. Their sizes bound the rows that `shares` gives each.
             high: pool of E_high, whose size bounds N - n_low.
             num_envs: N.
             device: the learner's, of actions, observations and results.

@@ -14,7 +14,7 @@ Agent = Callable[[Tensor], Tensor]
 
 
 def policy_agent(policy: DualActorCritic, name: PolicyName | float) -> Agent:
-    """The mean action of one of a network's policies (see `DualActorCritic.action_mean`); the network follows the
+    """The mean action of one of a network's policies (see `DualActorCritic.action_mean`). The network follows the
     observations to their device."""
 
     def act(observations: Tensor) -> Tensor:

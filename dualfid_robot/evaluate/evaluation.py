@@ -167,7 +167,7 @@ def record_video(
         pool: all of its environments are shown, side by side.
         path: of the file; its ending says the format.
         size: width and height, pixels.
-        steps: bound on the control steps; None for the episode's.
+        steps: bound on the control steps. None means the episode's.
 
     Raises:
         ConfigError: there is no OpenGL to draw with, or the file cannot be written.

@@ -20,7 +20,7 @@ class FilmSettings:
 
     Attributes:
         size: width and height, pixels.
-        steps: control steps at most; None for the whole episode.
+        steps: control steps at most. None means the whole episode.
     """
 
     size: tuple[int, int]
@@ -40,7 +40,7 @@ class FilmSettings:
         return cls(video_size("capture_video_size", settings["capture_video_size"]), None if steps == "" else steps)
 
     def record(self, agent: Agent, pool: EnvironmentPool, path: Path) -> None:
-        """Film the first episode of a pool, which is closed then; see `record_video`."""
+        """Film the first episode of a pool, which is closed then. See `record_video`."""
         try:
             record_video(agent, pool, path, self.size, self.steps)
         finally:

@@ -90,7 +90,7 @@ def export(checkpoint: Path, request: ExportRequest, folder: Path) -> list[str]:
         a report, line by line.
 
     Raises:
-        ConfigError: names what is wrong; the folder is then as it was.
+        ConfigError: names what is wrong. The folder is then as it was.
     """
     from dualfid_robot.export.exporter import write_export  # needs what `require_packages` looks for
 

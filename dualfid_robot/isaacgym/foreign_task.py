@@ -31,7 +31,7 @@ class GymTaskConfig(TaskConfig):
 
     Attributes:
         interface: a file of `isaacgym/styles`, without its suffix.
-        folders: where its modules and files are; they come first in `sys.path`.
+        folders: where its modules and files are. They come first in `sys.path`.
         taskClass: the class, as `module:name` or `file.py:name`.
         taskConfig: its configuration: for legged_robot a class, for vec_task a YAML file.
         settings: what is changed in that.

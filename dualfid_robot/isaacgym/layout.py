@@ -18,7 +18,7 @@ class Layout:
     """Of one environment; all are alike. Columns of qpos and qvel follow the order of actors, roots before joints.
 
     Attributes:
-        roots: of each actor: the first columns of its free root in qpos and qvel; None where it is fixed.
+        roots: of each actor: the first columns of its free root in qpos and qvel. It is None where it is fixed.
         dof_qpos, dof_qvel: columns of all DOFs.
         dof_slots, body_slots: of each actor: its DOFs and bodies among the environment's.
     """

@@ -20,7 +20,7 @@ def find(key: str, text: str, folders: Sequence[Path]) -> Any:
     Args:
         key: how errors call the setting.
         text: its value.
-        folders: where modules and files are looked for; they stay in `sys.path`.
+        folders: where modules and files are looked for. They stay in `sys.path`.
 
     Raises:
         ConfigError: there is no such module, file or name.

@@ -124,7 +124,7 @@ def _add_shape(
 
 
 def _of_geometry(link: Link, meshes: Meshes, options: AssetOptions) -> Inertial | None:
-    """Mass properties of a link's collision shapes at 1 kg/m³; None where it has none."""
+    """Mass properties of a link's collision shapes at 1 kg/m³. They are None where it has none."""
     if not link.collisions:
         return None
     spec = mujoco.MjSpec()

@@ -35,7 +35,7 @@ class CheckpointShow:
 
         Args:
             checkpoint: the file.
-            engines: settings of those to choose from; the first is used.
+            engines: settings of those to choose from. The first is used.
             n: number of robots.
             seed: of what the environments draw.
             sim_device: of the engines; empty: a GPU where there is one.

@@ -72,7 +72,7 @@ def shipped_policies() -> list[str]:
 
 
 def _newest(task: str) -> Path | None:
-    """The best checkpoint of a task's newest run, or else its last one; None where there is no run."""
+    """The best checkpoint of a task's newest run, or else its last one. It is None where there is no run."""
     from dualfid_robot.runs.run_log import newest_checkpoint  # imports TensorBoard
 
     with contextlib.suppress(ConfigError):  # there is none

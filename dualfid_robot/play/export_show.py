@@ -39,7 +39,7 @@ class ExportShow:
         Args:
             policy: what acts.
             robot: what it acts on.
-            engines: settings of those to choose from; the first is used.
+            engines: settings of those to choose from. The first is used.
             n: number of robots.
             device: of the engines.
             dial: how much of the adapter acts, where the policy has a dial.

@@ -110,7 +110,7 @@ class Player:
         """Play one episode on every robot; those that ended early go on without being counted.
 
         Args:
-            steps: bound on the control periods; None for the task's episode.
+            steps: bound on the control periods. None means the task's episode.
             after_step: called after each, with (n,) bool: who was still in the episode during it.
         """
         limit = self.metadata.episode_length if steps is None else min(steps, self.metadata.episode_length)

@@ -73,7 +73,7 @@ class Episode:
             here. It covers the steps for which a control came in time. It says nothing with limits at work, or in a
             loop that missed a state.
         lost_controls: periods without a new control, in which the last one was held.
-        stopped: why the loop, or this robot's own watchdog, stopped it; empty where the episode came to its end.
+        stopped: why the loop, or this robot's own watchdog, stopped it. It is empty where the episode came to its end.
         rest_speed: largest joint speed after `STOP_PERIODS` of standstill, rad/s or m/s; None if it was not stopped.
         controls: (steps, act_dim) as they acted.
     """
@@ -111,7 +111,7 @@ class RobotServer:
 
         Args:
             robot: one world of it.
-            policy: the export that the loop runs; it judges the episode.
+            policy: the export that the loop runs. It judges the episode.
             port: 0 for any that is free.
             dial: as the loop's, to compare controls.
             watchdog: s without a control after which the robot stops itself, in real time.
@@ -362,7 +362,7 @@ def serve(
     wait: float = 60.0,
     faults: Faults | None = None,
 ) -> Episode:
-    """One episode at a port; see `RobotServer`."""
+    """One episode at a port. See `RobotServer`."""
     server = RobotServer(robot, policy, port, dial=dial, faults=faults)
     try:
         return server.run(qpos, qvel, memory, after_step=after_step, wait=wait)

@@ -99,7 +99,7 @@ class SimulatedRobot:
 
     @property
     def failed(self) -> np.ndarray:
-        """(n,) bool: robots whose last step failed; they stand in the model's initial state again."""
+        """(n,) bool: robots whose last step failed. They stand in the model's initial state again."""
         failed: np.ndarray = self.simulator.failed.cpu().numpy()
         return failed
 
@@ -168,7 +168,7 @@ def check_robot(metadata: Metadata, robot: RobotModel) -> str:
     """Compare a model with the policy's robot.
 
     Returns:
-        What differs without harm, in one line; empty where nothing does.
+        What differs without harm, in one line. It is empty where nothing does.
 
     Raises:
         ConfigError: a joint, actuator or contact body is missing. A joint is of another type, axis or zero. An actuator

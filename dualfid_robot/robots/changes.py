@@ -104,7 +104,7 @@ def parse_changes(settings: object, where: str) -> Changes:
 def position_bounds(model: mujoco.MjModel) -> np.ndarray:
     """Least and largest value (2, nq) of each coordinate of qpos.
 
-    Limited hinge and slide joints bound theirs; the others are unbounded.
+    Limited hinge and slide joints bound theirs. The others are unbounded.
     """
     bounds = np.tile([[-np.inf], [np.inf]], (1, model.nq))
     limited = _limited(model)

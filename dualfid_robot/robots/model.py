@@ -42,7 +42,7 @@ class RobotModel:
 
     Attributes:
         path: the MJCF file.
-        feet: names of the bodies that keep their contacts in a reduced-contact variant; see `foot_geoms`.
+        feet: names of the bodies that keep their contacts in a reduced-contact variant. See `foot_geoms`.
         changes: factors by which the robot differs from the file.
         model: the compiled model at the file's own options; the reference for names, sizes and limits.
     """
@@ -179,7 +179,7 @@ class RobotModel:
         return bool((static.any(1) | (trees[:, 0] != trees[:, 1]) & free[trees].any(1)).any())
 
     def touching(self, contacts: Contacts = "full") -> frozenset[tuple[str, str]]:
-        """The pairs of bodies between which there can be contacts; what does not move is the "world".
+        """The pairs of bodies between which there can be contacts. What does not move is the "world".
 
         Raises:
             ConfigError: as `foot_geoms`, of contacts "feet".

@@ -113,8 +113,8 @@ class WandbSettings:
 
     Attributes:
         activate: send the curves there.
-        project, entity, group: where they belong; empty for Weights & Biases' own default.
-        name: of the run there; empty for its folder's.
+        project, entity, group: where they belong. Empty means Weights & Biases' own default.
+        name: of the run there. Empty means its folder's.
         tags: of the run.
     """
 

@@ -39,7 +39,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
 
 
 def differences(saved: Mapping[str, Any], experiment: Experiment) -> list[str]:
-    """What has changed since a checkpoint was saved, one clause each; empty where nothing has.
+    """What has changed since a checkpoint was saved, one clause each. It is empty where nothing has.
 
     Only what a run reads from files is compared: settings are in the checkpoint itself. A field that one version of
     MuJoCo has and the other lacks is no difference.

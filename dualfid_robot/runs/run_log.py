@@ -47,8 +47,8 @@ def newest_checkpoint(experiment: str | None, task: str | None = None) -> Path:
     """The newest `nn/last.pth` of a run under runs/.
 
     Args:
-        experiment: first part of the folder's name; None for any.
-        task: the choice that its command line made; None for any.
+        experiment: first part of the folder's name. None means any.
+        task: the choice that its command line made. None means any.
 
     Raises:
         ConfigError: there is none.

@@ -34,7 +34,7 @@ def load_policy(
         expected_task: the task that it must be of.
         simulator: settings of another E_high.
         sim_device: where to simulate now, whatever the checkpoint was made on.
-        randomize: whether to randomise now; empty for what the run did.
+        randomize: whether to randomise now. Empty means what the run did.
 
     Raises:
         ConfigError: no such checkpoint, damaged, or of another task than expected.

@@ -104,7 +104,7 @@ class Simulator(ABC):
 
     Attributes:
         Config: dataclass of the engine's settings; the constructor's first argument.
-        PORT_OF: the engine whose equations this one solves on other hardware; empty for an engine of its own.
+        PORT_OF: the engine whose equations this one solves on other hardware. It is empty for an engine of its own.
         PACKAGES: modules that must be installed.
         INSTALL: how they are installed, in words.
         DEVICE_TYPES: types of torch devices on which the engine can keep its tensors.
@@ -177,7 +177,7 @@ class Simulator(ABC):
 
     @abstractmethod
     def _build(self) -> None:
-        """Build the worlds in the initial state; all attributes above are set.
+        """Build the worlds in the initial state. All attributes above are set.
 
         Raises:
             ConfigError: the engine cannot express something in the robot.
@@ -211,7 +211,7 @@ class Simulator(ABC):
 
     @classmethod
     def touching(cls, robot: RobotModel, config: Any) -> frozenset[tuple[str, str]]:
-        """The pairs of bodies between which the engine makes contacts; what does not move is the "world".
+        """The pairs of bodies between which the engine makes contacts. What does not move is the "world".
 
         Args:
             robot: the robot.
@@ -223,7 +223,7 @@ class Simulator(ABC):
         return robot.touching(config.contacts)
 
     def step(self, ctrl: Tensor, n: int) -> None:
-        """Advance the first n worlds by one control period; the others keep their state.
+        """Advance the first n worlds by one control period. The others keep their state.
 
         Args:
             ctrl: (n, nu) float32 in actuator units.
@@ -234,7 +234,7 @@ class Simulator(ABC):
 
     @abstractmethod
     def start_step(self, ctrl: Tensor, n: int) -> None:
-        """Begin a step; an engine in other processes or on another device returns before it is done."""
+        """Begin a step. An engine in other processes or on another device returns before it is done."""
 
     @abstractmethod
     def finish_step(self) -> None:
@@ -262,11 +262,11 @@ class Simulator(ABC):
         self.set_state(ids, qpos[ids], qvel[ids])
 
     def set_parameters(self, ids: Tensor, parameters: Mapping[str, Tensor]) -> None:
-        """Give worlds physical parameters of their own; they keep them through resets, and snapshots hold them.
+        """Give worlds physical parameters of their own. They keep them through resets, and snapshots hold them.
 
         Args:
             ids: (k,) int64, distinct.
-            parameters: values by name, float32 with the shapes of `PARAMETERS`; what is not named stays as it is.
+            parameters: values by name, float32 with the shapes of `PARAMETERS`. What is not named stays as it is.
 
         Raises:
             ConfigError: a parameter that the engine cannot set per world, or that has no meaning for the robot.
@@ -335,7 +335,7 @@ class Simulator(ABC):
         return 0.0
 
     def take_overflows(self) -> int:
-        """Worlds × physics steps since the last call in which a buffer of the engine was too small; it logs which. The
+        """Worlds × physics steps since the last call in which a buffer of the engine was too small. It logs which. The
         host waits for the device."""
         return 0
 
@@ -345,7 +345,7 @@ class Simulator(ABC):
 
     @abstractmethod
     def snapshot(self) -> dict[str, np.ndarray]:
-        """All that the engine needs to go on from here, as arrays; its class says whether that is exact."""
+        """All that the engine needs to go on from here, as arrays. Its class says whether that is exact."""
 
     @abstractmethod
     def restore(self, snapshot: dict[str, np.ndarray]) -> None:

@@ -150,7 +150,7 @@ def collect(
     Args:
         reference: configuration of the reference engine, as `make_simulator` takes it.
         periods: control periods for which it is driven.
-        controller: what drives it; None for the scripted controls.
+        controller: what drives it. None means the scripted controls.
     """
     generator = torch.Generator().manual_seed(seed)
     bodies = robot.feet + tuple(name for name in robot.body_names if name not in robot.feet)
@@ -264,7 +264,7 @@ def relative_cost(
     control_dt: float,
     rounds: int = 5,
 ) -> float:
-    """Seconds of the engine per second of the reference for the windows' motion; the two take turns."""
+    """Seconds of the engine per second of the reference for the windows' motion. The two take turns."""
     n, seconds = len(windows), ([], [])  # type: tuple[int, tuple[list[float], list[float]]]
     simulators = [make_simulator(config, robot, n, control_dt, robot.feet) for config in (reference, engine)]
     for _ in range(rounds):
@@ -313,7 +313,7 @@ def fit(
 
     Args:
         error: what to make small.
-        start: the first point; a value outside its bounds is moved to them.
+        start: the first point. A value outside its bounds is moved to them.
         bounds: of each parameter; positive ones are searched on a logarithmic scale.
         finest: size of the last steps, as a part of the distance between the bounds.
 

@@ -61,7 +61,7 @@ def engine_config(config: Mapping[str, Any], where: str) -> Any:
 
 
 def lost_contacts(low: Mapping[str, Any], high: Mapping[str, Any], robot: RobotModel) -> str:
-    """What can touch in E_high and cannot in E_low, as one line; empty where there is nothing.
+    """What can touch in E_high and cannot in E_low, as one line. It is empty where there is nothing.
 
     Args:
         low, high: settings of the two simulators, as `make_simulator` takes them.

@@ -33,7 +33,7 @@ class Costs:
 
     @property
     def median(self) -> float:
-        """Kaplan and Meier's median; infinite where it lies beyond what the runs spent."""
+        """Kaplan and Meier's median. It is infinite where it lies beyond what the runs spent."""
         return float(_medians(self.paid[None], self.reached[None])[0])
 
     @property

@@ -20,8 +20,8 @@ class Against:
     """A method against high_only in one cell, at equal cost.
 
     Attributes:
-        costs: of its runs until 80% of the reference, or the task's target; None without either.
-        speed: their median over high_only's; None where there is none.
+        costs: of its runs until 80% of the reference, or the task's target. It is None without either.
+        speed: their median over high_only's. It is None where there is none.
         final: return at the budget; difference, ratio: to high_only's.
     """
 

@@ -38,7 +38,7 @@ def compose_run(overrides: Sequence[str], config_dir: str = "") -> DictConfig:
     """What `python train.py OVERRIDES` would train with.
 
     Args:
-        config_dir: the user's folder of settings; empty for what `--config-dir` names, where an entry point runs.
+        config_dir: the user's folder of settings. Empty means what `--config-dir` names, where an entry point runs.
     """
     search = [f"hydra.searchpath=[{quoted(f'file://{config_dir}')}]"] if config_dir else []
     with hydra_initialized():

@@ -157,7 +157,7 @@ class Scale:
 
     @property
     def reached(self) -> float:
-        """The target, or the return whose normalised score is `REACHED`; NaN without either."""
+        """The target, or the return whose normalised score is `REACHED`. It is NaN without either."""
         if self.target is not None:
             return self.target
         return self.untrained + REACHED * (self.reference - self.untrained) if self.known else float("nan")

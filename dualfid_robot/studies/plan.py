@@ -192,7 +192,7 @@ class PlannedStudy:
         return found.pop() if len(found) == 1 else "both"
 
     def _price_of(self, gap: str) -> float:
-        """The price of E_high in a gap; NaN where it differs between tasks."""
+        """The price of E_high in a gap. It is NaN where it differs between tasks."""
         tasks = [task for task in self.plan.tasks if gap in self.plan.gaps_of(task)]
         found = {float(self._settle(task, gap)[0].simulator.high.price) for task in tasks}
         return found.pop() if len(found) == 1 else float("nan")

@@ -145,7 +145,7 @@ class Books:
         return costs
 
     def close(self, reports: Sequence[IterationReport]) -> dict[str, float]:
-        """Enter an iteration of all ranks; returns its metrics.
+        """Enter an iteration of all ranks. Returns its metrics.
 
         Seconds of wall time are means over the ranks, so that they add up to the time that passed. Cost and counted
         seconds are sums over the ranks.

@@ -83,7 +83,7 @@ def communicator(multi_gpu: bool, device: torch.device) -> Iterator[Communicator
 
 
 def _take_cpus(local_rank: int, local_size: int) -> None:
-    """Keep this process to its part of the machine's CPUs; simulators size their threads and workers by it."""
+    """Keep this process to its part of the machine's CPUs. Simulators size their threads and workers by it."""
     if sys.platform == "linux":
         cpus = sorted(os.sched_getaffinity(0))
         own = cpus[len(cpus) * local_rank // local_size : len(cpus) * (local_rank + 1) // local_size]

@@ -170,7 +170,7 @@ class Trainer:
         return self.iteration >= self.experiment.run.max_epochs or (cost is not None and self.cost_seconds >= cost)
 
     def iterate(self) -> dict[str, float]:
-        """One iteration of the algorithm (docs/algorithm.md); returns its metrics, the same on every rank."""
+        """One iteration of the algorithm (docs/algorithm.md). Returns its metrics, the same on every rank."""
         books = self.books
         books.begin()
         # Move the boundary between E_low's rows and E_high's.
@@ -264,7 +264,7 @@ class Trainer:
             self.save(self.experiment.save_path(folder))
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint with everything that the next iteration depends on; rank 0 writes it for all.
+        """Write a checkpoint with everything that the next iteration depends on. Rank 0 writes it for all.
 
         Raises:
             RuntimeError: the ranks' policies have come to differ.

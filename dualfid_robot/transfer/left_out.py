@@ -29,7 +29,7 @@ class Kept:
 
     @property
     def each(self) -> np.ndarray:
-        """(checkpoints,) return there over return at home; NaN where nothing is earned at home."""
+        """(checkpoints,) return there over return at home. It is NaN where nothing is earned at home."""
         return np.where(self.at_home > 0.0, self.there / np.where(self.at_home > 0.0, self.at_home, 1.0), np.nan)
 
     @property
@@ -39,7 +39,7 @@ class Kept:
 
     @property
     def half_width(self) -> float:
-        """Half of the 95% interval of the mean (Student's t); NaN for one checkpoint."""
+        """Half of the 95% interval of the mean (Student's t). It is NaN for one checkpoint."""
         return half_width(self.each, 0.95) if len(self.each) > 1 else float("nan")
 
 
@@ -77,7 +77,7 @@ def kept_table(matrix: Matrix, cells: Sequence[MatrixCell]) -> Table:
 
 
 def as_json(matrix: Matrix, cells: Sequence[MatrixCell]) -> list[dict[str, Any]]:
-    """The same figures for transfer.json; empty where no engine is left out."""
+    """The same figures for transfer.json. It is empty where no engine is left out."""
     if not matrix.request.left_out:
         return []
     return [

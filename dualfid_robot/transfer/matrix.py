@@ -42,7 +42,7 @@ class TransferRequest:
         perturbations: the nominal world first.
         num_envs: environments at once, with one episode each.
         seed: of the starts, which are the same for all policies.
-        left_out: an engine that no checkpoint was trained in, compared with the one at home; empty for none.
+        left_out: an engine that no checkpoint was trained in, compared with the one at home. Empty means none.
     """
 
     checkpoints: tuple[Path, ...]
@@ -64,7 +64,7 @@ class Subject:
         task: its task's settings.
         trained_in: files of cfg/simulator, by "low" and "high", with the changes of the robot there. Other settings
             may have been changed.
-        home: the one that its policy belongs to; empty unless an engine is left out.
+        home: the one that its policy belongs to. It is empty unless an engine is left out.
         iteration, samples: how long it was trained.
     """
 

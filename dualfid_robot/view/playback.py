@@ -54,7 +54,7 @@ class Show(Protocol):
         robot: the robots' model.
         n: number of robots.
         period: of control, s.
-        policies: which of them may be chosen, out of "adapted", "base" and "dial"; the first is playing.
+        policies: which of them may be chosen, out of "adapted", "base" and "dial". The first is playing.
         engines: likewise.
         commands: what an operator may command.
     """
@@ -80,7 +80,7 @@ class Show(Protocol):
         """Go on in one of `engines`, with new episodes.
 
         Raises:
-            ConfigError: the engine does not take the robot; the one before goes on.
+            ConfigError: the engine does not take the robot. The one before goes on.
         """
 
     def give_command(self, name: str, value: float) -> None:
@@ -119,7 +119,7 @@ class Playback:
         paused: whether time stands still.
         speed: times real time; infinite: as fast as it goes.
         policy, dial, engine: what acts, how much of the adapter, and where.
-        message: what went wrong with the last choice; empty where nothing did.
+        message: what went wrong with the last choice. It is empty where nothing did.
         time: s played in all.
         rewards: (steps,) of each term, means over the robots, of the last seconds; oldest first.
         times: (steps,) the time of each.
@@ -192,7 +192,7 @@ class Playback:
             now: s, of a clock that does not go back.
 
         Returns:
-            the steps; None where nothing is new to see.
+            the steps. It is None where nothing is new to see.
         """
         changed = False
         while not self._asked.empty():
@@ -239,7 +239,7 @@ class Playback:
 
 
 def play_in(view: View, playback: Playback, duration: float = math.inf) -> Iterator[str]:
-    """Play until the view is closed or the time is over; yields a line for each episode that ended.
+    """Play until the view is closed or the time is over. Yields a line for each episode that ended.
 
     Args:
         view: shows the playback.

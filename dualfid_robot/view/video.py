@@ -121,7 +121,7 @@ def moving_picture(path: Path, width: int = 320, frames: int = 150) -> tuple[byt
 
 
 def check_drawing(robot: RobotModel, size: tuple[int, int], setting: str) -> None:
-    """Draw one picture of a robot, so that what is missing is found before a film is due; see `renderer`."""
+    """Draw one picture of a robot, so that what is missing is found before a film is due. See `renderer`."""
     drawing = renderer(Scene(robot), size, setting)
     drawing.close()
 

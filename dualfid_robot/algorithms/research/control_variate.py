@@ -37,7 +37,7 @@ class ControlVariate:
     noise. The other low rows are free: they began in the high rows' states too, with noise of their own.
 
     Args:
-        ranks: the processes that train together; the moments are those of all.
+        ranks: the processes that train together. The moments are those of all.
         device: of the storages.
     """
 
@@ -48,7 +48,7 @@ class ControlVariate:
         self._correlation = self._coefficient = torch.zeros((), dtype=torch.float64, device=device)
 
     def weights(self, storage: RolloutStorage, advantages: Tensor, entropy: Tensor | float) -> Tensor:
-        """Take in a rollout and return the factor (T, N) of each sample's policy loss; see `sample_weights`.
+        """Take in a rollout and return the factor (T, N) of each sample's policy loss. See `sample_weights`.
 
         Args:
             storage: the rollout.

@@ -20,13 +20,13 @@ class AllocationRule(Protocol):
     """ρ = rule(signals).
 
     Attributes:
-        requires: names of the measurements (of ``Signals``) that the rule reads; only these are made.
+        requires: names of the measurements (of ``Signals``) that the rule reads. Only these are made.
     """
 
     requires: ClassVar[frozenset[str]]
 
     def __call__(self, signals: Signals) -> float:
-        """Low share in [0, 1]; a measurement is NaN until it has been made once."""
+        """Low share in [0, 1]. A measurement is NaN until it has been made once."""
         ...
 
 

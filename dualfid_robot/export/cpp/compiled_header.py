@@ -118,7 +118,7 @@ class CompiledHeader:
 
         Args:
             states: of one robot at T consecutive times: (T, ·).
-            commands: (T, commands) in effect at each; None where the policy takes none.
+            commands: (T, commands) in effect at each. It is None where the policy takes none.
 
         Returns:
             Observations (T, obs_dim) and controls (T, act_dim).

@@ -30,7 +30,7 @@ def number(value: Any) -> str:
 
 
 def text(value: str) -> str:
-    """A string literal, in pieces of one line each; compilers limit the length of one piece."""
+    """A string literal, in pieces of one line each. Compilers limit the length of one piece."""
     lines = value.split("\n")
     pieces = [line + "\n" for line in lines[:-1]] + lines[-1:]
     cut = [piece[i : i + 1000] for piece in pieces for i in range(0, len(piece), 1000)]

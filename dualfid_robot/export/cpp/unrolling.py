@@ -125,7 +125,7 @@ class _Unrolling:
         return np.array(constants, dtype).reshape(numbers.shape)
 
     def apply(self, name: str, *tensors: Tensor | None, dtype: np.dtype | None = None) -> Tensor:
-        """An operator on each element, with broadcasting; its result is of the last argument's type or of `dtype`."""
+        """An operator on each element, with broadcasting. Its result is of the last argument's type or of `dtype`."""
         lifted = [self.lift(tensor) for tensor in tensors]
         if dtype is None:
             dtype = np.dtype(np.bool_) if name in OPERATORS and OPERATORS[name].logical else lifted[-1].dtype

@@ -131,7 +131,7 @@ class Builder:
                 element.append(geom)
 
     def _geom(self, link: Link, shape: Shape, role: str, number: int) -> ET.Element | None:
-        """A geom; None where its mesh is missing, or is only seen and cannot be read."""
+        """A geom. It is None where its mesh is missing, or is only seen and cannot be read."""
         name = f"{link.name}_{role}{number or ''}"
         geom = ET.Element("geom", {"name": name, "class": role, "type": shape.kind, **_placed(shape.pose)})
         if shape.kind != "mesh":

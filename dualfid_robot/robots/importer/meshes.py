@@ -37,7 +37,7 @@ class Meshes:
     _names: dict[Path, str] = field(default_factory=dict)
 
     def find(self, filename: str) -> Path | None:
-        """The file that a <mesh> names; the first that exists of the places in which tools look for it."""
+        """The file that a <mesh> names. It is the first that exists of the places in which tools look for it."""
         text = unquote(filename) if "://" in filename else filename.replace("\\", "/")
         scheme = next((scheme for scheme in _SCHEMES if text.startswith(scheme)), None)
         above = [self.base, *self.base.parents]

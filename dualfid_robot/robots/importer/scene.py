@@ -77,7 +77,7 @@ def add_actuators(root: ET.Element, drives: Sequence[Drive], options: ImportOpti
 
 
 def _control(drive: Drive, options: ImportOptions, decisions: Decisions) -> tuple[float, float] | None:
-    """The range of a drive's control; None where it has no bounds to get one from."""
+    """The range of a drive's control. It is None where it has no bounds to get one from."""
     if options.actuators == "motor":
         return -1.0, 1.0
     if options.actuators == "velocity":

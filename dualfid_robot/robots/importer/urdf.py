@@ -81,7 +81,7 @@ class Shape:
         kind: of `SHAPES`.
         size: what MuJoCo's geom of that kind takes (half sizes), m; a mesh's scale.
         file: a mesh's filename as written.
-        rgba: colour; None where there is none.
+        rgba: colour. It is None where there is none.
     """
 
     name: str
@@ -264,7 +264,7 @@ class _Reader:
         return Pose(position, Rotation.from_euler("xyz", self.document.numbers(origin, "rpy", 3, "0 0 0")))
 
     def _shape(self, element: ET.Element, seen: bool) -> Shape | None:
-        """A shape; None where it is only seen and MuJoCo has no such shape."""
+        """A shape. It is None where it is only seen and MuJoCo has no such shape."""
         document = self.document
         place = f"{document.path.name}: {document.place(element)}"
         name, pose = document.text(element, "name", ""), self._origin(element)

@@ -35,7 +35,7 @@ class MujocoFidelity:
             require_integer("iterations", self.iterations, 1)
 
     def compile(self, robot: RobotModel, control_dt: float, contact_bodies: Sequence[str]) -> mujoco.MjModel:
-        """The robot's model at this fidelity; see `RobotModel.compile`."""
+        """The robot's model at this fidelity. See `RobotModel.compile`."""
         return robot.compile(
             control_dt / self.substeps, self.integrator, self.cone, self.iterations, self.contacts, contact_bodies
         )

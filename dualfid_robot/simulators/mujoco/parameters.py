@@ -45,7 +45,7 @@ def snapshot_names(values: Mapping[str, T]) -> dict[str, T]:
 
 
 def from_snapshot(snapshot: Mapping[str, T]) -> dict[str, T]:
-    """The parameters in a simulator's snapshot, by their own names; what was never set is not in it."""
+    """The parameters in a simulator's snapshot, by their own names. What was never set is not in it."""
     return {name.removeprefix(_SNAPSHOT): value for name, value in snapshot.items() if name.startswith(_SNAPSHOT)}
 
 

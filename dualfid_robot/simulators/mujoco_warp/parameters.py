@@ -30,7 +30,7 @@ class WorldParameters:
     A field has one row, which all worlds share, until a parameter that changes it is first set. Then it has N.
 
     Attributes:
-        values: (N, …) by name; what was never set is not in it.
+        values: (N, …) by name. What was never set is not in it.
     """
 
     def __init__(

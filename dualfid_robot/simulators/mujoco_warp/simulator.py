@@ -57,7 +57,7 @@ class MujocoWarpSimulator(Simulator):
             nconmax: contacts to provide for per world, in a buffer that the stepping worlds share. Candidates for a
                 contact need the same room. None sizes it from the model (`buffers`).
             njmax: constraint rows of each world; likewise.
-            graphs: how many numbers of worlds keep their graph; the one unused for longest is dropped.
+            graphs: how many numbers of worlds keep their graph. The one unused for longest is dropped.
         """
 
         nconmax: int | None = None

@@ -58,7 +58,7 @@ class Worlds:
         model, data: MuJoCo Warp's, on the device.
         state: zero-copy views of the arrays of `STATE`, world-major.
         initial: (1, …), what a new world has in the arrays of `STATE`.
-        nconmax: contacts to provide for in each world; the buffer is shared by all that step.
+        nconmax: contacts to provide for in each world. The buffer is shared by all that step.
         njmax: constraint rows of each world.
     """
 
@@ -76,7 +76,7 @@ class Worlds:
         """Allocate everything.
 
         Args:
-            model: the compiled model; its last sensors are those of the contact bodies.
+            model: the compiled model. Its last sensors are those of the contact bodies.
             num_worlds: N.
             substeps: physics steps of a control period.
             nconmax, njmax: None sizes them from the model.
@@ -206,7 +206,7 @@ def _put_model(model: mujoco.MjModel) -> mujoco_warp.Model:
 
 
 def _without_sensors(model: mujoco_warp.Model) -> mujoco_warp.Model:
-    """The same model, whose step computes no sensors; all arrays are shared."""
+    """The same model, whose step computes no sensors. All arrays are shared."""
     silent, silent.opt = copy.copy(model), copy.copy(model.opt)
     silent.opt.disableflags |= int(mujoco_warp.DisableBit.SENSOR)
     return silent

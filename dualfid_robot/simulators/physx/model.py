@@ -168,7 +168,7 @@ class _Converter:
         return tuple(parts)
 
     def _joint(self, joint: int, in_parent: Pose | None) -> Joint:
-        """A joint whose link has, at zero, this pose in the link above; None for the same frame."""
+        """A joint whose link has, at zero, this pose in the link above. None means the same frame."""
         model = self.model
         slide, dof, address = (
             model.jnt_type[joint] == _JOINT.mjJNT_SLIDE,

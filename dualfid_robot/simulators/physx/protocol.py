@@ -1,4 +1,4 @@
-"""What the PhysX engine and its worker processes agree on; it imports neither torch, MuJoCo nor SAPIEN."""
+"""What the PhysX engine and its worker processes agree on. It imports neither torch, MuJoCo nor SAPIEN."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Part:
     """What one body of the asset adds to a link's mass.
 
     Attributes:
-        body: its place in `RobotModel.body_names`; None for mass that no body has.
+        body: its place in `RobotModel.body_names`. It is None for mass that no body has.
         mass: kg.
         centre: (3,) centre of mass in the link's frame, m.
         inertia: (3, 3) about that centre, in the link's axes, kg m^2.
@@ -52,7 +52,7 @@ class Shape:
         kind, size: a plane (nothing), a sphere (radius), a capsule (radius, half length) or a box (half sizes).
         pose: in its link, or in the world. PhysX's planes look and its capsules lie along x.
         friction: of its material; PhysX averages the two of a pair.
-        rest_offset: distance that the shape keeps from others, m; PhysX adds the two of a pair.
+        rest_offset: distance that the shape keeps from others, m. PhysX adds the two of a pair.
         contact_offset: distance at which contacts are made, m; likewise.
         groups: SAPIEN's four words of a collision filter.
     """
@@ -72,7 +72,7 @@ class Joint:
     """The joint above a link.
 
     Attributes:
-        kind: PhysX's name; it turns about or slides along the x axis of the two poses.
+        kind: PhysX's name. It turns about or slides along the x axis of the two poses.
         in_parent, in_child: its frame in the two links.
         limits: of PhysX's joint position, infinite where there is none.
         armature, damping, stiffness: kg m^2 or kg; N m s/rad or N s/m; N m/rad or N/m.
@@ -96,7 +96,7 @@ class Link:
     Attributes:
         body: MuJoCo's number of its topmost body, 0 for the world.
         parent: the number of the link above, None for the root.
-        joint: the joint above; None for the root.
+        joint: the joint above. It is None for the root.
         parts, shapes: its mass and its collision shapes.
     """
 

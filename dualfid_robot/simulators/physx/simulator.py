@@ -25,7 +25,7 @@ _OF_ACTUATORS = ("motor_strength", "servo_stiffness", "servo_damping")
 
 
 class PhysxSimulator(ProcessSimulator):
-    """Worlds in PhysX scenes in worker processes; worlds do not depend on each other or on the number of workers."""
+    """Worlds in PhysX scenes in worker processes. Worlds do not depend on each other or on the number of workers."""
 
     WORKER: ClassVar[str] = f"{__package__}.worker"
     PACKAGES: ClassVar[tuple[str, ...]] = ("sapien",)
@@ -38,7 +38,7 @@ class PhysxSimulator(ProcessSimulator):
 
     @dataclass(frozen=True)
     class Config:
-        """Settings of the engine; the defaults are those of Isaac Gym's Ant.
+        """Settings of the engine. The defaults are those of Isaac Gym's Ant.
 
         Attributes:
             substeps: physics steps in a control period.

@@ -149,7 +149,7 @@ class _Worker:
         return np.array([self.worlds[index].masses[0].centre for index in indices]).reshape(-1, 3)
 
     def _take_states(self, rows: np.ndarray, failed: np.ndarray) -> None:
-        """Put robots into the states that the parent has written; a state that PhysX must not see is failed."""
+        """Put robots into the states that the parent has written. A state that PhysX must not see is failed."""
         arrays, spec = self.arrays, self.spec
         dirty = np.flatnonzero(arrays["dirty"][rows])
         if not len(dirty):
@@ -264,5 +264,5 @@ def _rows(arrays: Iterable[np.ndarray], width: int) -> np.ndarray:
 
 
 def main(memory: int, answer: int) -> None:
-    """Serve until standard input is closed; see `workers.loop.serve`."""
+    """Serve until standard input is closed. See `workers.loop.serve`."""
     serve(_Worker, memory, answer)

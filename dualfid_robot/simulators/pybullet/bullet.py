@@ -2,7 +2,7 @@
 
 PyBullet's Python functions copy two kilobytes of a joint's description whenever they set its torque or read its state.
 They also make a Python object of every number. With hundreds of robots that is a third of a step. The interface is
-Bullet's `PhysicsClientC_API.h`, the one under PyBullet's own functions; names and arguments below are its.
+Bullet's `PhysicsClientC_API.h`, the one under PyBullet's own functions. Names and arguments below are its.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class Bullet:
         self._do(command)
 
     def set_mass(self, body: int, link: int, mass: float) -> None:
-        """Set a link's mass; Bullet then guesses moments of inertia from the link's shape, so set them afterwards."""
+        """Set a link's mass. Bullet then guesses moments of inertia from the link's shape, so set them afterwards."""
         command = _init_dynamics(self._world)
         _set_mass(command, body, link, mass)
         self._do(command)
@@ -258,7 +258,7 @@ class Bullet:
         _submit(world, command)
 
     def drive(self, body: int, torques: int, joints: int) -> None:
-        """Set the torques of all joints for the next step; they are at an address."""
+        """Set the torques of all joints for the next step. The torques are at an address."""
         world = self._world
         command = _init_control(world, body, _TORQUE)
         for joint in range(0, joints, _CHUNK):

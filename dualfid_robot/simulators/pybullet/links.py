@@ -34,7 +34,7 @@ class Link:
         name: in the URDF.
         body: its topmost body, whose frame the vectors below are in.
         joint: the joint above it, the free one of a floating base included.
-        parent: the link above that joint; None for the root and for the world.
+        parent: the link above that joint. It is None for the root and for the world.
         whole: whether it has the body's mass.
         anchor: (3,) origin of the link's frame: the joint's anchor.
         axes: (3, 3) the link's axes, as columns: principal axes of inertia.

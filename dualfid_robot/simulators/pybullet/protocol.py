@@ -1,4 +1,4 @@
-"""What the PyBullet engine and its worker processes agree on; it imports neither torch nor PyBullet."""
+"""What the PyBullet engine and its worker processes agree on. It imports neither torch nor PyBullet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Spec:
         planes: normal and offset of each plane of the ground.
         gravity: m/s^2, world frame.
         floating: whether the base floats.
-        mass: of each link, kg; the columns of the shared array `mass` are its keys.
+        mass: of each link, kg. The columns of the shared array `mass` are its keys.
         inertia: principal moments of each link, kg m^2.
         rotor_inertia: the part of them that does not grow with the link's mass.
         root_offset, root_rotation: pose of the root link's principal frame in the root body's frame.

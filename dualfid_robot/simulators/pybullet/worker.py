@@ -244,7 +244,7 @@ class _Worker:
             arrays["changed"][rows[index]] = False
 
     def _take_states(self, active: int, failed: np.ndarray) -> None:
-        """Put robots into the states that the parent has written; a state that Bullet must not see is failed."""
+        """Put robots into the states that the parent has written. A state that Bullet must not see is failed."""
         arrays, rows = self.arrays, self.rows[:active]
         dirty = np.flatnonzero(arrays["dirty"][rows])
         if not len(dirty):
@@ -348,5 +348,5 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def main(memory: int, answer: int) -> None:
-    """Serve until standard input is closed; see `workers.loop.serve`."""
+    """Serve until standard input is closed. See `workers.loop.serve`."""
     serve(_Worker, memory, answer)

@@ -28,7 +28,7 @@ def create(layout: Layout) -> int:
 
 
 def attach(descriptor: int, layout: Layout) -> dict[str, np.ndarray]:
-    """Map the arrays; they keep the mapping alive."""
+    """Map the arrays. They keep the mapping alive."""
     memory = mmap.mmap(descriptor, 0)
     arrays, offset = {}, 0
     for name, (shape, dtype) in layout.items():
