@@ -1,4 +1,4 @@
-"""What a step costs in a pool of a foreign Isaac Gym class, beside this project's own pool for such a robot.
+"""What a step costs in a pool of a foreign Isaac Gym class, beside this project's own pool.
 
     python benchmarks/gym_cost.py …/unitree_rl_gym …/rsl_rl
 

@@ -1,4 +1,4 @@
-"""What other work on the machine does to an iteration's cost, and to its time with one thread and with all.
+"""What other work on the machine does to an iteration's cost, and to its time with one thread or all.
 
     python benchmarks/shared_machine.py [--busy 4] [--rounds 10] [task=Ant num_envs=512 …]
 

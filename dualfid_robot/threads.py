@@ -145,5 +145,5 @@ def set_threads(count: int) -> int:
 
 
 def threads() -> Threads:
-    """Those that `set_threads` made; the calling thread alone before."""
+    """The threads that `set_threads` made. Before that, they are the calling thread alone."""
     return _threads

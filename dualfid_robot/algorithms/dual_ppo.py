@@ -344,7 +344,7 @@ def read_back(metrics: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def entropy(policy: DualActorCritic) -> Tensor:
-    """Of the action distribution, nats: the same in every state."""
+    """Entropy of the action distribution, nats. It is the same in every state."""
     return policy.log_std.detach().sum() + policy.num_actions * (0.5 + 0.5 * math.log(2.0 * math.pi))
 
 

@@ -83,7 +83,7 @@ def run(
 
 
 def _reporting(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """The same job with its errors reported by us: Hydra would put a line of its own before them."""
+    """A job for Hydra that reports its errors itself. Hydra would put a line of its own before them."""
 
     @functools.wraps(main)
     def job(cfg: DictConfig) -> None:

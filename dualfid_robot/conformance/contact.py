@@ -41,8 +41,10 @@ def penetration(build: Build) -> float:
 
 @measured("contact force")
 def contact_force(build: Build) -> float:
-    """The same Ant: sum of the feet's forces against its weight, and each foot's torque against that of its force.
-    Relative to the weight, with arms below 1 m."""
+    """An Ant stands on bent legs for a second: sum of the feet's forces against its weight.
+
+    Each foot's torque is compared with that of its force. Both are relative to the weight, with arms below 1 m.
+    """
     simulator = _standing_ant(build)
     wrench = simulator.contact_wrench[0].double().cpu().numpy()
     weight = float(ANT.model.body_mass.sum()) * GRAVITY

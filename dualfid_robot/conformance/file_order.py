@@ -58,7 +58,7 @@ def order_in_the_file(build: Build) -> float:
 
 
 def _reversed(path: Path, folder: Path) -> Path:
-    """The same MJCF with sibling bodies and actuators in reverse order."""
+    """An MJCF at `path`, written to `folder` with sibling bodies and actuators in reverse order."""
     tree = ElementTree.parse(path)
     for parent in [*tree.iter("body"), *tree.iter("worldbody"), *tree.iter("actuator")]:
         movable = [child for child in parent if child.tag in ("body", "motor")]

@@ -67,7 +67,7 @@ def free_fall(build: Build) -> float:
 
 @measured("angular momentum")
 def angular_momentum(build: Build) -> float:
-    """The same fall for half a second: largest drift of the angular momentum about the centre of mass, relative."""
+    """Tumbling robots fall for half a second: largest drift of angular momentum about the centre of mass, relative."""
     simulator = build(CROOKED, 8)
     put(simulator, *random_states(CROOKED, 8))
     before = momenta(simulator)[2]
@@ -88,7 +88,7 @@ def pendulum_period(build: Build) -> float:
 
 @measured("pendulum amplitude")
 def pendulum_amplitude(build: Build) -> float:
-    """The same pendulum without damping: relative change of its amplitude over three swings."""
+    """A physical pendulum without damping: relative change of its amplitude over three swings."""
     return abs(_swing(build)[1] / 0.5 - 1)
 
 

@@ -29,7 +29,7 @@ from dualfid_robot.simulators.base import Simulator
 
 @measured("parameter: friction", parameter="friction")
 def parameter_friction(build: Build) -> float:
-    """The same stopping distances in four worlds with 0.5, 1, 1.5 and 2 times the friction."""
+    """A sled's stopping distances in four worlds with 0.5, 1, 1.5 and 2 times the friction."""
     simulator = build(SLED, 4)
     factors = torch.tensor([0.5, 1.0, 1.5, 2.0])
     set_parameter(simulator, "friction", factors)
@@ -66,7 +66,7 @@ def parameter_damping(build: Build) -> float:
 
 @measured("parameter: damping of each joint", parameter="dof_damping")
 def parameter_dof_damping(build: Build) -> float:
-    """The same decay, where the wheel alone has the factor and the others' would be another."""
+    """A wheel's exponential decay with 0, 0.5, 1 and 2 times its damping, while other joints have 3 times theirs."""
     simulator = build(BENCH, 4)
     factors = torch.full((4, 5), 3.0)
     factors[:, 3] = torch.tensor([0.0, 0.5, 1.0, 2.0])

@@ -75,7 +75,7 @@ class Evaluation:
         )
 
     def line(self) -> str:
-        """The same for a reader, in one line."""
+        """The evaluation for a reader, in one line."""
         low, high = self.interval
         text = (
             f"return {self.mean:.4g} (95% interval {low:.4g} to {high:.4g}, median {np.median(self.returns):.4g}),"

@@ -28,7 +28,7 @@ class FilmSettings:
 
     @classmethod
     def of(cls, settings: Any) -> Self:
-        """Those of a configuration with capture_video=True.
+        """The settings of a configuration with capture_video=True.
 
         Raises:
             ConfigError: a setting is wrong, or a package is missing.

@@ -104,7 +104,7 @@ def _actuator(robot: RobotModel, number: int) -> Actuator:
 
 
 def _speed_without_torque(law: Law, control: tuple[float, float], arm: float) -> float | None:
-    """Of a DC motor: where the largest voltage is used up by the back EMF."""
+    """Joint speed at which the back EMF of a DC motor uses up the largest voltage."""
     if law.kind != "dc motor" or arm == 0.0:
         return None
     if law.drop:

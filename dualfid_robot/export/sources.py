@@ -39,7 +39,7 @@ def _input_ranks(path: Path) -> dict[str, int]:
 
 
 def _ranges(elements: set[tuple[str, int]], ranks: Mapping[str, int]) -> list[str]:
-    """As text, with neighbouring columns joined, inputs in the graph's order."""
+    """Elements as text, with neighbouring columns joined. Inputs are in the graph's order."""
     texts = []
     for name, rank in ranks.items():
         columns = sorted(column for source, column in elements if source == name)

@@ -15,7 +15,9 @@ Columns = slice | Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """Of one environment; all are alike. Columns of qpos and qvel follow the order of actors, roots before joints.
+    """Layout of one environment. All are alike.
+
+    Columns of qpos and qvel follow the order of actors, roots before joints.
 
     Attributes:
         roots: of each actor: the first columns of its free root in qpos and qvel. It is None where it is fixed.

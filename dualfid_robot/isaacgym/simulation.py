@@ -240,7 +240,7 @@ class Simulation:
         return wrenches
 
     def body_states(self) -> Tensor:
-        """As `Simulator.body_states`; where the engine gives none, computed from the joints."""
+        """States as of `Simulator.body_states`. Where the engine gives none, they are computed from the joints."""
         simulator = self.simulator
         if type(simulator).body_states is not Simulator.body_states:
             return simulator.body_states()

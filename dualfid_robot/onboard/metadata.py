@@ -315,7 +315,7 @@ class Metadata:
     verification: Verification
 
     def to_json(self) -> str:
-        """As JSON with every digit of every number.
+        """The metadata as JSON, with every digit of every number.
 
         Raises:
             ValueError: a number is not finite.

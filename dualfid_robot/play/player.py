@@ -167,7 +167,7 @@ def rows_of(starts: Mapping[str, np.ndarray], first: int, n: int) -> dict[str, n
 
 
 def comparison(metadata: Metadata, settings: Mapping[str, Any], evaluation: Evaluation) -> str:
-    """The same starts in the same engine as the exporter measured them, in words."""
+    """Compare returns with the exporter's from the same starts in the same engine, in words."""
     ours = _of_the_result(settings)
     for theirs in metadata.evaluations.values():
         if _of_the_result(theirs.simulator) == ours:

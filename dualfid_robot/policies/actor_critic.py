@@ -62,7 +62,7 @@ class DualMLP(nn.Module):
 
     @property
     def activation(self) -> str:
-        """Of the hidden layers."""
+        """Activation of the hidden layers."""
         return next(self.dual_layers()).activation
 
     @property
@@ -238,7 +238,7 @@ class DualActorCritic(nn.Module):
 
     @property
     def passes(self) -> list[NetworkPass]:
-        """Of each thread."""
+        """The passes of the actor and the critic, for each thread."""
         while len(self._passes) < threads().count:
             self._passes.append(NetworkPass(MLPPass(self.actor.activation), MLPPass(self.critic.activation)))
         return self._passes

@@ -77,7 +77,7 @@ class Actuators:
 
     @classmethod
     def from_model(cls, model: mujoco.MjModel, asset: str) -> Actuators:
-        """The same from a compiled model; `asset` is its name in errors."""
+        """Actuators of a compiled model. `asset` is its name in errors."""
         laws = [actuator_law(model, actuator, asset) for actuator in range(model.nactuator)]
         joints = model.actuator_trnid[:, 0].astype(np.int64)
         places = np.cumsum(np.isin(model.jnt_type, _SCALAR)) - 1

@@ -134,7 +134,7 @@ def _limited(model: mujoco.MjModel) -> np.ndarray:
 
 
 def _friction(model: mujoco.MjModel) -> np.ndarray:
-    """Of the geoms that can touch something with friction, and of the contact pairs."""
+    """Friction coefficients of the geoms that can touch something with friction, and of the contact pairs."""
     if model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_OVERRIDE:
         return np.zeros(0)
     pairs = touching_pairs(model)
@@ -148,7 +148,7 @@ def _gravity(model: mujoco.MjModel) -> np.ndarray:
 
 
 def _mass(model: mujoco.MjModel) -> np.ndarray:
-    """Of the bodies that move."""
+    """Masses and summed principal inertias of the bodies that move."""
     moving = model.body_weldid != 0
     # The order of equal moments is rounding's.
     return np.concatenate([model.body_mass[moving], model.body_inertia[moving].sum(1)])

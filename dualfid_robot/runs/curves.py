@@ -127,7 +127,7 @@ class WandbSettings:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> WandbSettings:
-        """Those of a configuration.
+        """The settings of a configuration.
 
         Raises:
             ConfigError: one is wrong, or the package is missing.

@@ -96,7 +96,7 @@ def _bare_code(cls: type) -> str:
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-    """The same in single precision where they are real: compilers differ in the last digits of doubles."""
+    """Real values in single precision, others unchanged. Compilers differ in the last digits of doubles."""
     if values.dtype.kind != "f":
         return values
     return np.where(np.abs(values) < _SMALLEST, 0.0, values).astype(np.float32)

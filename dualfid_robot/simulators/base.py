@@ -312,7 +312,7 @@ class Simulator(ABC):
         raise self._lacks("external forces")
 
     def jacobians(self) -> Tensor:
-        """Of all bodies' frames, (N, bodies, 6, nv) float32: linear, then angular velocity, world frame.
+        """Jacobians of all bodies' frames, (N, bodies, 6, nv) float32: linear, then angular velocity, world frame.
 
         Raises:
             ConfigError: the engine does not give them.

@@ -28,7 +28,7 @@ class Costs:
 
     @property
     def share(self) -> float:
-        """Of runs that got there."""
+        """Share of runs that got there."""
         return float(self.reached.mean())
 
     @property
@@ -76,7 +76,9 @@ def ratio_of_medians(ours: Costs, theirs: Costs) -> CostRatio | None:
 
 
 def cost_ratio(ours: Costs, theirs: Costs, repetitions: int = REPETITIONS, seed: int = 0) -> CostRatio | None:
-    """The same with its 95% interval by the bootstrap, where it is no bound and both methods have enough runs.
+    """The ratio of medians (see `ratio_of_medians`), with its 95% interval by the bootstrap.
+
+    It has an interval where it is no bound and both methods have enough runs.
 
     Where a draw's median of the other method is infinite, the most that was paid stands for it. That makes the ratio
     too large rather than too small.

@@ -35,7 +35,7 @@ class Section:
 
 
 def sections(study: StudyRecord, comparisons: Comparisons) -> list[Section]:
-    """Those for which there is anything to compare."""
+    """The sections for which there is anything to compare."""
     against = [row for row in comparisons.against if row.method != HIGH_ONLY]
     found = [
         Section(

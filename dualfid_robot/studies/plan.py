@@ -113,7 +113,7 @@ class PlannedStudy:
         self.runs = tuple(dict.fromkeys([*self._reference_runs(), *self._method_runs()]))
 
     def folder_of(self, run: PlannedRun) -> RunFolder:
-        """Its files."""
+        """The files of a run."""
         return RunFolder(self.folder / "runs" / run.id)
 
     def evaluation_of(self, reference: bool) -> dict[str, Any]:
@@ -240,7 +240,7 @@ class PlannedStudy:
             self._check_pool(experiment, simulator, "/".join(where.split(".")[:2]))
 
     def _check_abroad(self, experiment: Experiment) -> None:
-        """The same for the engines of `abroad`, in which the run must not train."""
+        """Build a simulator with two worlds for each engine of `abroad`, in which the run must not train."""
         for name in self.plan.abroad:
             simulator = simulator_settings(name, experiment.settings["task"], "study.abroad")
             require_left_out("study.abroad", simulator, experiment)

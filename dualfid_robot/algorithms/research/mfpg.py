@@ -41,9 +41,9 @@ class MFPG(DualPPO):
         return 1.0, 1.0
 
     def metrics(self, sums: Tensor, norms: Tensor, storage: RolloutStorage) -> dict[str, Tensor]:
-        """As of ``DualPPO``, with the correlation and the coefficient."""
+        """Metrics of ``DualPPO``, with the correlation and the coefficient."""
         return super().metrics(sums, norms, storage) | self.control_variate.metrics()
 
     def parts(self) -> dict[str, Any]:
-        """As of ``DualPPO``, with the moments."""
+        """Parts of ``DualPPO``, with the moments."""
         return super().parts() | {"control_variate": self.control_variate}

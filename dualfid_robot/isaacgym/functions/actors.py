@@ -168,6 +168,6 @@ def initial_transform(env: Environment, body: int) -> Transform:
 
 
 def _transform(position: Any, quaternion: Any) -> Transform:
-    """From a position and a quaternion (w, x, y, z)."""
+    """A transform from a position and a quaternion (w, x, y, z)."""
     w, x, y, z = quaternion
     return Transform(Vec3(*position), Quat(x, y, z, w))

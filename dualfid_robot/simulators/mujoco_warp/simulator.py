@@ -28,7 +28,7 @@ _LOGGER = logging.getLogger(__name__)
 class MujocoWarpSimulator(Simulator):
     """Worlds in MuJoCo Warp's arrays, of which qpos and qvel are zero-copy views.
 
-    A step is one launch of a graph that holds all substeps, the contact wrenches and the reset of failed worlds. Every
+    A step is one launch of a graph. It holds all substeps, the contact wrenches and the reset of failed worlds. Every
     number of worlds has a graph over the first rows of the same arrays. A graph is recorded when first needed. Neither
     a step nor `set_state_where` makes the host wait for the device.
 

@@ -162,7 +162,7 @@ class _Worker:
             self._give_contacts(active)
 
     def _at_once(self, active: int, ctrl: np.ndarray) -> np.ndarray:
-        """Take a control period's physics steps under constant forces; raw states (active, ·)."""
+        """Take a control period's physics steps under constant forces. Returns raw states (active, ·)."""
         rows, drives = self.rows[:active], self.spec.drives
         position, velocity = self._joints(rows)
         torque, _ = drives.forces(ctrl, position, velocity, self._gains(rows), np.zeros((active, 1)))
@@ -172,7 +172,7 @@ class _Worker:
         return raw
 
     def _in_motion(self, active: int, ctrl: np.ndarray) -> np.ndarray:
-        """The same, with the forces of each physics step's own state."""
+        """Take a control period's physics steps, each with the forces of its own state. Returns raw states (active, ·)."""
         rows, drives, arrays = self.rows[:active], self.spec.drives, self.arrays
         gains, damping = self._gains(rows), arrays["damping"][rows, None].astype(np.float64)
         past, load = arrays["past"][rows], arrays["load"][rows]
