@@ -1,10 +1,10 @@
 """BallBalance: catch a falling ball on a tray with three legs and hold it above the tray's centre. Definition and
 figures: Isaac Gym's BallBalance task (`isaacgymenvs/tasks/ball_balance.py`).
 
-Deliberate differences: the tray's load is what it touches (the ball). It is a force with its torques about the three hips.
-Isaac Gym's force sensors there add what the solver needed to hold the tray together. No other engine can give that. Of
-the force, Isaac Gym's observation shows the x component alone, three times. The servos are softer (see the asset), and
-legs touch nothing. An episode's first action counts, and it has 500 steps instead of 499.
+Deliberate differences: the tray's load is what it touches (the ball). It is a force with its torques about the three
+hips. Isaac Gym's force sensors there add what the solver needed to hold the tray together. No other engine can give
+that. Of the force, Isaac Gym's observation shows the x component alone, three times. The servos are softer (see the
+asset), and legs touch nothing. An episode's first action counts, and it has 500 steps instead of 499.
 """
 
 from __future__ import annotations

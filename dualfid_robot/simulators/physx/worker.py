@@ -172,9 +172,9 @@ class _Worker:
     def _give_contacts(self, rows: np.ndarray, touches: list[_Touch]) -> None:
         """Net contact force of each measured body, and its torque about the root body's origin.
 
-        SAPIEN reports a contact point's impulse along its normal only. What the ground's force on a link has beyond
-        that is friction across. It is taken to act at the points' centre of pressure. If several bodies of a link touch
-        the ground, they share it in proportion to that pressure. Friction between links remains unknown.
+        SAPIEN reports a contact point's impulse along its normal only. The rest of the ground's force on a link is its
+        friction. It is taken to act at the points' centre of pressure. If several bodies of a link touch the ground,
+        they share it in proportion to that pressure. Friction between links remains unknown.
         """
         spec, arrays = self.spec, self.arrays
         points: list[tuple[Any, ...]] = [

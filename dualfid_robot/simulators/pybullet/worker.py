@@ -172,7 +172,7 @@ class _Worker:
         return raw
 
     def _in_motion(self, active: int, ctrl: np.ndarray) -> np.ndarray:
-        """Take a control period's physics steps, each with the forces of its own state. Returns raw states (active, ·)."""
+        """Take a control period's physics steps, each with its own state's forces. Returns raw states (active, ·)."""
         rows, drives, arrays = self.rows[:active], self.spec.drives, self.arrays
         gains, damping = self._gains(rows), arrays["damping"][rows, None].astype(np.float64)
         past, load = arrays["past"][rows], arrays["load"][rows]
