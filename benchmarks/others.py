@@ -5,9 +5,10 @@
 
 All three train as many environments of full MuJoCo, our default also those of its E_low, with so many threads. The
 others have our network and the settings that their own projects publish for the Ant (below). A run ends when the mean
-return of its deterministic policy is at the target, or when the limit is spent. That mean is over 32 whole episodes of
-full MuJoCo. Evaluation does not count. What counts is CPU seconds of the run's processes, which other work on the
-machine changes little. Wall seconds stand beside them. The seconds are interpolated between the last two evaluations.
+return of its deterministic policy is at the target. It also ends when the limit is spent. The mean is over 32 whole
+episodes of full MuJoCo. Evaluation does not count. What counts is CPU seconds of the run's processes, which other work
+on the machine changes little. Wall seconds stand beside them. The seconds are interpolated between the last two
+evaluations.
 
 Needs `pip install rsl-rl-lib stable-baselines3 psutil -c constraints.txt`.
 """

@@ -177,7 +177,7 @@ def joint_limits(build: Build) -> float:
 
 @measured("joint limits, impact", "rad")
 def joint_limits_impact(build: Build) -> float:
-    """A floating Ant has full torque both ways: how far beyond a limit a joint goes when it hits it at full speed."""
+    """A floating Ant has full torque both ways: how far a joint overshoots a limit that it hits at full speed."""
     return _press_limits(build)[0]
 
 
