@@ -77,7 +77,7 @@ def check() -> None:
 def import_robot() -> None:
     """Make an MJCF to train with from a URDF, or from another MJCF."""
     lists, positional = ("package_path",), ("source", "out")
-    _launch("import_robot", "robots.importer.launch", "launch_import", lists=lists, positional=positional)
+    _launch("import_robot", "robots.importer.launch", "launch_import", lists=lists, positional=positional, loads="")
 
 
 def calibrate() -> None:
@@ -125,6 +125,7 @@ def _launch(
     lists: Sequence[str] = (),
     positional: Sequence[str] = (),
     before: Callable[[], None] | None = None,
+    loads: str = "PyTorch and the simulators",
 ) -> None:
     """Run a command.
 
@@ -133,10 +134,11 @@ def _launch(
         module, function: what takes its configuration; imported when that is composed.
         lists, positional: see `command_line.run`.
         before: what is done to the command line first.
+        loads: what takes seconds to import, which a line says at once; empty where nothing does.
     """
     set_environment()
-    if not any(text.startswith("-") and text not in ("-m", "--multirun") for text in sys.argv[1:]):
-        print(f"{name}: PyTorch and the simulators are being loaded", flush=True)
+    if loads and not any(text.startswith("-") and text not in ("-m", "--multirun") for text in sys.argv[1:]):
+        print(f"{name}: {loads} are being loaded", flush=True)
     if before is not None:
         before()
 

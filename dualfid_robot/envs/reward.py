@@ -87,7 +87,7 @@ class StepMeans:
                 raise ConfigError(f"{self._owner} gives {wrong}; a name holds no /")
             self._names = names
         sums = values.sum(1, dtype=torch.float64)
-        self._sums = sums if self._sums is None else self._sums.add_(sums)
+        self._sums = sums if self._sums is None else self._sums + sums  # not in place: some may be of inference mode
 
     def take(self, steps: int) -> dict[str, float]:
         """The means over `steps` environment steps, all that were added since the last call. Waits for the device."""

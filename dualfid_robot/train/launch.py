@@ -149,7 +149,7 @@ def next_commands(experiment: Experiment, folder: Path, finished: bool) -> list[
         "curves": f"tensorboard --logdir {shlex.quote(str(folder / TENSORBOARD))}",
     }
     if foreign_task(experiment.task.name):
-        del commands["export"], commands["then play"]
+        del commands["export"], commands["play"]
     return [f"  {what + ':':<11} {line}" for what, line in commands.items()]
 
 

@@ -22,11 +22,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import NormalizeReward, RecordEpisodeStatistics
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 from single_environment import SingleEnvironment
 
 import dualfid_robot
 from dualfid_robot.adapters.gymnasium import PoolVectorEnv
+from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
 from dualfid_robot.errors import ConfigError
 
@@ -260,7 +260,7 @@ def test_a_hydra_application_may_call_it(make: Make) -> None:
 @pytest.mark.parametrize("simulator", ["mujoco", "mujoco_reduced", "pybullet"])
 def test_any_simulator(simulator: str, make: Make) -> None:
     env = make("Ant", simulator, num_envs=2, seed=1)
-    assert env.pool.simulator.name() == OmegaConf.load(CONFIG_DIR / "simulator" / f"{simulator}.yaml").engine
+    assert env.pool.simulator.name() == simulator_settings(simulator, {})["engine"]
     for observations, rewards, *_ in roll(env, 3, seed=1):
         assert observations in env.observation_space and np.isfinite(rewards).all()
 

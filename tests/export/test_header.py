@@ -293,7 +293,7 @@ int main() {
     if (kJointLow[0] != -kInfinity || kJointHigh[0] != 1.1F || kJointLow[1] != -kInfinity) return 6;
     if (kKp[0] != 85.0F || kKd[0] != 1.0F / 3.0F || kEffortLimit[0] != 3.3F || kVelocityLimit[1] != 5.5F) return 7;
     if (kVisitedLow[0] != -kInfinity || kVisitedHigh[1] != kInfinity || kVisitedVelocity[0] != 1.0F) return 8;
-    if (kControlDt != 0.02 || kEpisodeLength != 100 || kSchemaVersion != 2 || std::strcmp(kTask, "Bare") != 0) return 9;
+    if (kControlDt != 0.02 || kEpisodeLength != 100 || kSchemaVersion != 3 || std::strcmp(kTask, "Bare") != 0) return 9;
     if (kCommandLow[0] != -1.0F || kCommandHigh[0] != 2.0F || std::strcmp(kCommandNames[0], "speed") != 0) return 10;
     if (std::strcmp(kActuatorNames[0], "AWKWARD") != 0 || std::strcmp(kRobotName, "bare") != 0) return 11;
     if (kDialLow != 1.0F || kDialHigh != 1.0F) return 12;  // without a dial the adapter acts in full

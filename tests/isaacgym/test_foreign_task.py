@@ -250,7 +250,7 @@ def test_a_wrong_yaml_is_one_line(
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        (["+task.randomize=True"], "task.randomize=True: walker:Walker keeps its worlds"),
+        (["task.randomize=True"], "task.randomize=True: walker:Walker keeps its worlds"),
         (
             ["train.params.config.control_variate=True"],
             "train.params.config.control_variate=True: walker:Walker keeps its worlds",

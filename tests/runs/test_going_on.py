@@ -19,7 +19,7 @@ OWN = ["task=Mine", "num_envs=64", "+method=mfpg"]
 
 def make_run(folder: Path, config_dir: str, overrides: list[str], age: float) -> None:
     (folder / "nn").mkdir(parents=True)
-    settings = {"config_dir": config_dir, "overrides": overrides, "task": {"name": "Mine"}}
+    settings = {"config_dir": config_dir, "overrides": overrides, "task": {"name": "Mine"}, "train": {}}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     checkpoint = folder / "nn" / "last.pth"
     save_checkpoint(checkpoint, {"settings": json.dumps(settings)})
