@@ -22,7 +22,8 @@ from PIL import Image, ImageSequence  # noqa: E402
 from dualfid_robot.config.engines import simulator_settings  # noqa: E402
 from dualfid_robot.onboard.runtime import ExportedPolicy  # noqa: E402
 from dualfid_robot.play.choice import POLICIES, shipped_policies  # noqa: E402
-from dualfid_robot.play.export_show import ExportShow, own_settings  # noqa: E402
+from dualfid_robot.play.engines import own_settings  # noqa: E402
+from dualfid_robot.play.export_show import ExportShow  # noqa: E402
 from dualfid_robot.robots.model import RobotModel  # noqa: E402
 from dualfid_robot.view.scene import Scene  # noqa: E402
 from dualfid_robot.view.video import renderer  # noqa: E402

@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 DEFAULT = "default"
 OPEN_GROUPS = ("task", "train", "simulator", "allocation")
-OF_A_SIDE = ("name", "share", "at_end", "price")  # settings that the configuration has besides the engine's own
 
 
 def simulator_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""Which engines a robot may be played in on this machine."""
+"""Which engines a robot may be played in on this machine, and with which settings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import torch
 
 from dualfid_robot.config.engines import simulator_names, simulator_settings
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.onboard.metadata import Metadata
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.registry import engine_class
 
+OF_THE_MACHINE = frozenset({"threads", "workers"})
+"""Settings of engines that change how fast a result comes, and not the result."""
 _UNFITTED = "_uncalibrated"
 
 
@@ -45,3 +48,19 @@ def playable_engines(
             continue
         found[name] = settings
     return found
+
+
+def own_settings(settings: dict[str, Any], metadata: Metadata, asked: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Settings of an engine, with those that the policy was trained or measured with in it.
+
+    Args:
+        settings: of the file in cfg/simulator, with the name of that file.
+        metadata: the policy's, which has settings of engines.
+        asked: settings that stay as they are; those of the machine do so too.
+    """
+    trained_in = [metadata.training.engines["high"], *metadata.training.engines["low"].values()]
+    for theirs in [*trained_in, *(evaluation.simulator for evaluation in metadata.evaluations.values())]:
+        if theirs["name"] == settings["name"]:
+            kept = asked | OF_THE_MACHINE
+            return settings | {key: value for key, value in theirs.items() if key in settings and key not in kept}
+    return settings

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 
 from dualfid_robot.onboard.commands import Source
-from dualfid_robot.onboard.metadata import Metadata
 from dualfid_robot.onboard.runtime import ExportedPolicy
-from dualfid_robot.play.player import OF_THE_MACHINE, Player
+from dualfid_robot.play.player import Player
 from dualfid_robot.play.simulated_robot import SimulatedRobot
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.view.playback import Step
@@ -111,19 +110,3 @@ class ExportShow:
     def _qpos(self) -> np.ndarray:
         qpos: np.ndarray = self._player.robot.simulator.qpos.cpu().numpy().copy()
         return qpos
-
-
-def own_settings(settings: dict[str, Any], metadata: Metadata, asked: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Settings of an engine, with those that the policy was trained or measured with in it.
-
-    Args:
-        settings: of the file in cfg/simulator, with the name of that file.
-        metadata: the policy's, which has settings of engines.
-        asked: settings that stay as they are; those of the machine do so too.
-    """
-    trained_in = [metadata.training.engines["high"], *metadata.training.engines["low"].values()]
-    for theirs in [*trained_in, *(evaluation.simulator for evaluation in metadata.evaluations.values())]:
-        if theirs["name"] == settings["name"]:
-            kept = asked | OF_THE_MACHINE
-            return settings | {key: value for key, value in theirs.items() if key in settings and key not in kept}
-    return settings

@@ -21,7 +21,7 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.onboard.commands import CommandFile, Keyboard, Source
 from dualfid_robot.onboard.metadata import Metadata
 from dualfid_robot.play.choice import Choice, choose
-from dualfid_robot.play.engines import playable_engines
+from dualfid_robot.play.engines import own_settings, playable_engines
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import require_integer, require_number
 from dualfid_robot.view.page import BrowserPage
@@ -100,7 +100,7 @@ def _play_export(cfg: DictConfig, choice: Choice, stack: ExitStack) -> None:
     """An exported policy: as a robot for a robot loop, in numbers, or before a person's eyes."""
     require_package("play", "onnxruntime", "export")
     from dualfid_robot.onboard.runtime import ExportedPolicy
-    from dualfid_robot.play.export_show import ExportShow, own_settings
+    from dualfid_robot.play.export_show import ExportShow
     from dualfid_robot.play.player import read_starts, rows_of
     from dualfid_robot.play.simulated_robot import check_robot
 
@@ -206,8 +206,13 @@ def _commands(cfg: DictConfig, metadata: Metadata, stack: ExitStack) -> Source |
 
 def _overrides(cfg: DictConfig) -> dict[str, Any]:
     """The engine's settings that the command line names."""
-    asked = {text.partition("=")[0].removeprefix("simulator.") for text in HydraConfig.get().overrides.task}
+    asked = _asked()
     return {key: value for key, value in cfg.simulator.items() if key in asked or key == "name"}
+
+
+def _asked() -> frozenset[str]:
+    """Names of the settings on the command line, the engine's without their section."""
+    return frozenset(text.partition("=")[0].removeprefix("simulator.") for text in HydraConfig.get().overrides.task)
 
 
 def engine_settings(cfg: DictConfig, metadata: Metadata) -> dict[str, Any]:
@@ -218,13 +223,10 @@ def engine_settings(cfg: DictConfig, metadata: Metadata) -> dict[str, Any]:
 
     The policy's own have the name of the file that they come from.
     """
-    from dualfid_robot.play.export_show import own_settings
-
     fitted = {"simulators": metadata.training.calibration}  # what the files of cfg/simulator read of a task
     composed = OmegaConf.create({"task": fitted, "simulator": cfg.simulator})
     settings = cast(dict[str, Any], OmegaConf.to_container(composed.simulator, resolve=True))
-    asked = {text.partition("=")[0].removeprefix("simulator.") for text in HydraConfig.get().overrides.task}
-    return own_settings(settings, metadata, frozenset(asked))
+    return own_settings(settings, metadata, _asked())
 
 
 def say(line: str) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from dualfid_robot.config.engines import OF_A_SIDE
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.evaluation import Evaluation, paired_difference
 from dualfid_robot.onboard.commands import Operator, Source
@@ -23,10 +22,9 @@ from dualfid_robot.onboard.runtime import (
     Controller,
     ExportedPolicy,
 )
+from dualfid_robot.play.engines import OF_THE_MACHINE
 from dualfid_robot.play.simulated_robot import SimulatedRobot
-
-OF_THE_MACHINE = frozenset({"threads", "workers"})
-"""Settings of engines that change how fast a result comes, and not the result."""
+from dualfid_robot.simulators.registry import OF_A_SIDE
 
 
 @dataclass

@@ -16,7 +16,9 @@ from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import parse_settings
 from dualfid_robot.simulators.base import Simulator
 
-_OF_THE_CONFIGURATION = {"engine", "name", "share", "at_end", "price", "changes"}
+OF_A_SIDE = ("name", "share", "at_end", "price")
+"""Settings that a side of the dual environment has besides its engine's own."""
+_OF_THE_CONFIGURATION = {"engine", "changes", *OF_A_SIDE}
 
 
 def engine_names() -> list[str]:

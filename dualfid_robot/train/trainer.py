@@ -175,7 +175,8 @@ class Trainer:
         books.begin()
         # Move the boundary between E_low's rows and E_high's.
         with books.allocating():
-            self.env.reallocate(self.allocator.n_low, growth(self._progress(self.iteration, self.cost_seconds)))
+            progress = self._progress(self.iteration, self.cost_seconds)
+            self.env.reallocate(self.allocator.n_low, growth(progress))
             metrics = self._allocation_metrics()
         # T steps: π_θ acts in E_low, π_{θ,φ} in E_high.
         self._roll_out()
@@ -183,7 +184,6 @@ class Trainer:
         with books.allocating():
             scalars = measure(self.policy, self.storage, self.allocator.rule.requires, self.ranks, self.drift)
         # θ learns from all rows, φ from E_high's; `read_back` alone waits for the device.
-        progress = self._progress(self.iteration, self.cost_seconds)
         metrics |= read_back(scalars | self.algorithm.update(self.storage, progress))
         statistics = self.env.take_statistics()
         hidden = self.env.hidden_seconds(statistics)

@@ -16,6 +16,15 @@ from dualfid_robot.isaacgym import session
 from dualfid_robot.isaacgym.session import Session, using
 
 
+def settled_forces(gym: Any, sim: Any, steps: int) -> torch.Tensor:
+    """(bodies, 3) contact forces of a scene after so many steps."""
+    forces: torch.Tensor = gym.acquire_net_contact_force_tensor(sim)
+    for _ in range(steps):
+        gym.simulate(sim)
+    gym.refresh_net_contact_force_tensor(sim)
+    return forces
+
+
 def test_only_feet_touch_in_the_reduced_engine(
     gymapi: Any, walker: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,10 +52,7 @@ def test_changes_of_the_robot_reach_the_engine(gymapi: Any, walker: Path) -> Non
     with using(Session(engine="heavier", settings=settings)):
         gym, asset = load(gymapi, walker, collapse_fixed_joints=True)
         sim = build(gymapi, asset, 1, height=0.281)
-        forces = gym.acquire_net_contact_force_tensor(sim)
-        for _ in range(200):
-            gym.simulate(sim)
-        gym.refresh_net_contact_force_tensor(sim)
+        forces = settled_forces(gym, sim, 200)
     assert forces[:, 2].sum() == pytest.approx(10.4 * 1.5 * 9.81 * 2.0, rel=0.02)
 
 
@@ -59,10 +65,7 @@ def test_a_body_without_shapes_reads_no_contact(gymapi: Any, tmp_path: Path, wal
     bare.write_text(text.replace(shape, ""))
     gym, asset = load(gymapi, bare, collapse_fixed_joints=True)
     sim = build(gymapi, asset, 1, height=0.281)
-    forces = gym.acquire_net_contact_force_tensor(sim)
-    for _ in range(100):
-        gym.simulate(sim)
-    gym.refresh_net_contact_force_tensor(sim)
+    forces = settled_forces(gym, sim, 100)
     names = [name for name in asset.body_names if "leg" in name]
     assert not forces[[asset.body_names.index(name) for name in names]].any()
     assert forces[:, 2].sum() == pytest.approx(10.4 * 9.81, rel=0.02)
