@@ -4,7 +4,7 @@ TASK ?= Ant
 ARGS ?=
 PIP := .venv/bin/pip install --quiet -c constraints.txt
 
-.PHONY: train test install install-test
+.PHONY: train test docs install install-test
 
 # Only what training needs.
 install: .venv/installed
@@ -22,6 +22,10 @@ install-test: .venv/installed-test
 	$(PIP) -e ".[test]"
 	touch $@
 
+.venv/installed-docs: .venv/installed
+	$(PIP) -e ".[docs]"
+	touch $@
+
 train: install
 	.venv/bin/dualfid train task=$(TASK) $(ARGS)
 
@@ -30,3 +34,7 @@ train: install
 test: install-test
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not alone" $(ARGS) || [ $$? -eq 5 ]
 	.venv/bin/python -m pytest -m alone $(ARGS) || [ $$? -eq 5 ]
+
+# The documentation as a site, in build/docs. A warning, such as of a link that leads nowhere, is an error.
+docs: .venv/installed-docs
+	.venv/bin/sphinx-build -W --keep-going -q docs build/docs

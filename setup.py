@@ -16,6 +16,7 @@ WANDB = ["wandb>=0.17"]
 VIDEO = ["imageio>=2.34,<3", "imageio-ffmpeg>=0.5"]
 PLOTS = ["matplotlib>=3.8,<4"]
 IMPORT = ["trimesh>=4", "pycollada>=0.8"]
+DOCS = ["sphinx>=8.2,<10", "myst-nb>=1.3,<2", "furo>=2024.8"]
 STUDY = ["hydra-joblib-launcher>=1.2,<2", "jinja2>=3.1,<4", *PLOTS]
 
 shutil.rmtree(HERE / "build", ignore_errors=True)  # a file that has gone since an earlier build would come along
@@ -89,6 +90,7 @@ setup(
         "plots": PLOTS,  # transfer.py's curves
         "import": IMPORT,  # import_robot.py: meshes in formats that MuJoCo does not read
         "study": STUDY,
+        "docs": DOCS,  # the documentation as a site: make docs
         # Hydra's launchers for other machines: dualfid study … hydra/launcher=submitit_slurm, or ray
         "slurm": ["hydra-submitit-launcher>=1.2"],
         "ray": ["hydra-ray-launcher>=1.2"],
@@ -106,11 +108,13 @@ setup(
                 *WANDB,
                 *STUDY,
                 *IMPORT,
+                *DOCS,
                 "stable-baselines3>=2.4",
                 "rsl-rl-lib>=5.5",
             ),
             *("rliable>=1.2", "pandas<3"),  # what a study's statistics are compared with; newer pandas breaks its arch
             "dm_control>=1.0.30; python_version < '3.13'",  # other authors' robots; labmaze has no wheel for newer ones
+            *("nbclient>=0.10", "ipykernel>=6.29"),  # a test runs the notebook
             "setuptools>=70.1",  # a test builds the wheel
         ],
         "benchmark": ["rsl-rl-lib==5.5.1", "envpool==1.2.5", "gymnasium[mujoco]>=1.1", *PLOTS],

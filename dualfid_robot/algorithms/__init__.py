@@ -1,0 +1,1 @@
+"""The update of both policies, what is measured for it, and the split between the simulators."""

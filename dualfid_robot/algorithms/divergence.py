@@ -23,13 +23,13 @@ def gaussian_kl(mean_p: Tensor, log_std_p: Tensor, mean_q: Tensor, log_std_q: Te
 def policy_divergence(
     policy: DualActorCritic, obs: Tensor, per_dimension: bool = True, max_states: int = 4096
 ) -> Tensor | None:
-    """D = mean over states of KL(π_θ(·|s) ‖ π_{θ,φ}(·|s)), one batched pass.
+    """D, the mean over states of KL(π_θ ‖ π_θφ): the divergence of the two policies' actions, in one batched pass.
 
     The allocation uses D on states visited in E_low. φ is trained on states of E_high alone, so on low states part of D
     is extrapolation. D on states of E_high has no such part.
 
     Args:
-        policy: both policies. They share σ, so the general form reduces to ½ Σ ((μ_θ − μ_{θ,φ}) / σ)².
+        policy: both policies. They share σ, so the general form reduces to ½ Σ ((μ_θ − μ_θφ) / σ)².
         obs: raw observations (T, n, num_obs) or (M, num_obs), as ``storage.low_observations``.
         per_dimension: divide by the number of actions, so that D is comparable between robots.
         max_states: at most so many states, evenly strided over all of them. The mean over 4096 independent states has

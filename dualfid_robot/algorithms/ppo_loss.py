@@ -1,4 +1,4 @@
-"""The PPO loss of samples of one fidelity, with its gradient in closed form. With w the weight of a sample it is
+"""The PPO loss of samples of one fidelity, with its gradient in closed form. With w the weight of a sample it is::
 
     L = w Σ [ max(−A r, −A clip(r, 1 − ε, 1 + ε))                                    r = π(a|s) / π_old(a|s)
             − entropy_coef · H[π] + bounds_loss_coef · Σ_i (μ_i − clip(μ_i, ±1.1))² ]          (policy)

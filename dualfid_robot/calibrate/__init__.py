@@ -1,0 +1,1 @@
+"""calibrate.py: fits E_low to E_high."""

@@ -1,0 +1,1 @@
+"""check_task.py: what a task is, before it is trained."""

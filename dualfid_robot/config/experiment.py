@@ -259,7 +259,7 @@ class Experiment:
 
     @property
     def allocation(self) -> AllocationConfig:
-        """Settings of the allocation. `rho_end: engines` is what E_low's engines have at least at the end, in sum."""
+        """Settings of the allocation. `rho_end=engines` there is what E_low's engines have at least at the end."""
         settings = dict(self.settings["allocation"])
         if settings.get("rho_end") == "engines":
             settings["rho_end"] = self._at_end

@@ -1,0 +1,1 @@
+"""Returns of complete episodes, in numbers and in films."""

@@ -1,4 +1,4 @@
-"""What is filmed of an evaluation or of a training run, as the settings capture_video_… say."""
+"""What is filmed of an evaluation or of a training run, as `capture_video` and the settings that begin with it say."""
 
 from __future__ import annotations
 

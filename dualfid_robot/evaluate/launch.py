@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.config.experiment import Experiment, complete_experiment, plain
-from dualfid_robot.config.machine import RUNS
+from dualfid_robot.config.machine import CONFIG_DIR, RUNS
 from dualfid_robot.config.output import plain_console
 from dualfid_robot.config.values import check_seed
 from dualfid_robot.errors import ConfigError
@@ -40,14 +40,42 @@ def launch_evaluation(cfg: DictConfig) -> None:
     if cfg.agent == "policy":
         if not cfg.checkpoint:
             raise ConfigError("checkpoint: name the policy to evaluate, such as checkpoint=runs/…/nn/last")
-        own = ("task=", "task.", "train=", "train.")
-        named = [text for text in HydraConfig.get().overrides.task if text.lstrip("+~").startswith(own)]
-        if named:
-            raise ConfigError(f"{named[0]}: a checkpoint's policy is evaluated with its own settings; leave it out")
-        cfg.task = saved_settings(load_checkpoint(Path(cfg.checkpoint)))["task"]
+        _take_own_settings(cfg, ("task=", "task.", "train=", "train."))
     if cfg.randomize != "":
         OmegaConf.update(cfg, "task.randomize", cfg.randomize, force_add=True)
     evaluate_agent(cfg, plain(cfg.simulator), cfg.num_envs)
+
+
+def launch_test(cfg: DictConfig) -> None:
+    """train.py's `test=True`: what evaluate.py does, in E_high, with evaluate.py's seed and episodes unless typed.
+
+    `task=…` may be typed here, as IsaacGymEnvs wants it, if it is the checkpoint's.
+    """
+    typed = [text.partition("=")[0] for text in HydraConfig.get().overrides.task]
+    if cfg.agent == "policy":
+        if not cfg.checkpoint:
+            raise ConfigError("test=True: name the policy with checkpoint=…, or choose agent=zero or agent=random")
+        name = cfg.task.name if "task" in typed else None
+        _take_own_settings(cfg, ("task.", "train=", "train."))
+        if name not in (None, cfg.task.name):
+            raise ConfigError(f"checkpoint={cfg.checkpoint}: was trained on task={cfg.task.name}, not on task={name}")
+    defaults = OmegaConf.load(CONFIG_DIR / "evaluate.yaml")
+    for key in ("seed", "num_envs"):
+        if key not in typed:
+            cfg[key] = defaults[key]
+    evaluate_agent(cfg, plain(cfg.simulator.high), cfg.num_envs)
+
+
+def _take_own_settings(cfg: DictConfig, refused: tuple[str, ...]) -> None:
+    """Put the task of the checkpoint's run into a configuration.
+
+    Raises:
+        ConfigError: a setting was typed that begins like one of those refused.
+    """
+    named = [text for text in HydraConfig.get().overrides.task if text.lstrip("+~").startswith(refused)]
+    if named:
+        raise ConfigError(f"{named[0]}: a checkpoint's policy is evaluated with its own settings; leave it out")
+    cfg.task = saved_settings(load_checkpoint(Path(cfg.checkpoint)))["task"]
 
 
 def check_agent(cfg: DictConfig) -> None:

@@ -1,0 +1,1 @@
+"""What runs on a robot: NumPy and onnxruntime are all that it needs."""

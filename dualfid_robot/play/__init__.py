@@ -1,0 +1,1 @@
+"""play.py: policies to look at."""

@@ -1,0 +1,1 @@
+"""Two policies in one network."""

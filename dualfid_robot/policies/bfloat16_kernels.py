@@ -1,9 +1,9 @@
 """ELU and its derivative in bfloat16 on a CPU, each in one pass over memory. Numba compiles them when this module is
 first imported.
 
-Torch takes seven passes, or one with an exponential that costs five times as much. Arithmetic is float32. eˣ is 2^n eʳ
-with |r| ≤ ½ ln 2. eʳ − 1 is a polynomial with the coefficients of Cephes' expf (S. Moshier, netlib.org/cephes). It
-keeps the relative precision of small arguments.
+Torch takes seven passes, or one with an exponential that costs five times as much. Arithmetic is float32. eˣ is 2^n eʳ,
+where the size of r is at most ½ ln 2. eʳ − 1 is a polynomial with the coefficients of Cephes' expf (S. Moshier,
+netlib.org/cephes). It keeps the relative precision of small arguments.
 """
 
 from __future__ import annotations

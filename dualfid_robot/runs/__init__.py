@@ -1,0 +1,1 @@
+"""A run's folder: its checkpoints, its log, and how a run goes on."""

@@ -1,0 +1,1 @@
+"""The engines, each in a folder of its own, behind one contract."""

@@ -1,0 +1,1 @@
+"""train.py: from settings to a finished run."""

@@ -17,14 +17,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from dualfid_robot.config.experiment import Experiment, plain
+from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.fits import fit_in_force
 from dualfid_robot.config.hints import command, setting
 from dualfid_robot.config.output import plain_console
 from dualfid_robot.envs.foreign_task import ForeignTask, foreign_task
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.evaluate.launch import check_agent, evaluate_agent
+from dualfid_robot.evaluate.launch import check_agent, launch_test
 from dualfid_robot.export.launch import BestExport, require_packages
 from dualfid_robot.runs.atomic import locked
 from dualfid_robot.runs.checkpoint import resolve_checkpoint
@@ -39,8 +39,6 @@ from dualfid_robot.train.viewer import wants_viewer
 
 logger = logging.getLogger(__name__)
 
-TEST_EPISODES = 64
-
 
 def launch(cfg: DictConfig) -> None:
     """Train, or evaluate with `test=True`."""
@@ -50,10 +48,7 @@ def launch(cfg: DictConfig) -> None:
     if cfg.test:
         if cfg.multi_gpu:
             raise ConfigError("test=True multi_gpu=True: evaluation runs in one process; leave out multi_gpu=True")
-        if not cfg.checkpoint and cfg.agent == "policy":
-            raise ConfigError("test=True: name the policy with checkpoint=…, or choose agent=zero or agent=random")
-        episodes = TEST_EPISODES if cfg.num_envs == "" else cfg.num_envs
-        evaluate_agent(cfg, plain(cfg.simulator.high), episodes)
+        launch_test(cfg)
     elif cfg.agent != "policy":
         raise ConfigError(f"agent={cfg.agent}: only a policy can be trained; add test=True to look at the agent")
     else:

@@ -15,7 +15,7 @@ from dualfid_robot.transfer.perturbations import Perturbation
 
 
 @dataclass(frozen=True)
-class Kept:
+class ReturnKept:
     """What one policy of every checkpoint keeps.
 
     Attributes:
@@ -43,7 +43,7 @@ class Kept:
         return half_width(self.each, 0.95) if len(self.each) > 1 else float("nan")
 
 
-def returns_kept(matrix: Matrix, cells: Sequence[MatrixCell]) -> list[Kept]:
+def returns_kept(matrix: Matrix, cells: Sequence[MatrixCell]) -> list[ReturnKept]:
     """One for each policy, in the unchanged world."""
     found = {
         (cell.checkpoint, cell.dial, cell.simulator): cell.evaluation.mean
@@ -51,7 +51,7 @@ def returns_kept(matrix: Matrix, cells: Sequence[MatrixCell]) -> list[Kept]:
         if cell.evaluation is not None and cell.perturbation == Perturbation()
     }
     return [
-        Kept(
+        ReturnKept(
             dial,
             np.array([found[subject.label, dial, subject.home] for subject in matrix.subjects]),
             np.array([found[subject.label, dial, matrix.request.left_out] for subject in matrix.subjects]),

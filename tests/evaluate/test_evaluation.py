@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,3 +128,34 @@ def test_a_video_shows_the_episode(experiment: Experiment, tmp_path: Path) -> No
     with imageio.get_reader(few) as video:
         shapes = [frame.shape[:2] for frame in video]
     assert shapes == [(64, 96)] * 4  # 8 steps of 1/60 s at 30 frames a second
+
+
+@pytest.mark.slow
+def test_train_with_test_is_evaluate(
+    run_script: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """From one checkpoint they print the same line and report the same figures. Another seed gives other ones."""
+    small = ("task=Cartpole", "simulator/low=mujoco_reduced", "num_envs=20", "max_iterations=1", "experiment=short")
+    trained = run_script("train.py", *small)
+    assert trained.returncode == 0, trained.stderr
+    (checkpoint,) = tmp_path.glob("runs/short_*/nn/last.pth")
+    named, report = f"checkpoint={checkpoint}", checkpoint.with_name("last_adapted_mujoco.json")
+    found = []
+    for script, *arguments in (
+        ("evaluate.py", named),
+        ("train.py", named, "test=True"),
+        ("train.py", named, "test=True", "task=Cartpole"),
+        ("train.py", named, "test=True", "seed=42"),
+    ):
+        result = run_script(script, *arguments)
+        assert result.returncode == 0, result.stderr
+        figures = json.loads(report.read_text())
+        del figures["simulator"]  # in train.py it has a price, too
+        found.append((result.stdout.splitlines()[-1], figures))
+    assert found[0] == found[1] == found[2] and "64 episodes" in found[0][0]
+    assert found[3][0] != found[0][0]
+    for argument, words in (("task=Ant", "was trained on task=Cartpole"), ("task.env.resetDist=1", "its own settings")):
+        refused = run_script(
+            "train.py", named, "test=True", *([argument] if "." not in argument else ["task=Cartpole", argument])
+        )
+        assert refused.returncode == 2 and words in refused.stderr, refused.stderr

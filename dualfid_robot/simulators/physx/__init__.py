@@ -1,0 +1,1 @@
+"""PhysX, through SAPIEN, in processes of its own."""

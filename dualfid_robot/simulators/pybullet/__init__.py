@@ -1,0 +1,1 @@
+"""Bullet, through PyBullet, in processes of its own."""

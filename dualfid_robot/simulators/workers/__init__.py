@@ -1,0 +1,1 @@
+"""What engines that run in other processes share."""
