@@ -62,7 +62,7 @@ def launch_test(cfg: DictConfig) -> None:
     defaults = OmegaConf.load(CONFIG_DIR / "evaluate.yaml")
     for key in ("seed", "num_envs"):
         if key not in typed:
-            cfg[key] = defaults[key]
+            cfg[key] = OmegaConf.select(defaults, key)
     evaluate_agent(cfg, plain(cfg.simulator.high), cfg.num_envs)
 
 
