@@ -24,6 +24,7 @@ from yaml import YAMLError
 
 from dualfid_robot.config.engines import choose_engines, register_groups, simulator_names
 from dualfid_robot.config.help import asks_for_help, help_text
+from dualfid_robot.config.hints import setting
 from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.config.output import make_output_safe
 from dualfid_robot.config.user_folder import command_line_config_dir, remember_config_dir
@@ -169,7 +170,10 @@ def describe(error: Exception) -> str:
         options = error.options or simulator_names()  # Hydra tells none where a list was given: of E_low's engines
         return f"{group}={option}: allowed are {sorted(options)}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: {error.message.splitlines()[0]}"
+        key, _, value = str(error.override).partition("=")
+        reason = "".join(f" ({line})" for line in error.message.splitlines()[:1] if str(error.override) not in line)
+        text = f"; a text is written {setting(key, value)}" if value else ""
+        return f"{error.override}: Hydra cannot read it{reason}{text}"
     if isinstance(error, OSError):
         return ": ".join(text for text in (error.filename, error.strerror) if text)
     if isinstance(error, UnicodeDecodeError):

@@ -11,6 +11,8 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.config.user_folder import UserFolder
@@ -35,9 +37,13 @@ def read_fits(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: it is none of calibrate.py's.
     """
-    fits = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+    wrong = ConfigError(f"{path}: settings of engines are expected, as calibrate.py writes them")
+    try:
+        fits = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise wrong from error
     if not isinstance(fits, dict) or not all(isinstance(values, dict) for values in fits.values()):
-        raise ConfigError(f"{path}: settings of engines are expected, as calibrate.py writes them")
+        raise wrong
     return {str(engine): values for engine, values in fits.items()}
 
 

@@ -15,6 +15,7 @@ import dualfid_robot
 from dualfid_robot.algorithms.allocation import Allocator
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.envs.task import Task
+from dualfid_robot.errors import as_written
 from dualfid_robot.evaluate.evaluation import Evaluation
 from dualfid_robot.export.closed_loop import Visit
 from dualfid_robot.export.cpp.header import HEADER
@@ -136,6 +137,8 @@ def _training(
     allocator = Allocator(experiment.num_envs, experiment.allocation)
     trained_on = "low" if not allocator.max_n_high else "both" if allocator.max_n_low else "high"
     versions_file = run / "versions.json"
+    with as_written(versions_file):
+        of_training = json.loads(versions_file.read_text(encoding="utf-8")) if versions_file.is_file() else {}
     return meta.Training(
         seed=experiment.seed,
         iterations=int(state["iteration"]),
@@ -144,7 +147,7 @@ def _training(
         fidelity_trained_on=trained_on,  # type: ignore[arg-type]
         engines=settings["simulator"],
         versions={
-            "training": json.loads(versions_file.read_text()) if versions_file.is_file() else {},
+            "training": of_training,
             "export": versions(),
         },
         share_history=_share_history(run / METRICS, int(state["iteration"])),
@@ -154,11 +157,12 @@ def _training(
 
 def _share_history(path: Path, iteration: int) -> tuple[float, ...]:
     """Share of low environments per iteration up to a checkpoint's, thinned; empty where the run's log is not there."""
-    shares = [
-        row["allocation/n_low"] / (row["allocation/n_low"] + row["allocation/n_high"])
-        for row in read_metrics(path)
-        if row["iteration"] <= iteration
-    ]
+    with as_written(path):
+        shares = [
+            row["allocation/n_low"] / (row["allocation/n_low"] + row["allocation/n_high"])
+            for row in read_metrics(path)
+            if row["iteration"] <= iteration
+        ]
     if not shares:
         return ()
     chosen = np.unique(np.linspace(0, len(shares) - 1, min(len(shares), _SHARES)).round().astype(int))

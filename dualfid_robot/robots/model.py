@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,10 +87,8 @@ class RobotModel:
         if not self.path.is_file():
             raise ConfigError(f"asset file {self.path} does not exist")
         if is_urdf(self.path):
-            made = self.path.with_suffix(".xml").name
-            raise ConfigError(
-                f"asset file {self.path} is a URDF; make an MJCF of it: python import_robot.py {self.path.name} {made}"
-            )
+            files = shlex.join([str(self.path), str(self.path.with_suffix(".xml"))])
+            raise ConfigError(f"asset file {self.path} is a URDF; make an MJCF of it: python import_robot.py {files}")
         with self._invalid_named():
             return mujoco.MjSpec.from_file(str(self.path))
 

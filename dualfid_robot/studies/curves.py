@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dualfid_robot.errors import ConfigError
+from dualfid_robot.errors import ConfigError, as_written
 from dualfid_robot.runs.metrics import read_metrics
 from dualfid_robot.studies.run_folder import ANY_GAP, NO_CHANGE, RunFolder, RunIdentity
 
@@ -176,19 +176,28 @@ class StudyRecord:
         """Read a folder that study.py writes, whole or partly done.
 
         Raises:
-            ConfigError: the folder holds no plan.
+            ConfigError: the folder holds no plan, or a file in it is damaged.
         """
         self.folder = folder
         if not (folder / PLAN).is_file():
             raise ConfigError(f"{folder}: no folder of a study ({PLAN} is missing)")
-        self.plan: dict[str, Any] = json.loads((folder / PLAN).read_text())
+        with as_written(folder / PLAN, "study.py writes it again"):
+            self._read_plan(json.loads((folder / PLAN).read_text(encoding="utf-8")))
+        self.runs = _read_runs(folder, self.plan)
+        compared = [run for run in self.runs if not run.reference]
+        self._there = {
+            cell: [run for run in compared if run.budget == cell.budget and self._stands_in(run, cell.task, cell.gap)]
+            for cell in self.cells
+        }
+
+    def _read_plan(self, plan: dict[str, Any]) -> None:
+        self.plan = plan
         self.tasks = list(self.plan["tasks"])
         self.methods = [str(method) for method in self.plan["methods"]]
         self.gaps = [str(gap["name"]) for gap in self.plan["gaps"]]
         self.prices = {str(gap["name"]): float(gap.get("price", 1.0)) for gap in self.plan["gaps"]}
         self._low_only = {gap["name"] for gap in self.plan["gaps"] if gap["changes"] == "low"}
         self._same_target = self._low_only | {gap["name"] for gap in self.plan["gaps"] if gap["changes"] == "price"}
-        self.runs = _read_runs(folder, self.plan)
         factors = self.plan.get("budget_factors", {})
         self.ranks = {
             Cell(task, str(gap), float(factors.get(gap, 1.0) * budget)): rank
@@ -197,11 +206,6 @@ class StudyRecord:
             for rank, budget in enumerate(own["budgets"])
         }
         self.cells = list(self.ranks)
-        compared = [run for run in self.runs if not run.reference]
-        self._there = {
-            cell: [run for run in compared if run.budget == cell.budget and self._stands_in(run, cell.task, cell.gap)]
-            for cell in self.cells
-        }
 
     def _stands_in(self, run: RunRecord, task: str, gap: str) -> bool:
         """Whether a run was made in a task with the target and the low simulator of a gap."""
@@ -250,7 +254,11 @@ def _read_runs(folder: Path, plan: dict[str, Any]) -> list[RunRecord]:
     planned = {str(run["id"]): run for run in plan.get("runs", ())}
     for path in sorted((folder / "runs").glob("*/run.json")):
         planned.setdefault(path.parent.name, RunFolder(path.parent).description())
-    return [_read_run(folder / "runs" / name, name, described) for name, described in planned.items()]
+    runs = []
+    for name, described in planned.items():
+        with as_written(folder / "runs" / name, "remove this folder, and the run is done again"):
+            runs.append(_read_run(folder / "runs" / name, name, described))
+    return runs
 
 
 def _read_run(folder: Path, name: str, described: dict[str, Any]) -> RunRecord:

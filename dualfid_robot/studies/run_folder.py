@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dualfid_robot.errors import ConfigError
+from dualfid_robot.errors import as_written
 from dualfid_robot.runs.atomic import locked, write_text
 from dualfid_robot.runs.metrics import METRICS
 
@@ -105,13 +105,16 @@ class RunFolder:
         return "running" if self._running.is_file() else "pending"
 
     def last_metrics(self) -> dict[str, float]:
-        """The last complete line of the trainer's log, empty before the first."""
+        """The last complete line of the trainer's log, empty before the first and where it is damaged."""
         if not self.metrics.is_file():
             return {}
         with self.metrics.open("rb") as file:
             file.seek(max(self.metrics.stat().st_size - _TAIL, 0))
             lines = file.read().split(b"\n")[:-1]  # what follows the last newline is not complete yet
-        return json.loads(lines[-1]) if lines else {}
+        try:
+            return dict(json.loads(lines[-1])) if lines else {}
+        except (ValueError, TypeError):
+            return {}
 
     def mark_running(self) -> None:
         self._running.touch()
@@ -134,8 +137,5 @@ def _read(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it is damaged.
     """
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: damaged ({error}); remove it, and the run is done again") from error
-    return content
+    with as_written(path, "remove it, and the run is done again"):
+        return dict(json.loads(path.read_text(encoding="utf-8")))

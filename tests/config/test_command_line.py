@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from dualfid_robot.config.command_line import is_out_of_memory
+from dualfid_robot.config.command_line import describe, is_out_of_memory
 from dualfid_robot.config.engines import compose_with_choices, hydra_apart
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.help import explained_settings
@@ -321,3 +324,13 @@ def test_a_run_leaves_nothing_but_its_folder(run_script: Run, tmp_path: Path) ->
     result = run_script("train.py", *arguments, "max_iterations=1")
     assert result.returncode == 0, result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+@pytest.mark.parametrize("name", ["a=b", "lö ([a]=b) 'q' \"d\"", "run (2)", "[x", "it's", "a\\'"])
+def test_what_hydra_cannot_read_is_said_with_what_it_can(name: str) -> None:
+    parser = OverridesParser.create()
+    with pytest.raises(OverrideParseException) as refused:
+        parser.parse_overrides([f"experiment={name}"])
+    message = describe(refused.value)
+    (pasted,) = shlex.split(message.partition("a text is written ")[2])
+    assert "\n" not in message and parser.parse_override(pasted).value() == name

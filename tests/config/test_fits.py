@@ -76,6 +76,7 @@ def test_a_fit_wins_over_the_tasks_own_values(mine: Path) -> None:
     [
         ("[1, 2]\n", "calibration/Cartpole.yaml: settings of engines are expected"),
         ("pybullet: 3\n", "calibration/Cartpole.yaml: settings of engines are expected"),
+        *((text, "settings of engines are expected") for text in ("3", "[", "a: b: c", "a: ${", "\x00", "- 1")),
         ("pybullet: {frictoin: 1}\n", "task.simulators.pybullet.frictoin: no such setting; did you mean"),
     ],
 )

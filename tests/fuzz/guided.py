@@ -152,7 +152,7 @@ READERS: dict[str, Callable[[], Reader]] = {
     "fit": lambda: (file("Ant.yaml", read_fits), [b"pybullet: {friction: 0.9, substeps: 4}\n"]),
     "metrics": lambda: (file("metrics.jsonl", read_metrics), [b'{"iteration": 1, "return/high": 3.5}\n']),
     "replay": lambda: (
-        file("metrics.jsonl", lambda path: replay.Replay(file=str(path))),
+        file("metrics.jsonl", lambda path: replay.Replay(file=str(path), seed=0)),
         [json.dumps({"allocation/rho": 0.5}).encode() + b"\n"],
     ),
     "setting": lambda: (compose, [b"task.env.episodeLength=10", b"allocation=fixed", b"simulator/low=[pybullet]"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -65,10 +66,11 @@ def test_a_base_that_a_joint_holds_is_not_let_go(tmp_path: Path) -> None:
 
 
 def test_a_urdf_as_asset_is_refused_with_the_command_that_helps(tmp_path: Path) -> None:
-    path = tmp_path / "arm.urdf"
+    path = tmp_path / "my arm.urdf"
     path.write_text("<robot name='a'><link name='b'/></robot>")
-    with pytest.raises(ConfigError, match=r"is a URDF; make an MJCF of it: python import_robot.py arm.urdf arm.xml"):
+    with pytest.raises(ConfigError, match=r"is a URDF; make an MJCF of it: python import_robot\.py") as refused:
         RobotModel(path)
+    assert shlex.split(str(refused.value))[-2:] == [str(path), str(tmp_path / "my arm.xml")]
 
 
 @pytest.mark.parametrize("name", ["robot.urdf", "a ü=b'[x],{y} $z.urdf"])

@@ -139,3 +139,20 @@ def test_rho_over_cost_survives_half_a_line(tmp_path: Path) -> None:
 def test_a_folder_without_a_plan(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no folder of a study"):
         StudyRecord(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "3", "[]", "{}", '{"tasks": {"Ant": 1}, "methods": [], "gaps": []}', "[" * 9999])
+def test_a_damaged_plan_is_named(text: str, tmp_path: Path) -> None:
+    write_study(tmp_path, {"high_only": 0.5})
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"plan.json: damaged \(.*study.py writes it again"):
+        StudyRecord(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "3", "[]", "{}", '{"status": "finished", "curve": [1], "means": {}}'])
+def test_a_damaged_result_is_named(text: str, tmp_path: Path) -> None:
+    write_study(tmp_path, {"high_only": 0.5})
+    (folder,) = list((tmp_path / "runs").iterdir())[:1]
+    (folder / "result.json").write_text(text)
+    with pytest.raises(ConfigError, match=rf"{folder.name}.*damaged \(.*the run is done again"):
+        StudyRecord(tmp_path)
