@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.config.experiment import TaskSettings, plain
 from dualfid_robot.config.fits import read_fits
+from dualfid_robot.config.progress import Progress
 from dualfid_robot.config.user_folder import UserFolder
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runs.atomic import write_text
@@ -33,7 +34,8 @@ def launch_calibration(cfg: DictConfig) -> None:
     robot = task.load_robot(user)
 
     # What the high simulator does, and how near the low one is as it stands.
-    windows = collect(robot, high, task.sim.dt, max_windows=settings["windows"], seed=settings["seed"])
+    with Progress(f"{task.name}'s motion in {high['name']}"):
+        windows = collect(robot, high, task.sim.dt, max_windows=settings["windows"], seed=settings["seed"])
     if not len(windows):
         raise ConfigError(f"task={task.name}: in {high['name']} something besides the feet touches in every window")
     print(f"{len(windows)} windows of {task.name}'s motion in {high['name']}", flush=True)
@@ -45,18 +47,20 @@ def launch_calibration(cfg: DictConfig) -> None:
     # The fit.
     if engine not in settings["fit"]:
         raise ConfigError(f"simulator/low={engine}: nothing to fit; fit has {sorted(settings['fit'])}")
-    fit = calibrate(
-        windows,
-        robot,
-        high,
-        low,
-        task.sim.dt,
-        {key: (float(least), float(most)) for key, (least, most) in settings["fit"][engine].items()},
-        settings["choose"].get(engine, {}),
-        settings["cost_bound"],
-        in_force=simulator_settings(engine, settings["task"]),
-        report=lambda line: print(line, flush=True),
-    )
+    with Progress("calibration") as progress:
+        fit = calibrate(
+            windows,
+            robot,
+            high,
+            low,
+            task.sim.dt,
+            {key: (float(least), float(most)) for key, (least, most) in settings["fit"][engine].items()},
+            settings["choose"].get(engine, {}),
+            settings["cost_bound"],
+            in_force=simulator_settings(engine, settings["task"]),
+            report=lambda line: print(line, flush=True),
+            say=progress.say,
+        )
 
     # What it is worth, as tables.
     print("\n| setting | value |\n|---|---|")

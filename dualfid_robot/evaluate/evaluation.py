@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,10 +104,15 @@ def rollout(agent: Agent, pool: EnvironmentPool) -> Iterator[Tensor]:
             return
 
 
-def evaluate(agent: Agent, pool: EnvironmentPool) -> Evaluation:
+def evaluate(
+    agent: Agent, pool: EnvironmentPool, watch: Callable[[Iterator[Tensor]], Iterator[Tensor]] = iter
+) -> Evaluation:
     """Run one complete episode in each environment of the pool.
 
     Every environment counts once, so short episodes do not weigh more than long ones.
+
+    Args:
+        watch: what is between this function and the steps of `rollout`, such as a display of progress.
     """
     returns = torch.zeros(pool.num_envs, dtype=torch.float64, device=pool.device)
     lengths = torch.zeros(pool.num_envs, device=pool.device)
@@ -116,7 +121,7 @@ def evaluate(agent: Agent, pool: EnvironmentPool) -> Evaluation:
     sums: dict[str, Tensor] = {}
     finals: dict[str, Tensor] = {}
     pool.take_statistics()
-    for running in rollout(agent, pool):
+    for running in watch(rollout(agent, pool)):
         returns += torch.where(running, pool.reward, 0.0)
         lengths += running
         terminated |= running & pool.terminated

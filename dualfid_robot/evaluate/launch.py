@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from dualfid_robot.config.experiment import Experiment, complete_experiment, plain
 from dualfid_robot.config.machine import CONFIG_DIR, RUNS
 from dualfid_robot.config.output import plain_console
+from dualfid_robot.config.progress import track
 from dualfid_robot.config.values import check_seed
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import Agent, policy_agent, random_agent, zero_agent
@@ -95,7 +96,8 @@ def evaluate_agent(cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any)
     experiment = subject.experiment
     pool = experiment.make_pool(simulator, episodes, cfg.seed)
     try:
-        evaluation = evaluate(subject.agent, pool)
+        steps = pool.task.config.episodeLength
+        evaluation = evaluate(subject.agent, pool, lambda rollout: track(rollout, "evaluation, steps", steps))
     finally:
         pool.simulator.close()
     name = f"{experiment.task.name}, {subject.title} in {simulator['name']}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,14 @@ from dualfid_robot.runs.checkpoint import load_checkpoint, saved_settings
 from dualfid_robot.runs.saved_policy import load_policy
 
 
-def write_export(checkpoint: Path, request: ExportRequest, folder: Path) -> Report:
+def write_export(
+    checkpoint: Path, request: ExportRequest, folder: Path, say: Callable[[str], None] = lambda stage: None
+) -> Report:
     """Write all files of an export into an empty folder and check them.
 
     Args:
         checkpoint: the file.
+        say: takes a name of what begins now.
 
     Raises:
         ConfigError: the checkpoint is none, or what was written differs from it, in one line.
@@ -87,11 +90,13 @@ def write_export(checkpoint: Path, request: ExportRequest, folder: Path) -> Repo
         )
 
     # The network, the task's functions and the robot, each as a file.
+    say("the network")
     engines = _engines(experiment, request)
     network = network_of(policy, head).eval()
     write_network_onnx(network, policy.num_actor_obs, folder / POLICY)
     if "torchscript" in request.formats:
         write_torchscript(network, policy.num_actor_obs, folder / TORCHSCRIPT)
+    say("the task's functions and the robot")
     if request.graphs is None:
         with quiet():
             write_graphs(task, folder)
@@ -105,6 +110,7 @@ def write_export(checkpoint: Path, request: ExportRequest, folder: Path) -> Repo
     agent = policy_agent(policy, "base" if head == "base" else "adapted")
 
     def visited(simulator: Mapping[str, Any]) -> Visit:
+        say(f"{request.num_envs} episodes of the checkpoint in {simulator['name']}")
         return visit(experiment, simulator, request.num_envs, request.seed, agent, VISITED)
 
     references = {name: visited(simulator) for name, simulator in engines.items()}
@@ -119,6 +125,7 @@ def write_export(checkpoint: Path, request: ExportRequest, folder: Path) -> Repo
     metadata = describe(checkpoint, state, settings, experiment, policy, head, first, folder, report)
     exported = _publish(metadata, folder)
     for name, simulator in engines.items():
+        say(f"the same episodes by the files alone in {name}")
         run = run_exported(experiment, simulator, request.num_envs, request.seed, exported)
         report.evaluations[name] = references[name].evaluation, run.evaluation
         report.differences[OBSERVED] = max(run.difference, report.differences.get(OBSERVED, 0.0))
@@ -131,6 +138,7 @@ def write_export(checkpoint: Path, request: ExportRequest, folder: Path) -> Repo
 
     # The C++ header is checked with what it says of itself, and written again with what the check found.
     if "cpp" in request.formats:
+        say("the C++ header, compiled and run")
         write_header(metadata, folder)
         compare_header(exported, policy, observations, run, report)
         metadata = dataclasses.replace(metadata, verification=verification_record(report))

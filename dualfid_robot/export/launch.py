@@ -9,13 +9,14 @@ import logging
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
 from dualfid_robot.config.output import plain_console
+from dualfid_robot.config.progress import Progress
 from dualfid_robot.config.values import check_seed, require_package
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.request import ExportRequest
@@ -45,7 +46,9 @@ def launch_export(cfg: DictConfig) -> None:
     request = ExportRequest(formats, cfg.policy, cfg.num_envs, cfg.seed, cfg.simulator, simulators, cfg.sim_device)
     checkpoint = resolve_checkpoint(Path(cfg.checkpoint))
     folder = Path(cfg.out) if cfg.out else output_folder(checkpoint, FOLDER)
-    for line in [*export(checkpoint, request, folder), f"exported to {folder}"]:
+    with Progress("export") as progress:
+        lines = export(checkpoint, request, folder, progress.say)
+    for line in [*lines, f"exported to {folder}"]:
         plain_console().print(line, soft_wrap=True)
 
 
@@ -83,8 +86,13 @@ def choose_formats(asked: Sequence[str] = ()) -> tuple[str, ...]:
     )
 
 
-def export(checkpoint: Path, request: ExportRequest, folder: Path) -> list[str]:
+def export(
+    checkpoint: Path, request: ExportRequest, folder: Path, say: Callable[[str], None] = lambda stage: None
+) -> list[str]:
     """Export a checkpoint; the folder appears, or takes another export's place, when all checks have passed.
+
+    Args:
+        say: takes a name of what begins now.
 
     Returns:
         a report, line by line.
@@ -95,7 +103,7 @@ def export(checkpoint: Path, request: ExportRequest, folder: Path) -> list[str]:
     from dualfid_robot.export.exporter import write_export  # needs what `require_packages` looks for
 
     with _in_place_of(folder) as temporary:
-        return write_export(checkpoint, request, temporary).lines()
+        return write_export(checkpoint, request, temporary, say).lines()
 
 
 class BestExport:

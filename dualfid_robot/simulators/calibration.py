@@ -63,6 +63,7 @@ def calibrate(
     cost_bound: float,
     in_force: Mapping[str, Any],
     report: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = lambda stage: None,
 ) -> Fit:
     """Choose the discrete settings that the cost bound allows, then fit the continuous ones.
 
@@ -73,14 +74,16 @@ def calibrate(
         cost_bound: largest cost of a step, relative to the reference's. If every combination costs more, the discrete
             settings in force stay.
         in_force: configuration of the coarse engine that the fit would take the place of.
-        report: takes a line of progress now and then.
+        report: takes a line of what was found now and then.
+        say: takes a name of what begins now.
     """
     # The discrete settings: the nearest to the reference of those that the bound allows.
     present = {key: in_force[key] for key in choices}
     combinations = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
     combinations += [present] * (present not in combinations)
     tried = []
-    for chosen in combinations:
+    for number, chosen in enumerate(combinations, 1):
+        say(f"discrete settings, {number} of {len(combinations)}")
         cost = relative_cost(windows, robot, reference, {**engine, **chosen}, control_dt)
         error = residual(windows, robot, {**engine, **chosen}, control_dt)["all"]
         report(f"{chosen}: cost {cost:.2f} of the reference, residual {error:.3f}")
@@ -94,8 +97,14 @@ def calibrate(
     # The continuous ones.
     fixed = {**engine, **chosen}
     values: dict[str, float] = {}
+    trials = itertools.count(1)
+
+    def error_of(trial: dict[str, float]) -> float:
+        say(f"continuous settings, trial {next(trials)}")
+        return residual(windows, robot, {**fixed, **trial}, control_dt)["all"]
+
     for values, error in fit(
-        lambda trial: residual(windows, robot, {**fixed, **trial}, control_dt)["all"],
+        error_of,
         {name: engine[name] for name in bounds},
         bounds,
     ):

@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
 from rich.console import Group
-from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from dualfid_robot.config.output import plain_console
+from dualfid_robot.config.progress import LivePanel, duration
 from dualfid_robot.studies.run_folder import RunFolder, Status
 
 _TERMINAL_INTERVAL, _LINE_INTERVAL = 2.0, 30.0  # s between looks at the folders
@@ -84,7 +84,7 @@ class ProgressReader:
         return Progress(self._counts | counts, running, self._cost + cost, remaining)
 
 
-class StudyDisplay:
+class StudyDisplay(LivePanel):
     """A thread that redraws a panel in a terminal, or prints a line now and then elsewhere."""
 
     def __init__(self, title: str, folders: Mapping[str, tuple[RunFolder, float]]) -> None:
@@ -92,18 +92,16 @@ class StudyDisplay:
         Args:
             folders: by id, a run's folder and budget, s.
         """
-        self.console = plain_console()
+        super().__init__()
         self._title = title
         self._reader = ProgressReader(folders)
-        self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self._started = time.monotonic()
         self._first = self._reader.read()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
 
-    def __enter__(self) -> StudyDisplay:
-        if self._live is not None:
-            self._live.start()
+    def __enter__(self) -> Self:
+        super().__enter__()
         self._thread.start()
         return self
 
@@ -113,34 +111,26 @@ class StudyDisplay:
         self._ended.set()
         self._thread.join()
         self._show()
-        if self._live is not None:
-            self._live.stop()
+        super().__exit__(kind, value, trace)
 
     def _loop(self) -> None:
-        while not self._ended.wait(_TERMINAL_INTERVAL if self._live is not None else _LINE_INTERVAL):
+        while not self._ended.wait(_TERMINAL_INTERVAL if self.is_live else _LINE_INTERVAL):
             self._show()
 
     def _show(self) -> None:
         progress = self._reader.read()
-        line = self._line(progress)
-        if self._live is None:
-            self.console.print(line, soft_wrap=True)
-            return
+        self.show(lambda: self._panel(progress), lambda: self._line(progress))
+
+    def _panel(self, progress: Progress) -> Panel:
         table = Table.grid(padding=(0, 2))
         for run in progress.running:
             value = "-" if run.last_return is None else f"{run.last_return:.4g}"
             table.add_row(run.id, f"{run.cost:.0f} / {run.budget:.0f} s", f"return {value}")
-        self._live.update(Panel(Group(line, table), title=Text(f"study {self._title}"), expand=False), refresh=True)
+        return Panel(Group(self._line(progress), table), title=Text(f"study {self._title}"), expand=False)
 
     def _line(self, progress: Progress) -> str:
         counts = progress.counts
         text = ", ".join(f"{counts[status]} {status}" for status in ("finished", "failed", "running", "pending"))
         pace = (progress.cost - self._first.cost) / (time.monotonic() - self._started)  # s of cost per second
-        left = f"{_duration(progress.remaining / pace)} left" if pace > 0.0 else "time left unknown"
+        left = f"{duration(progress.remaining / pace)} left" if pace > 0.0 else "time left unknown"
         return f"{text} | {progress.cost:.0f} of {progress.cost + progress.remaining:.0f} s of cost | {left}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

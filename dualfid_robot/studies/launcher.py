@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from dualfid_robot.config.output import plain_console
+from dualfid_robot.config.progress import Progress
 from dualfid_robot.config.user_folder import command_line_config_dir
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runs.atomic import locked, write_text
@@ -104,7 +105,9 @@ def launch_study(cfg: DictConfig) -> None:
             _say_failures(study, console)
     elif not (folder / "plan.json").is_file():
         raise ConfigError(f"report_only=True: there is no study in {folder}")
-    _say(console, f"report: {build_report(folder)}")
+    with Progress("report"):
+        page = build_report(folder)
+    _say(console, f"report: {page}")
 
 
 def _prepare(study: PlannedStudy, retry_failed: bool, console: Console) -> list[PlannedRun]:

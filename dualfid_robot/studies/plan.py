@@ -16,14 +16,13 @@ from typing import Any, cast
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.progress import track
 
 from dualfid_robot.algorithms.allocation import Allocator
 from dualfid_robot.config.command_line import describe
 from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.left_out import require_left_out
-from dualfid_robot.config.output import plain_console
+from dualfid_robot.config.progress import track
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import require
 from dualfid_robot.studies.configuration import compose_run, options, settle
@@ -157,16 +156,15 @@ class PlannedStudy:
 
     def _compose_all(self) -> dict[tuple[str, str, str], PlannedCell]:
         """The cells of all methods, and those of the reference."""
-        console, plan = plain_console(stderr=True), self.plan
+        plan = self.plan
         places = [(task, gap) for task in plan.tasks for gap in plan.gaps_of(task)]
         triples = [(task, method, gap) for task, gap in places for method in plan.methods_of(gap)]
         if plan.reference:
             triples += [(task, plan.reference.method, self._target(gap)) for task, gap in places]
         cells: dict[tuple[str, str, str], PlannedCell] = {}
         without_gap: dict[tuple[str, str], PlannedCell] = {}
-        for task, method, gap in track(
-            [*dict.fromkeys(triples)], "checking", console=console, disable=not console.is_terminal
-        ):
+        distinct = [*dict.fromkeys(triples)]
+        for task, method, gap in track(distinct, "checking", len(distinct)):
             if self.changes.get(gap, "low") == "low":
                 if (task, method) not in without_gap:
                     without_gap[task, method] = self._compose(task, method, NO_CHANGE)

@@ -4,53 +4,40 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 
-from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from dualfid_robot.config.output import plain_console
+from dualfid_robot.config.progress import LINE_INTERVAL, LivePanel, duration
 
-_LINE_INTERVAL = 10.0  # s between lines where the output is no terminal
 _TERMS = 4  # of the reward, the largest ones, that are shown
 
 
-class ProgressDisplay:
-    """A panel that is redrawn in a terminal; elsewhere one line every few seconds."""
+class ProgressDisplay(LivePanel):
+    """An iteration's metrics. Where there is no terminal, a line comes every few seconds and at the end."""
 
     def __init__(self, title: str, max_iterations: int, max_cost: float | None) -> None:
-        self.console = plain_console()
+        super().__init__()
         self._title = title
         self._max_iterations = max_iterations
         self._max_cost = max_cost
-        self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self._last_line = 0.0
         self._started = time.monotonic()
         self._first: float | None = None
-
-    def __enter__(self) -> ProgressDisplay:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def update(self, metrics: dict[str, float]) -> None:
         """Show an iteration's metrics."""
         if self._first is None:
             self._first = metrics["iteration"] - 1
         eta = self._remaining(metrics)
-        if self._live is not None:
-            self._live.update(Panel(self._table(metrics, eta), title=Text(self._title), expand=False), refresh=True)
-        elif time.monotonic() - self._last_line >= _LINE_INTERVAL or metrics["iteration"] >= self._max_iterations:
+        is_last = metrics["iteration"] >= self._max_iterations
+        if self.is_live or is_last or time.monotonic() - self._last_line >= LINE_INTERVAL:
             self._last_line = time.monotonic()
-            self.console.print(self._line(metrics, eta), soft_wrap=True)
+            self.show(
+                lambda: Panel(self._table(metrics, eta), title=Text(self._title), expand=False),
+                lambda: self._line(metrics, eta),
+            )
 
     def _remaining(self, metrics: dict[str, float]) -> float:
         """Seconds left until the iterations run out, at this display's pace, or the cost, at that of the run."""
@@ -80,7 +67,7 @@ class ProgressDisplay:
         table.add_row("divergence D, share ρ", _number(metrics.get("divergence/D")), f"{metrics['allocation/rho']:.3f}")
         table.add_row("env steps/s, samples", f"{metrics['env_steps_per_second']:,.0f}", f"{metrics['samples']:,.0f}")
         table.add_row("iteration", f"{metrics['iteration']:.0f} / {self._max_iterations}")
-        table.add_row("measured cost, ETA", f"{metrics['cost_seconds']:.0f} s", _duration(eta))
+        table.add_row("measured cost, ETA", f"{metrics['cost_seconds']:.0f} s", duration(eta))
         return table
 
     def _line(self, metrics: dict[str, float], eta: float) -> str:
@@ -91,7 +78,7 @@ class ProgressDisplay:
             f" N {metrics['allocation/n_low']:.0f}+{metrics['allocation/n_high']:.0f}"
             f" | {metrics['env_steps_per_second']:,.0f} env steps/s"
             f" | s low {metrics['seconds/low']:.2f} high {metrics['seconds/high']:.2f}"
-            f" learner {metrics['seconds/learner']:.2f} | cost {metrics['cost_seconds']:.0f} s | ETA {_duration(eta)}"
+            f" learner {metrics['seconds/learner']:.2f} | cost {metrics['cost_seconds']:.0f} s | ETA {duration(eta)}"
         )
 
 
@@ -108,9 +95,3 @@ def _largest_terms(metrics: Mapping[str, float]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
-from rich.progress import track
 
 from dualfid_robot.config.output import plain_console
+from dualfid_robot.config.progress import Progress, track
 from dualfid_robot.config.values import check_seed, require_package
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.export.networks import DIAL_HIGH, DIAL_LOW
@@ -36,7 +36,8 @@ def launch_transfer(cfg: DictConfig) -> None:
     request = parse_request(cfg)
     folder = _folder(str(cfg.out), request)
     silence_pools()
-    matrix = Matrix(request)
+    with Progress("checking checkpoints and engines"):
+        matrix = Matrix(request)
     for line in [*matrix.subject_lines(), *(contract.line() for contract in matrix.contracts)]:
         console.print(line, soft_wrap=True)
     if matrix.differing:
@@ -44,9 +45,9 @@ def launch_transfer(cfg: DictConfig) -> None:
             f"the checkpoints' tasks differ in {', '.join(matrix.differing)}: each is evaluated in its own",
             soft_wrap=True,
         )
-    errors = plain_console(stderr=True)
-    cells = list(track(matrix.cells(), "cells", len(matrix), console=errors, disable=not errors.is_terminal))
-    random_returns = matrix.random_returns()
+    cells = list(track(matrix.cells(), "evaluation", len(matrix)))
+    with Progress("a random agent, for comparison"):
+        random_returns = matrix.random_returns()
     console.print(table(matrix, cells, random_returns))
     if request.left_out:
         console.print(kept_table(matrix, cells))
