@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
 
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -38,12 +38,17 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
+def _can_redraw(console: Console) -> bool:
+    """Whether there is a terminal that can move its cursor. One with TERM=dumb, such as a notebook's, cannot."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 class LivePanel:
     """Results that change, on standard output: a panel in a terminal, elsewhere a line."""
 
     def __init__(self) -> None:
         self.console = plain_console()
-        self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        self._live = Live(console=self.console, auto_refresh=False) if _can_redraw(self.console) else None
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -86,7 +91,7 @@ class Progress:
         self._step, self._stage = 0, ""
         self._started = self._last_line = time.monotonic()
         self._console = plain_console(stderr=True)
-        self._bar = self._make_bar() if self._console.is_terminal else None
+        self._bar = self._make_bar() if _can_redraw(self._console) else None
         self._has_shown = self._bar is not None
 
     def _make_bar(self) -> Bar:

@@ -101,7 +101,8 @@ def evaluate_agent(cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any)
     finally:
         pool.simulator.close()
     name = f"{experiment.task.name}, {subject.title} in {simulator['name']}"
-    plain_console().print(f"{name}: {evaluation.line()}", soft_wrap=True)
+    console = plain_console()
+    console.print(f"{name}: {evaluation.line()}", soft_wrap=not console.is_terminal)
     stem = subject.stem.with_name(f"{subject.stem.name}_{simulator['name']}")
     if not cfg.checkpoint:
         stem.parent.mkdir(exist_ok=True)

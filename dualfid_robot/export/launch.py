@@ -48,8 +48,10 @@ def launch_export(cfg: DictConfig) -> None:
     folder = Path(cfg.out) if cfg.out else output_folder(checkpoint, FOLDER)
     with Progress("export") as progress:
         lines = export(checkpoint, request, folder, progress.say)
-    for line in [*lines, f"exported to {folder}"]:
-        plain_console().print(line, soft_wrap=True)
+    console = plain_console()
+    for line in lines:
+        console.print(line, soft_wrap=not console.is_terminal)
+    console.print(f"exported to {folder}", soft_wrap=True)
 
 
 def _names(value: object) -> tuple[str, ...]:

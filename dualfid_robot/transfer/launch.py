@@ -17,7 +17,7 @@ from dualfid_robot.settings import require_integer, require_number
 from dualfid_robot.transfer.left_out import kept_table
 from dualfid_robot.transfer.matrix import ADAPTED, BASE, Matrix, TransferRequest, silence_pools
 from dualfid_robot.transfer.perturbations import parse_perturbations
-from dualfid_robot.transfer.report import table, unsupported_lines, write_report
+from dualfid_robot.transfer.report import tables, unsupported_lines, write_report
 
 POLICIES = {"base": BASE, "adapted": ADAPTED}
 DEFAULT_SIMULATORS = ("mujoco", "mujoco_reduced")
@@ -39,16 +39,17 @@ def launch_transfer(cfg: DictConfig) -> None:
     with Progress("checking checkpoints and engines"):
         matrix = Matrix(request)
     for line in [*matrix.subject_lines(), *(contract.line() for contract in matrix.contracts)]:
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=not console.is_terminal)
     if matrix.differing:
         console.print(
             f"the checkpoints' tasks differ in {', '.join(matrix.differing)}: each is evaluated in its own",
-            soft_wrap=True,
+            soft_wrap=not console.is_terminal,
         )
     cells = list(track(matrix.cells(), "evaluation", len(matrix)))
     with Progress("a random agent, for comparison"):
         random_returns = matrix.random_returns()
-    console.print(table(matrix, cells, random_returns))
+    for table in tables(matrix, cells, random_returns, console):
+        console.print(table)
     if request.left_out:
         console.print(kept_table(matrix, cells))
     written = write_report(matrix, cells, random_returns, folder)

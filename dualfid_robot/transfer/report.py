@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from dualfid_robot.runs.atomic import replaced, write_text
@@ -118,7 +120,9 @@ def _place(cell: MatrixCell) -> tuple[str, str, Perturbation]:
     return cell.checkpoint, cell.simulator, cell.perturbation
 
 
-def table(matrix: Matrix, cells: Sequence[MatrixCell], random_returns: Mapping[str, float]) -> Table:
+def tables(
+    matrix: Matrix, cells: Sequence[MatrixCell], random_returns: Mapping[str, float], console: Console
+) -> list[Table]:
     """Mean returns and their 95% intervals: policies and worlds down, engines across. Several checkpoints appear as the
     letters of `Matrix.letters`.
 
@@ -126,21 +130,36 @@ def table(matrix: Matrix, cells: Sequence[MatrixCell], random_returns: Mapping[s
         matrix: the request.
         cells: all of its cells.
         random_returns: of a random agent, by simulator, for a last row.
+        console: where they are shown. Engines that do not fit beside each other get tables of their own.
     """
+
+    def fitting(simulators: Sequence[str]) -> list[Table]:
+        whole = _table(matrix, cells, random_returns, simulators)
+        if len(simulators) == 1 or console.measure(whole).maximum <= console.width:
+            return [whole]
+        half = (len(simulators) + 1) // 2
+        return fitting(simulators[:half]) + fitting(simulators[half:])
+
+    return fitting(matrix.request.simulators)
+
+
+def _table(
+    matrix: Matrix, cells: Sequence[MatrixCell], random_returns: Mapping[str, float], simulators: Sequence[str]
+) -> Table:
+    """One table, of some of the simulators."""
     request, letters, several = matrix.request, matrix.letters, len(matrix.subjects) > 1
-    shown = Table(
-        title=f"{matrix.task}: return of {request.num_envs} episodes, ± half its 95% interval", title_justify="left"
-    )
+    title = f"{matrix.task}: return of {request.num_envs} episodes, ± half its 95% interval"
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, min_width=len(title))
     for header in (["run"] if several else []) + ["policy", "world"]:
         shown.add_column(header, overflow="fold")
-    for name in request.simulators:
+    for name in simulators:
         shown.add_column(name, justify="right", overflow="fold")
     found = {(c.checkpoint, c.dial, c.simulator, c.perturbation): c.evaluation for c in cells}
     for subject in matrix.subjects:
         for dial in request.dials:
             for world in request.perturbations:
                 texts = []
-                for name in request.simulators:
+                for name in simulators:
                     result = found[subject.label, dial, name, world]
                     half = 0.0 if result is None else result.interval[1] - result.mean
                     texts.append(NOT_SUPPORTED if result is None else f"{result.mean:.4g} ± {half:.2g}")
@@ -148,7 +167,7 @@ def table(matrix: Matrix, cells: Sequence[MatrixCell], random_returns: Mapping[s
                 shown.add_row(*first, dial_name(dial), str(world), *texts)
             shown.add_section()
     first = [""] if several else []
-    shown.add_row(*first, "random", "nominal", *(f"{random_returns[name]:.4g}" for name in request.simulators))
+    shown.add_row(*first, "random", "nominal", *(f"{random_returns[name]:.4g}" for name in simulators))
     return shown
 
 

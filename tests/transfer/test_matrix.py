@@ -29,7 +29,7 @@ from dualfid_robot.runs.saved_policy import load_policy
 from dualfid_robot.transfer.launch import parse_request
 from dualfid_robot.transfer.matrix import Matrix, MatrixCell, TransferRequest
 from dualfid_robot.transfer.perturbations import Perturbation, parse_perturbations
-from dualfid_robot.transfer.report import dial_curves, heat_map, mean_returns, table, unsupported_lines, write_report
+from dualfid_robot.transfer.report import dial_curves, heat_map, mean_returns, tables, unsupported_lines, write_report
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,10 +146,14 @@ def test_several_checkpoints_and_what_is_not_supported(make_checkpoint: Make) ->
     output = io.StringIO()
     random_returns = matrix.random_returns()
     assert set(random_returns) == {"mujoco_reduced", "pybullet"}
-    Console(width=80, file=output).print(table(matrix, cells, random_returns))
-    assert output.getvalue().count("│ B ") == 2
+    console = Console(width=80, file=output)
+    (whole,) = tables(matrix, cells, random_returns, console)
+    console.print(whole)
+    assert output.getvalue().count("\n  B ") == 2
     assert output.getvalue().count("not supported") == 2 and output.getvalue().count("pybullet") == 1
-    assert f" {returns[0, 0, 0, 0]:.4g} ± " in output.getvalue() and "│ random" in output.getvalue()
+    assert f" {returns[0, 0, 0, 0]:.4g} ± " in output.getvalue() and " random " in output.getvalue()
+    narrow = tables(matrix, cells, random_returns, Console(width=40))
+    assert [len(one.columns) for one in narrow] == [4, 4] and len(whole.columns) == 5
     figure = heat_map(matrix, cells, random_returns)
     least, _ = figure.axes[0].images[0].get_clim()
     assert least == pytest.approx(sum(random_returns.values()) / 2)
