@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 JSON, CSV, HEAT_MAP, CURVES = "transfer.json", "transfer.csv", "heatmap.png", "dial.png"
 NOT_SUPPORTED = "not supported"
+_ENDLESS = 10_000  # characters of a line on which any table fits
 
 
 def write_report(
@@ -135,7 +136,8 @@ def tables(
 
     def fitting(simulators: Sequence[str]) -> list[Table]:
         whole = _table(matrix, cells, random_returns, simulators)
-        if len(simulators) == 1 or console.measure(whole).maximum <= console.width:
+        needed = console.measure(whole, options=console.options.update(max_width=_ENDLESS)).maximum
+        if len(simulators) == 1 or needed <= console.width:
             return [whole]
         half = (len(simulators) + 1) // 2
         return fitting(simulators[:half]) + fitting(simulators[half:])
