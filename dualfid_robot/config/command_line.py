@@ -34,6 +34,12 @@ from dualfid_robot.settings import alternatives
 _USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ENOLCK)
 
+# Hydra's options that take a value.
+_WITH_VALUES = (
+    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"),
+    "--experimental-rerun",
+)
+
 # Settings of IsaacGymEnvs that would do nothing here: the values that ask for nothing, and what to use instead.
 _VIDEO = "videos are made with capture_video=True, and viewer=browser shows a run"
 _INERT: dict[str, tuple[tuple[str, ...], str]] = {
@@ -72,7 +78,7 @@ def run(
         if asks_for_help(sys.argv[1:]):
             print(help_text(name, config_name, sys.argv[1:]))
             return
-        arguments = _with_keys(_refuse_inert(sys.argv[1:]), positional)
+        arguments = _with_keys(_refuse_inert(_options_first(sys.argv[1:])), positional)
         sys.argv[1:] = [_as_list(argument, lists) for argument in arguments]
         register_groups()
         hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")(_reporting(main))()
@@ -120,6 +126,25 @@ def exit_with(error: Exception) -> NoReturn:
         time.sleep(5.0)  # what rank 0 finds too, it says for all: torchrun ends the others when it exits
     print(f"error: {describe(error)}", file=sys.stderr)
     sys.exit(2)
+
+
+def _options_first(arguments: Sequence[str]) -> list[str]:
+    """Hydra's options, each with its value in one word, before the settings. Hydra takes none between settings.
+
+    Raises:
+        ConfigError: an option lacks its value.
+    """
+    options, settings = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in _WITH_VALUES:
+            value = next(rest, None)
+            if value is None:
+                raise ConfigError(f"{argument}: a value is expected behind it")
+            options.append(f"{argument}={value}")
+        else:
+            (options if argument.startswith("-") else settings).append(argument)
+    return [*options, *settings]
 
 
 def _refuse_inert(arguments: Sequence[str]) -> list[str]:

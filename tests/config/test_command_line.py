@@ -334,3 +334,15 @@ def test_what_hydra_cannot_read_is_said_with_what_it_can(name: str) -> None:
     message = describe(refused.value)
     (pasted,) = shlex.split(message.partition("a text is written ")[2])
     assert "\n" not in message and parser.parse_override(pasted).value() == name
+
+
+@pytest.mark.parametrize("option", [["--config-dir=cfg"], ["--config-dir", "cfg"], ["-cd", "cfg"]])
+def test_hydras_options_may_stand_anywhere(option: list[str], run_script: Run, tmp_path: Path) -> None:
+    (tmp_path / "cfg").mkdir()
+    result = run_script("train.py", "task=Cartpole", *option, "num_envs=none", "seed=1")
+    assert (result.returncode, result.stderr) == (2, "error: num_envs=none: must be a whole number of at least 1\n")
+
+
+def test_an_option_without_its_value_is_refused(run_script: Run) -> None:
+    result = run_script("train.py", "task=Cartpole", "--config-dir")
+    assert (result.returncode, result.stderr) == (2, "error: --config-dir: a value is expected behind it\n")
