@@ -134,7 +134,8 @@ def _options_first(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: an option lacks its value.
     """
-    options, settings = [], []
+    options: list[str] = []
+    settings: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         if argument in _WITH_VALUES:
