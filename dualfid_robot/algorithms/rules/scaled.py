@@ -1,4 +1,4 @@
-"""ρ = top [1 − progress / until]₊ exp(−α G)."""
+"""ρ = top′ · left(progress) · exp(−α G), with top′ = 1 − (1 − top) / price."""
 
 from __future__ import annotations
 
@@ -8,33 +8,41 @@ from typing import ClassVar
 
 from dualfid_robot.algorithms.rules import rule
 from dualfid_robot.algorithms.signals import Signals, known
-from dualfid_robot.settings import require_number
+from dualfid_robot.settings import require, require_number
 
 
 @rule("scaled")
 @dataclass(frozen=True)
 class Scaled:
-    """ρ = top [1 − progress / until]₊ exp(−α G): cheap rows first, none for the end, fewer where they harm.
+    """ρ = (1 − (1 − top) / price) · left · exp(−α G): cheap rows first, none for the end, fewer where they harm.
 
-    G says how much straighter the divergence grows than by chance (``Signals.gap``). It has no unit, so α fits every
-    robot. The rule reads no seconds, so a seed repeats a run of so many iterations to the bit.
+    left is 1 until progress ``hold``, and then falls linearly to 0 at ``until``. What E_low teaches wrongly is unlearnt
+    after that. G says how much straighter the divergence grows than by chance (``Signals.gap``). It has no unit, so α
+    fits every robot. The rule reads no seconds, so a seed repeats a run of so many iterations to the bit.
 
     Attributes:
         alpha: α.
-        top: ρ at the beginning. The cheaper a low sample is, the nearer to 1 it may be.
-        until: part of the run in which ρ falls to 0. What E_low teaches wrongly is then unlearnt in E_high.
+        top: ρ at the beginning, where a second of E_high costs 1.
+        price: of a second of E_high. E_high gets so many times fewer rows, hence the same part of the cost.
+        hold: progress until which ρ stays.
+        until: progress from which ρ is 0.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"drift", "gap"})
     alpha: float
     top: float
+    price: float
+    hold: float
     until: float
 
     def __post_init__(self) -> None:
         require_number("alpha", self.alpha, 0.0, math.inf)
         require_number("top", self.top, 0.0, 1.0)
-        require_number("until", self.until, 0.0, 1.0, open_low=True)
+        require_number("price", self.price, 0.0, math.inf, open_low=True)
+        require_number("hold", self.hold, 0.0, 1.0)
+        require(self.hold < self.until <= 1.0, "until", self.until, f"more than hold={self.hold}, and 1 at most")
 
     def __call__(self, signals: Signals) -> float:
-        left = max(1.0 - signals.progress / self.until, 0.0)
-        return self.top * left * math.exp(-self.alpha * known(signals.gap))
+        high = min((1.0 - self.top) / self.price, 1.0)
+        left = min(max((self.until - signals.progress) / (self.until - self.hold), 0.0), 1.0)
+        return (1.0 - high) * left * math.exp(-self.alpha * known(signals.gap))
