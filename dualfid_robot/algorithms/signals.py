@@ -38,7 +38,7 @@ class Signals:
     num_envs: int = 0
 
 
-WITHOUT_GAP = 1.3
+WITHOUT_GAP = 1.5
 """The greatest V that is usual between equal simulators."""
 RELEASE = 0.95
 """What is left of G at the next measurement of a lower V. Where ρ is 0 a gap cannot be seen, so it is not forgotten."""
