@@ -80,5 +80,5 @@ def test_it_goes_on_from_its_state() -> None:
 
 def test_the_gap_rises_at_once_and_falls_slowly() -> None:
     filter_ = SignalFilter(64, 0.9)
-    gaps = [filter_.update({"drift": v}, i, 0.0).gap for i, v in enumerate((1.0, 2.3, 1.0, 1.0, 3.3))]
-    assert gaps == pytest.approx([0.0, 2.3 - WITHOUT_GAP, RELEASE, RELEASE**2, 3.3 - WITHOUT_GAP])
+    gaps = [filter_.update({"drift": v}, i, 0.0).gap for i, v in enumerate((1.0, 2.5, 1.0, 1.0, 3.3))]
+    assert gaps == pytest.approx([0.0, 2.5 - WITHOUT_GAP, RELEASE, RELEASE**2, 3.3 - WITHOUT_GAP])

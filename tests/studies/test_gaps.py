@@ -116,7 +116,7 @@ def test_both_engines_of_e_low(compose_config: Compose, composed: Composed) -> N
     without, with_gap = composed("Anymal", "+gap=both")
     assert changed_sides(with_gap, without) == "low"
     engines = Experiment(compose_config("task=Anymal", "+gap=both")).low_engines
-    assert {engine["name"]: engine["share"] for engine in engines} == {"mujoco_reduced": 0.9, "pybullet": 0.1}
+    assert {engine["name"]: engine["share"] for engine in engines} == {"mujoco_reduced": 0.8, "pybullet": 0.2}
 
 
 @pytest.mark.parametrize("overrides", [("simulator.high.changes.mass=2", "low_reward_factor=-1"), ("seed=1",)])
