@@ -16,11 +16,6 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import require, require_integer, require_number
 
 
-def growth(progress: float) -> float:
-    """The share of a lower bound at the run's end that counts at this progress. It is little before the end."""
-    return progress**2
-
-
 @dataclass(frozen=True)
 class AllocationConfig:
     """The rule and its guards. Their defaults are in cfg/allocation.
@@ -29,7 +24,6 @@ class AllocationConfig:
         rule: ``name`` of the rule and its settings.
         rho_min, rho_max: bounds of ρ. Both ends are traps. At ρ = 1 the adapter gets no data, so D stays 0 and ρ stays
             1. At ρ = 0 there is no low state to measure D on.
-        rho_end: lower bound at the end of the run; before it, `growth` says how much of it counts.
         warmup_iterations, warmup_rho: the first iterations have this ρ: the adapter starts at zero, D says nothing yet.
         smoothing: of every measurement over iterations (``SignalFilter``); 0 is no smoothing.
         rate_limit: greatest change of ρ from one iteration to the next.
@@ -39,7 +33,6 @@ class AllocationConfig:
     rule: Mapping[str, Any]
     rho_min: float
     rho_max: float
-    rho_end: float
     warmup_iterations: int
     warmup_rho: float
     smoothing: float
@@ -49,7 +42,6 @@ class AllocationConfig:
     def __post_init__(self) -> None:
         require_number("rho_min", self.rho_min, 0.0, 1.0)
         require_number("rho_max", self.rho_max, self.rho_min, 1.0)
-        require_number("rho_end", self.rho_end, 0.0, self.rho_max)
         require_integer("warmup_iterations", self.warmup_iterations, 0)
         if self.warmup_iterations > 0:
             require_number("warmup_rho", self.warmup_rho, self.rho_min, self.rho_max)
@@ -83,7 +75,7 @@ class Allocator:
         if config.rho_max < 1.0:
             most = (num_envs // self.block_size - 1) * self.block_size
             self.min_n_low, self.max_n_low = min(self.min_n_low, most), min(self.max_n_low, most)
-        self.target = self._bounded(self.rule(Signals(num_envs=num_envs)), 0.0)
+        self.target = self._bounded(self.rule(Signals(num_envs=num_envs)))
         self.rho = config.warmup_rho if config.warmup_iterations > 0 else self.target
         self.n_low = self._quantise(self.rho)
 
@@ -98,7 +90,7 @@ class Allocator:
 
     def update(self, signals: Signals) -> int:
         """Take in what is known after an iteration and return N_low of the next."""
-        self.target = self._bounded(self.rule(signals), signals.progress)
+        self.target = self._bounded(self.rule(signals))
         if signals.iteration >= self.config.warmup_iterations:
             step = self.target - self.rho
             self.rho += min(max(step, -self.config.rate_limit), self.config.rate_limit)
@@ -120,9 +112,8 @@ class Allocator:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.target, self.rho, self.n_low = state["target"], state["rho"], state["n_low"]
 
-    def _bounded(self, rho: float, progress: float) -> float:
-        least = max(self.config.rho_min, self.config.rho_end * growth(progress))
-        return min(max(rho, least), self.config.rho_max)
+    def _bounded(self, rho: float) -> float:
+        return min(max(rho, self.config.rho_min), self.config.rho_max)
 
     def _quantise(self, rho: float) -> int:
         return min(max(self._nearest(rho), self.min_n_low), self.max_n_low)

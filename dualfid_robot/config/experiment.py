@@ -232,7 +232,7 @@ class Experiment:
         With `+gap=none`, E_low's engine stands for E_high's and has its name.
         """
         simulators = self.settings["simulator"]
-        low = [{"share": None, "at_end": 0.0, "price": 1.0} | engine for engine in simulators["low"].values()]
+        low = [{"share": None, "since": 0.0, "price": 1.0} | engine for engine in simulators["low"].values()]
         simulators["high"].setdefault("price", 1.0)
         names = [engine["name"] for engine in low]
         for name in names:
@@ -242,28 +242,21 @@ class Experiment:
         for where, simulator in self.engines.items():
             simulator["changes"] = parse_changes(simulator.get("changes", {}), f"{where}.changes").factors
             require_number(f"{where}.price", simulator["price"], 0.0, math.inf)
-        for name, engine in simulators["low"].items():
-            require_number(f"simulator.low.{name}.at_end", engine["at_end"], 0.0, math.inf)
-        self._at_end = sum(engine["at_end"] for engine in simulators["low"].values())
-        if self._at_end > 1.0:
-            told = ", ".join(f"{name}={engine['at_end']}" for name, engine in simulators["low"].items())
-            raise ConfigError(f"simulator.low.….at_end: {told}: must add up to at most 1")
         shares = resolve_shares({name: engine["share"] for name, engine in simulators["low"].items()})
         for name, engine in simulators["low"].items():
-            if shares[name] == engine["at_end"] == 0.0:
-                raise ConfigError(
-                    f"simulator.low.{name}.share=0: without `at_end` this engine never has an environment"
-                )
+            require(shares[name] > 0.0, f"simulator.low.{name}.share", 0, "more than 0, or it never has an environment")
+            require_number(f"simulator.low.{name}.since", engine["since"], 0.0, 1.0)
+        joining = {name: engine["since"] for name, engine in simulators["low"].items()}
+        if min(joining.values()) > 0.0:
+            told = ", ".join(f"{name}={since}" for name, since in joining.items())
+            raise ConfigError(f"simulator.low.….since: {told}: one engine must be there from 0 on")
         self.low_engines = tuple(engine | {"share": shares[name]} for name, engine in simulators["low"].items())
         self.high_engine: dict[str, Any] = simulators["high"]
 
     @property
     def allocation(self) -> AllocationConfig:
-        """Settings of the allocation. `rho_end=engines` there is what E_low's engines have at least at the end."""
-        settings = dict(self.settings["allocation"])
-        if settings.get("rho_end") == "engines":
-            settings["rho_end"] = self._at_end
-        allocation: AllocationConfig = parse_settings(AllocationConfig, settings, "allocation")
+        """Settings of the allocation."""
+        allocation: AllocationConfig = parse_settings(AllocationConfig, self.settings["allocation"], "allocation")
         return allocation
 
     @property

@@ -20,41 +20,27 @@ class Shares:
 
     Attributes:
         of_low: share of each engine in E_low's rows. They add up to 1.
-        at_end: rows that an engine has at least at the end of the run, if E_low has so many.
+        since: progress of the run at which each engine joins, one of them 0. Until then the others have its rows.
     """
 
     of_low: tuple[float, ...] = (1.0,)
-    at_end: tuple[int, ...] = (0,)
+    since: tuple[float, ...] = (0.0,)
 
-    def rows(self, n_low: int, grown: float) -> list[int]:
-        """Rows of each engine: whole numbers nearest to its share that add up to n_low. Engines with too few rows get
-        their least number first.
+    def rows(self, n_low: int, progress: float) -> list[int]:
+        """Rows of each engine: whole numbers nearest to its share that add up to n_low.
 
         Args:
             n_low: E_low's rows.
-            grown: how much of `at_end` counts by now, in [0, 1].
+            progress: of the run, in [0, 1].
         """
-        least = [round(grown * n) for n in self.at_end]
-        rows = _nearest(n_low, self.of_low)
-        short = [i for i, n in enumerate(rows) if n < least[i]]
-        if not short:
-            return rows
-        # Engines that are short get their least, the others share what is left.
-        given = _nearest(min(sum(least[i] for i in short), n_low), [least[i] for i in short])
-        others = [i for i in range(len(rows)) if i not in short]
-        left = _nearest(n_low - sum(given), [self.of_low[i] for i in others]) if others else []
-        return [n for _, n in sorted([*zip(short, given, strict=True), *zip(others, left, strict=True)])]
+        joined = [share * (progress >= since) for share, since in zip(self.of_low, self.since, strict=True)]
+        ends = [round(n_low * end / sum(joined)) for end in accumulate(joined)]
+        return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
     def capacities(self, most_low: int) -> list[int]:
         """The most rows that each engine can ever get while E_low has at most `most_low`."""
-        every = [self.rows(n_low, grown) for n_low in range(most_low + 1) for grown in (0.0, 1.0)]
+        every = [self.rows(n_low, progress) for n_low in range(most_low + 1) for progress in set(self.since)]
         return [max(rows) for rows in zip(*every, strict=True)]
-
-
-def _nearest(total: int, weights: Sequence[float]) -> list[int]:
-    """Whole numbers in proportion to the weights that add up to `total`."""
-    ends = [round(total * end / sum(weights)) for end in accumulate(weights)]
-    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 ALL_OF_ONE = Shares()
@@ -127,14 +113,14 @@ class DualEnvironment:
         """E_low's pools, then E_high's."""
         return self.low if self.high is None else [*self.low, self.high]
 
-    def reallocate(self, n_low: int, grown: float = 0.0) -> None:
+    def reallocate(self, n_low: int, progress: float = 0.0) -> None:
         """Give the first n_low rows to E_low. Environments out of use are frozen and go on later.
 
         Args:
             n_low: E_low's rows.
-            grown: how much of `Shares.at_end` counts by now, in [0, 1].
+            progress: of the run, in [0, 1].
         """
-        rows = self.shares.rows(n_low, grown) if self.low else []
+        rows = self.shares.rows(n_low, progress) if self.low else []
         sizes = [pool.num_envs for pool in self.low]
         high = 0 if self.high is None else self.high.num_envs
         fits = sum(rows) == n_low and all(n <= size for n, size in zip(rows, sizes, strict=True))

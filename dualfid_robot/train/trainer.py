@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dualfid_robot.algorithms.allocation import Allocator, growth
+from dualfid_robot.algorithms.allocation import Allocator
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
 from dualfid_robot.algorithms.drift import Drift
 from dualfid_robot.algorithms.dual_ppo import read_back
@@ -74,7 +74,7 @@ class Trainer:
         engines = [("low", engine) for engine in experiment.low_engines] if allocator.max_n_low else []
         shares = Shares(
             tuple(engine["share"] for _, engine in engines),
-            tuple(round(engine["at_end"] * experiment.num_envs) for _, engine in engines),
+            tuple(engine["since"] for _, engine in engines),
         )
         sizes = shares.capacities(allocator.max_n_low) if engines else []
         seeds = _seeds_of_pools(low_seed, len(engines))
@@ -176,7 +176,7 @@ class Trainer:
         # Move the boundary between E_low's rows and E_high's.
         with books.allocating():
             progress = self._progress(self.iteration, self.cost_seconds)
-            self.env.reallocate(self.allocator.n_low, growth(progress))
+            self.env.reallocate(self.allocator.n_low, progress)
             metrics = self._allocation_metrics()
         # T steps: π_θ acts in E_low, π_{θ,φ} in E_high.
         self._roll_out()

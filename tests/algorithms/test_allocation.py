@@ -307,13 +307,3 @@ def test_what_cannot_be_replayed_is_named(text: str | None, part: str, tmp_path:
 def test_replay_needs_a_file() -> None:
     with pytest.raises(ConfigError, match=r"allocation\.rule\.file=: must be the metrics\.jsonl"):
         Allocator(100, configured("replay"))
-
-
-def test_the_lower_bound_rises_to_the_end_of_the_run() -> None:
-    config = allocation_config(**{**FREE, "rule": {"name": "fixed", "rho": 0.1}, "rho_end": 0.4})
-    allocator = Allocator(100, config)
-    shares = []
-    for progress in (0.0, 0.4, 0.75, 1.0):
-        allocator.update(Signals(progress=progress, iteration=1, num_envs=100))
-        shares.append(allocator.rho)
-    assert shares == pytest.approx([0.1, 0.1, 0.4 * 0.75**2, 0.4])

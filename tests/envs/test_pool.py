@@ -168,44 +168,33 @@ def test_what_overlap_hides() -> None:
 @pytest.mark.parametrize("of_low", [(1.0,), (0.7, 0.3), (0.2, 0.5, 0.3), (0.001, 0.999)])
 def test_rows_of_several_engines(of_low: tuple[float, ...]) -> None:
     """Whole numbers that add up, each within one of its share; capacities hold every split."""
-    shares = Shares(of_low, (0,) * len(of_low))
+    shares = Shares(of_low, (0.0,) * len(of_low))
     most = shares.capacities(100)
     for n_low in range(101):
         rows = shares.rows(n_low, 1.0)
         assert sum(rows) == n_low and min(rows) >= 0
         assert all(abs(n - share * n_low) <= 1.0 for n, share in zip(rows, of_low, strict=True))
         assert all(n <= size for n, size in zip(rows, most, strict=True))
-    assert Shares((0.7, 0.3), (0, 0)).rows(10, 1.0) == [7, 3]
+    assert Shares((0.7, 0.3), (0.0, 0.0)).rows(10, 1.0) == [7, 3]
 
 
-def test_an_engine_has_its_rows_at_the_end() -> None:
-    """Of 100 rows the second engine has 30 %, but 20 rows at least at the end: the first one gives way."""
-    shares = Shares((0.7, 0.3), (0, 20))
-    assert [shares.rows(n, 1.0) for n in (100, 60, 40, 20, 10, 0)] == [
-        [70, 30],
-        [40, 20],
-        [20, 20],
-        [0, 20],
-        [0, 10],
-        [0, 0],
+def test_an_engine_that_joins_later() -> None:
+    """Until then the others have its rows, in proportion to their own shares."""
+    shares = Shares((0.5, 0.3, 0.2), (0.0, 0.0, 0.25))
+    assert [shares.rows(80, progress) for progress in (0.0, 0.2499, 0.25, 1.0)] == [
+        [50, 30, 0],
+        [50, 30, 0],
+        [40, 24, 16],
+        [40, 24, 16],
     ]
-    assert shares.capacities(100) == [70, 30]
-    assert Shares((0.5, 0.3, 0.2), (0, 20, 10)).rows(40, 1.0) == [10, 20, 10]
-
-
-def test_rows_at_the_end_grow_until_then() -> None:
-    """The second engine gets nothing at first and four tenths of all 100 rows at the end, if E_low has so many."""
-    shares = Shares((1.0, 0.0), (0, 40))
-    assert [shares.rows(90, grown) for grown in (0.0, 0.25, 1.0)] == [[90, 0], [80, 10], [50, 40]]
-    assert shares.rows(30, 1.0) == [0, 30]
-    assert shares.capacities(90) == [90, 40]
+    assert shares.capacities(80) == [50, 30, 16]
 
 
 def test_the_dual_environment_is_all_its_pools(cartpole: RobotModel) -> None:
     """Three pools side by side: rows in order of the engines, each as if it were alone."""
     sizes = (4, 2, 6)
     pools, alone = ([make_pool(cartpole, "Cartpole", n, seed=n) for n in sizes] for _ in range(2))
-    env = DualEnvironment(pools[:2], pools[2], 8, shares=Shares((0.6, 0.4), (0, 0)))
+    env = DualEnvironment(pools[:2], pools[2], 8, shares=Shares((0.6, 0.4), (0.0, 0.0)))
     for n_low, rows in ((5, (3, 2, 3)), (2, (1, 1, 6)), (4, (2, 2, 4))):
         env.reallocate(n_low)
         actions = torch.rand(8, 1) * 2 - 1
