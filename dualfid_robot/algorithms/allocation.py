@@ -61,7 +61,14 @@ class Allocator:
         ConfigError: for a setting out of range, an unknown rule, or too few environments for two fidelities.
     """
 
-    def __init__(self, num_envs: int, config: AllocationConfig) -> None:
+    def __init__(self, num_envs: int, config: AllocationConfig, price: float = 1.0) -> None:
+        """Begin with what the rule says before anything is measured.
+
+        Args:
+            num_envs: N.
+            config: the rule and its guards.
+            price: of a second of E_high.
+        """
         require_integer("num_envs", num_envs, 1)
         self.num_envs, self.config = num_envs, config
         self.rule = make_rule(config.rule)
@@ -75,7 +82,7 @@ class Allocator:
         if config.rho_max < 1.0:
             most = (num_envs // self.block_size - 1) * self.block_size
             self.min_n_low, self.max_n_low = min(self.min_n_low, most), min(self.max_n_low, most)
-        self.target = self._bounded(self.rule(Signals(num_envs=num_envs)))
+        self.target = self._bounded(self.rule(Signals(num_envs=num_envs, price=price)))
         self.rho = config.warmup_rho if config.warmup_iterations > 0 else self.target
         self.n_low = self._quantise(self.rho)
 

@@ -24,6 +24,7 @@ class Signals:
         iteration: iterations done.
         progress: of the run, 0 at its beginning and 1 at its end.
         num_envs: N, environments of both fidelities together.
+        price: of a second of E_high.
     """
 
     divergence: float = math.nan
@@ -36,13 +37,14 @@ class Signals:
     iteration: int = 0
     progress: float = 0.0
     num_envs: int = 0
+    price: float = 1.0
 
 
 WITHOUT_GAP = 1.5
 """The greatest V that is usual between equal simulators."""
 RELEASE = 0.95
 """What is left of G at the next measurement of a lower V. Where ρ is 0 a gap cannot be seen, so it is not forgotten."""
-_UNSMOOTHED = ("iteration", "progress", "num_envs")
+_UNSMOOTHED = ("iteration", "progress", "num_envs", "price")
 MEASURED = frozenset(asdict(Signals())) - set(_UNSMOOTHED)
 """Names of the signals that are measurements."""
 COSTS = frozenset({"cost_low", "cost_high", "cost_learner"})
@@ -59,14 +61,15 @@ class SignalFilter:
     Args:
         num_envs: N, of all processes together.
         smoothing: k; 0 is no smoothing.
+        price: of a second of E_high.
 
     Attributes:
         signals: the present values.
     """
 
-    def __init__(self, num_envs: int, smoothing: float) -> None:
+    def __init__(self, num_envs: int, smoothing: float, price: float = 1.0) -> None:
         self.smoothing = smoothing
-        self.signals = Signals(num_envs=num_envs)
+        self.signals = Signals(num_envs=num_envs, price=price)
 
     def update(self, measured: Mapping[str, float], iteration: int, progress: float) -> Signals:
         """Take in an iteration's measurements. What was not measured stays what it is.
@@ -92,7 +95,7 @@ class SignalFilter:
         return value if math.isnan(last) else self.smoothing * last + (1.0 - self.smoothing) * value
 
     def state_dict(self) -> dict[str, Any]:
-        return asdict(self.signals)
+        return {name: value for name, value in asdict(self.signals).items() if name != "price"}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.signals = replace(self.signals, **state)

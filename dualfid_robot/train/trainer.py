@@ -55,9 +55,10 @@ class Trainer:
         _, _, shuffling_seed, _ = _seeds(experiment.seed, 0)
         device = experiment.rl_device
         allocation = experiment.allocation
-        self.allocator = Allocator(experiment.num_envs, allocation)
+        price = experiment.high_engine["price"]
+        self.allocator = Allocator(experiment.num_envs, allocation, price)
         check_control_variate(experiment, self.allocator)
-        self.filter = SignalFilter(experiment.num_envs * ranks.size, allocation.smoothing)
+        self.filter = SignalFilter(experiment.num_envs * ranks.size, allocation.smoothing, price)
         self.policy = ranks.share(experiment.make_policy)
         self.algorithm = algorithm_class(experiment.ppo)(self.policy, experiment.ppo, device, shuffling_seed, ranks)
         self.drift = Drift(self.policy) if "gap" in self.allocator.rule.requires else None

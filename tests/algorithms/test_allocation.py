@@ -21,7 +21,7 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import parse_settings
 
 CFG = Path(__file__).parents[2] / "cfg" / "allocation"
-SCALED = {"name": "scaled", "alpha": 4.0, "price": 1.0, "hold": 0.4, "until": 1.0}
+SCALED = {"name": "scaled", "alpha": 4.0, "hold": 0.4, "until": 1.0}
 FREE = {"rho_min": 0.0, "rho_max": 1.0, "warmup_iterations": 0, "smoothing": 0.0, "rate_limit": 1.0, "block_size": 1}
 
 
@@ -60,9 +60,9 @@ class Loop:
         ({**SCALED, "top": 0.8, "hold": 0.0, "until": 0.8}, {"progress": 0.2}, 0.6),
         ({**SCALED, "top": 0.8, "until": 0.5}, {"progress": 0.6, "gap": 3.0}, 0.0),
         ({**SCALED, "top": 0.9, "alpha": 2.0}, {"gap": 0.5}, 0.9 * math.exp(-1.0)),
-        ({**SCALED, "top": 0.9, "price": 10.0}, {}, 0.99),
-        ({**SCALED, "top": 0.9, "price": 0.5}, {}, 0.8),
-        ({**SCALED, "top": 0.9, "price": 0.05}, {}, 0.0),
+        ({**SCALED, "top": 0.9}, {"price": 10.0}, 0.99),
+        ({**SCALED, "top": 0.9}, {"price": 0.5}, 0.8),
+        ({**SCALED, "top": 0.9}, {"price": 0.0}, 0.0),
     ],
 )
 def test_rules_by_hand(settings_: dict[str, Any], signals: dict[str, Any], expected: float) -> None:

@@ -1,4 +1,4 @@
-"""ρ = top′ · left(progress) · exp(−α G), with top′ = 1 − (1 − top) / price."""
+"""ρ = (1 − (1 − top) / price) · left(progress) · exp(−α G)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Scaled:
 
     Attributes:
         alpha: α.
-        top: ρ at the beginning, where a second of E_high costs 1.
-        price: of a second of E_high. E_high gets so many times fewer rows, hence the same part of the cost.
+        top: ρ at the beginning, where a second of E_high costs 1. A dearer one gets so many times fewer rows, hence the
+            same part of the cost.
         hold: progress until which ρ stays.
         until: progress from which ρ is 0.
     """
@@ -31,18 +31,17 @@ class Scaled:
     requires: ClassVar[frozenset[str]] = frozenset({"drift", "gap"})
     alpha: float
     top: float
-    price: float
     hold: float
     until: float
 
     def __post_init__(self) -> None:
         require_number("alpha", self.alpha, 0.0, math.inf)
         require_number("top", self.top, 0.0, 1.0)
-        require_number("price", self.price, 0.0, math.inf, open_low=True)
         require_number("hold", self.hold, 0.0, 1.0)
         require(self.hold < self.until <= 1.0, "until", self.until, f"more than hold={self.hold}, and 1 at most")
 
     def __call__(self, signals: Signals) -> float:
-        high = min((1.0 - self.top) / self.price, 1.0)
+        scarce = 1.0 - self.top
+        high = scarce / signals.price if signals.price > scarce else 1.0
         left = min(max((self.until - signals.progress) / (self.until - self.hold), 0.0), 1.0)
         return (1.0 - high) * left * math.exp(-self.alpha * known(signals.gap))
