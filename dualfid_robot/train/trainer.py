@@ -181,8 +181,9 @@ class Trainer:
         with books.allocating():
             scalars = measure(self.policy, self.storage, self.allocator.rule.requires, self.ranks, self.drift)
         # θ learns from all rows, φ from E_high's; `read_back` alone waits for the device.
-        progress = self._progress(self.iteration, self.cost_seconds)
-        metrics |= read_back(scalars | self.algorithm.update(self.storage, progress))
+        metrics |= read_back(
+            scalars | self.algorithm.update(self.storage, self._progress(self.iteration, self.cost_seconds))
+        )
         statistics = self.env.take_statistics()
         hidden = self.env.hidden_seconds(statistics)
         # Decide the next split from what was measured and what it cost.
