@@ -243,7 +243,7 @@ class Experiment:
             simulator["changes"] = parse_changes(simulator.get("changes", {}), f"{where}.changes").factors
             require_number(f"{where}.price", simulator["price"], 0.0, math.inf)
         shares = resolve_shares({name: engine["share"] for name, engine in simulators["low"].items()})
-        for name in shares:
+        for name, engine in simulators["low"].items():
             require(shares[name] > 0.0, f"simulator.low.{name}.share", 0, "more than 0, or it never has an environment")
         self.low_engines = tuple(engine | {"share": shares[name]} for name, engine in simulators["low"].items())
         self.high_engine: dict[str, Any] = simulators["high"]
