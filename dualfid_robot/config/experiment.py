@@ -232,7 +232,7 @@ class Experiment:
         With `+gap=none`, E_low's engine stands for E_high's and has its name.
         """
         simulators = self.settings["simulator"]
-        low = [{"share": None, "since": 0.0, "price": 1.0} | engine for engine in simulators["low"].values()]
+        low = [{"share": None, "price": 1.0} | engine for engine in simulators["low"].values()]
         simulators["high"].setdefault("price", 1.0)
         names = [engine["name"] for engine in low]
         for name in names:
@@ -243,13 +243,8 @@ class Experiment:
             simulator["changes"] = parse_changes(simulator.get("changes", {}), f"{where}.changes").factors
             require_number(f"{where}.price", simulator["price"], 0.0, math.inf)
         shares = resolve_shares({name: engine["share"] for name, engine in simulators["low"].items()})
-        for name, engine in simulators["low"].items():
+        for name in shares:
             require(shares[name] > 0.0, f"simulator.low.{name}.share", 0, "more than 0, or it never has an environment")
-            require_number(f"simulator.low.{name}.since", engine["since"], 0.0, 1.0)
-        joining = {name: engine["since"] for name, engine in simulators["low"].items()}
-        if min(joining.values()) > 0.0:
-            told = ", ".join(f"{name}={since}" for name, since in joining.items())
-            raise ConfigError(f"simulator.low.….since: {told}: one engine must be there from 0 on")
         self.low_engines = tuple(engine | {"share": shares[name]} for name, engine in simulators["low"].items())
         self.high_engine: dict[str, Any] = simulators["high"]
 

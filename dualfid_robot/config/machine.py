@@ -19,7 +19,7 @@ DEFAULT_HIGH, DEFAULT_HIGH_ON_GPU = "mujoco", "mujoco_warp"
 TWINS = {"mujoco_warp": "mujoco_warp_reduced"}  # cheap twin of E_high's engine
 TWIN = "mujoco_reduced"  # of any other
 OTHER_ENGINE = "pybullet"
-OF_OTHER_ENGINE = {"share": 0.2, "since": 0.25}  # of E_low's rows: docs/performance.md
+OF_OTHER_ENGINE = {"share": 0.2}  # of E_low's rows: docs/performance.md
 
 
 def set_environment() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -14,36 +13,21 @@ from torch import Tensor
 from dualfid_robot.envs.pool import EnvironmentPool, PoolStatistics
 
 
-@dataclass(frozen=True)
-class Shares:
-    """How E_low's rows are split between its engines.
+def rows_of_engines(n_low: int, shares: Sequence[float]) -> list[int]:
+    """Rows of each engine of E_low: whole numbers nearest to its share that add up to n_low.
 
-    Attributes:
-        of_low: share of each engine in E_low's rows. They add up to 1.
-        since: progress of the run at which each engine joins, one of them 0. Until then the others have its rows.
+    Args:
+        n_low: E_low's rows.
+        shares: of each engine. They add up to 1.
     """
-
-    of_low: tuple[float, ...] = (1.0,)
-    since: tuple[float, ...] = (0.0,)
-
-    def rows(self, n_low: int, progress: float) -> list[int]:
-        """Rows of each engine: whole numbers nearest to its share that add up to n_low.
-
-        Args:
-            n_low: E_low's rows.
-            progress: of the run, in [0, 1].
-        """
-        joined = [share * (progress >= since) for share, since in zip(self.of_low, self.since, strict=True)]
-        ends = [round(n_low * end / sum(joined)) for end in accumulate(joined)]
-        return [end - start for start, end in zip([0, *ends], ends, strict=False)]
-
-    def capacities(self, most_low: int) -> list[int]:
-        """The most rows that each engine can ever get while E_low has at most `most_low`."""
-        every = [self.rows(n_low, progress) for n_low in range(most_low + 1) for progress in set(self.since)]
-        return [max(rows) for rows in zip(*every, strict=True)]
+    ends = [round(n_low * end) for end in accumulate(shares)]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
-ALL_OF_ONE = Shares()
+def capacities(most_low: int, shares: Sequence[float]) -> list[int]:
+    """The most rows that each engine can ever get while E_low has at most `most_low`."""
+    every = [rows_of_engines(n_low, shares) for n_low in range(most_low + 1)]
+    return [max(rows) for rows in zip(*every, strict=True)]
 
 
 def hidden_seconds(devices: Sequence[torch.device], step_seconds: Sequence[Sequence[float]]) -> float:
@@ -83,7 +67,7 @@ class DualEnvironment:
         high: EnvironmentPool | None,
         num_envs: int,
         device: torch.device | str = "cpu",
-        shares: Shares = ALL_OF_ONE,
+        shares: Sequence[float] = (1.0,),
     ) -> None:
         """Join pools.
 
@@ -100,7 +84,7 @@ class DualEnvironment:
         devices = {pool.device for pool in self.pools}
         self.overlap = len(devices) > 1
         self.n_low = num_envs if self.low else 0
-        self._rows_of_low = self.shares.rows(self.n_low, 0.0) if self.low else []
+        self._rows_of_low = rows_of_engines(self.n_low, shares) if self.low else []
         self.task = self.pools[0].task
         self.reward = torch.zeros(num_envs, device=device)
         self.terminated = torch.zeros(num_envs, dtype=torch.bool, device=device)
@@ -113,14 +97,13 @@ class DualEnvironment:
         """E_low's pools, then E_high's."""
         return self.low if self.high is None else [*self.low, self.high]
 
-    def reallocate(self, n_low: int, progress: float = 0.0) -> None:
+    def reallocate(self, n_low: int) -> None:
         """Give the first n_low rows to E_low. Environments out of use are frozen and go on later.
 
         Args:
             n_low: E_low's rows.
-            progress: of the run, in [0, 1].
         """
-        rows = self.shares.rows(n_low, progress) if self.low else []
+        rows = rows_of_engines(n_low, self.shares) if self.low else []
         sizes = [pool.num_envs for pool in self.low]
         high = 0 if self.high is None else self.high.num_envs
         fits = sum(rows) == n_low and all(n <= size for n, size in zip(rows, sizes, strict=True))

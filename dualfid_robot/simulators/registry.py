@@ -16,7 +16,7 @@ from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import parse_settings
 from dualfid_robot.simulators.base import Simulator
 
-OF_A_SIDE = ("name", "share", "since", "price")
+OF_A_SIDE = ("name", "share", "price")
 """Settings that a side of the dual environment has besides its engine's own."""
 _OF_THE_CONFIGURATION = {"engine", "changes", *OF_A_SIDE}
 

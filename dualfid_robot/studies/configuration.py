@@ -73,8 +73,8 @@ def settle(overrides: Sequence[str], threads: int) -> tuple[DictConfig, list[str
     # The engines, where the overrides leave them to the task and the machine.
     if left_low:
         settled.append(f"simulator/low=[{','.join(map(str, low))}]")
-        rows = [(name, key, low[name][key]) for name in low for key in ("share", "since")]
-        settled += [f"simulator.low.{name}.{key}={value}" for name, key, value in rows if value is not None]
+        shares = [(name, low[name]["share"]) for name in low]
+        settled += [f"simulator.low.{name}.share={share}" for name, share in shares if share is not None]
     if left_high:
         settled.append(f"simulator/high={high.name}")
     # Their threads.

@@ -21,7 +21,7 @@ from dualfid_robot.algorithms.measurements import SIGNAL_OF_METRIC, measure
 from dualfid_robot.algorithms.research import algorithm_class
 from dualfid_robot.algorithms.signals import SignalFilter
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.envs.dual import DualEnvironment, Shares
+from dualfid_robot.envs.dual import DualEnvironment, capacities
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.stopwatch import CpuClock
 from dualfid_robot.policies.actor_critic import DualActorCritic
@@ -73,11 +73,8 @@ class Trainer:
         """Build the engines' pools that the allocation can ever use, and the books for them."""
         experiment, allocator = self.experiment, self.allocator
         engines = [("low", engine) for engine in experiment.low_engines] if allocator.max_n_low else []
-        shares = Shares(
-            tuple(engine["share"] for _, engine in engines),
-            tuple(engine["since"] for _, engine in engines),
-        )
-        sizes = shares.capacities(allocator.max_n_low) if engines else []
+        shares = [engine["share"] for _, engine in engines]
+        sizes = capacities(allocator.max_n_low, shares) if engines else []
         seeds = _seeds_of_pools(low_seed, len(engines))
         if allocator.max_n_high:
             engines.append(("high", experiment.high_engine))
@@ -176,8 +173,7 @@ class Trainer:
         books.begin()
         # Move the boundary between E_low's rows and E_high's.
         with books.allocating():
-            progress = self._progress(self.iteration, self.cost_seconds)
-            self.env.reallocate(self.allocator.n_low, progress)
+            self.env.reallocate(self.allocator.n_low)
             metrics = self._allocation_metrics()
         # T steps: π_θ acts in E_low, π_{θ,φ} in E_high.
         self._roll_out()
@@ -185,6 +181,7 @@ class Trainer:
         with books.allocating():
             scalars = measure(self.policy, self.storage, self.allocator.rule.requires, self.ranks, self.drift)
         # θ learns from all rows, φ from E_high's; `read_back` alone waits for the device.
+        progress = self._progress(self.iteration, self.cost_seconds)
         metrics |= read_back(scalars | self.algorithm.update(self.storage, progress))
         statistics = self.env.take_statistics()
         hidden = self.env.hidden_seconds(statistics)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dualfid_robot.envs.dual import DualEnvironment, Shares, hidden_seconds
+from dualfid_robot.envs.dual import DualEnvironment, capacities, hidden_seconds, rows_of_engines
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.registry import make_task
 from dualfid_robot.errors import ConfigError
@@ -168,33 +168,20 @@ def test_what_overlap_hides() -> None:
 @pytest.mark.parametrize("of_low", [(1.0,), (0.7, 0.3), (0.2, 0.5, 0.3), (0.001, 0.999)])
 def test_rows_of_several_engines(of_low: tuple[float, ...]) -> None:
     """Whole numbers that add up, each within one of its share; capacities hold every split."""
-    shares = Shares(of_low, (0.0,) * len(of_low))
-    most = shares.capacities(100)
+    most = capacities(100, of_low)
     for n_low in range(101):
-        rows = shares.rows(n_low, 1.0)
+        rows = rows_of_engines(n_low, of_low)
         assert sum(rows) == n_low and min(rows) >= 0
         assert all(abs(n - share * n_low) <= 1.0 for n, share in zip(rows, of_low, strict=True))
         assert all(n <= size for n, size in zip(rows, most, strict=True))
-    assert Shares((0.7, 0.3), (0.0, 0.0)).rows(10, 1.0) == [7, 3]
-
-
-def test_an_engine_that_joins_later() -> None:
-    """Until then the others have its rows, in proportion to their own shares."""
-    shares = Shares((0.5, 0.3, 0.2), (0.0, 0.0, 0.25))
-    assert [shares.rows(80, progress) for progress in (0.0, 0.2499, 0.25, 1.0)] == [
-        [50, 30, 0],
-        [50, 30, 0],
-        [40, 24, 16],
-        [40, 24, 16],
-    ]
-    assert shares.capacities(80) == [50, 30, 16]
+    assert rows_of_engines(10, (0.7, 0.3)) == [7, 3]
 
 
 def test_the_dual_environment_is_all_its_pools(cartpole: RobotModel) -> None:
     """Three pools side by side: rows in order of the engines, each as if it were alone."""
     sizes = (4, 2, 6)
     pools, alone = ([make_pool(cartpole, "Cartpole", n, seed=n) for n in sizes] for _ in range(2))
-    env = DualEnvironment(pools[:2], pools[2], 8, shares=Shares((0.6, 0.4), (0.0, 0.0)))
+    env = DualEnvironment(pools[:2], pools[2], 8, shares=(0.6, 0.4))
     for n_low, rows in ((5, (3, 2, 3)), (2, (1, 1, 6)), (4, (2, 2, 4))):
         env.reallocate(n_low)
         actions = torch.rand(8, 1) * 2 - 1

@@ -76,7 +76,7 @@ def test_another_low_simulator(gap: str, task: str, composed: Composed) -> None:
     """It wins over the one that the task names."""
     without, with_gap = composed(task, f"+gap={gap}")
     assert changed_sides(with_gap, without) == "low"
-    of_low = {"share": None, "since": 0.0, "price": 1.0}
+    of_low = {"share": None, "price": 1.0}
     without["simulator"]["low"] = {LOW[gap]: simulator_settings(LOW[gap], without["task"]) | of_low}
     assert with_gap == without
 
@@ -86,7 +86,7 @@ def test_no_gap_is_the_same_simulator_twice(compose_config: Compose, composed: C
     for arguments in (("+gap=none",), more):
         experiment = Experiment(compose_config("task=Anymal", *arguments))
         (low,) = experiment.low_engines
-        assert low == experiment.high_engine | {"share": 1.0, "since": 0.0}
+        assert low == experiment.high_engine | {"share": 1.0}
     assert (low["name"], low["engine"], low["substeps"], low["changes"]) == ("physx", "physx", 3, {"mass": 2.0})
     without, with_gap = composed("Anymal", "+gap=none")
     assert changed_sides(with_gap, without) == "low"
