@@ -18,7 +18,7 @@ from typing import NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
@@ -33,6 +33,8 @@ from dualfid_robot.settings import alternatives
 
 _USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ENOLCK)
+
+_NO_TEXT = re.compile(r"null|true|false|[-+]?[0-9.]+(e[-+]?[0-9]+)?|\{.*", re.IGNORECASE)  # values of settings
 
 # Hydra's options that take a value.
 _WITH_VALUES = (
@@ -80,8 +82,10 @@ def run(
             return
         arguments = _with_keys(_refuse_inert(_options_first(sys.argv[1:])), positional)
         sys.argv[1:] = [_as_list(argument, lists) for argument in arguments]
+        _check_choices(sys.argv[1:])
         register_groups()
-        hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")(_reporting(main))()
+        job = _reporting(main, config_name)
+        hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")(job)()
     except _USER_ERRORS as error:
         exit_with(error)
     except KeyboardInterrupt:
@@ -89,13 +93,14 @@ def run(
         sys.exit(130)
 
 
-def _reporting(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+def _reporting(main: Callable[[DictConfig], None], config_name: str) -> Callable[[DictConfig], None]:
     """A job for Hydra that reports its errors itself. Hydra would put a line of its own before them."""
 
     @functools.wraps(main)
     def job(cfg: DictConfig) -> None:
         hydra_job = HydraConfig.get()
         try:
+            _check_switches(cfg, config_name)
             remember_config_dir(cfg, command_line_config_dir())
             main(choose_engines(cfg, hydra_job.runtime.choices, hydra_job.overrides.task))
         except _USER_ERRORS as error:
@@ -106,6 +111,14 @@ def _reporting(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], Non
             exit_with(ConfigError(f"the memory does not suffice; take a smaller num_envs ({describe(error)})"))
 
     return job
+
+
+def _check_switches(cfg: DictConfig, config_name: str) -> None:
+    """Raise ConfigError where a setting that is True or False in the command's file has become something else."""
+    for key, default in OmegaConf.load(CONFIG_DIR / f"{config_name}.yaml").items():
+        value = cfg[key] if isinstance(default, bool) else True
+        if not isinstance(value, bool):
+            raise ConfigError(f"{key!s}={value}: True or False is expected")
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -181,6 +194,19 @@ def _quoted(text: str) -> str:
     """A text in Hydra's quotes, in which a backslash before a quote, or at the end, is doubled."""
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
     return f"'{escaped}'"
+
+
+def _check_choices(arguments: Sequence[str]) -> None:
+    """Raise ConfigError where what is chosen among the files of a folder of cfg/ is no name, nor a list of names."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        folder = key.removesuffix("/low").removesuffix("/high")
+        if argument.startswith("-") or not (CONFIG_DIR / folder).is_dir():
+            continue
+        if _NO_TEXT.fullmatch(value):
+            raise ConfigError(f"{argument}: the name of a file in cfg/{folder} is expected")
+        if key in ("task", "simulator/high") and value.startswith("["):
+            raise ConfigError(f"{argument}: one name is expected, without brackets")
 
 
 def _as_list(argument: str, lists: Sequence[str]) -> str:

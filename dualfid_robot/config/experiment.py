@@ -273,7 +273,10 @@ class Experiment:
     @property
     def run_name(self) -> str:
         """Name of the run's folder without its date."""
-        return self.settings["experiment"] or self.run.name
+        name = self.settings["experiment"]
+        if not isinstance(name, str) and type(name) is not int:
+            raise ConfigError(f"experiment={name}: a text is expected")
+        return str(name) or self.run.name
 
     def make_task(self, device: torch.device | str = "cpu") -> Task:
         """The task, with its constants on a device."""

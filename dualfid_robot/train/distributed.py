@@ -28,8 +28,6 @@ def prepare(cfg: DictConfig) -> None:
         ConfigError: torchrun without multi_gpu=True, or the reverse.
     """
     launched = "LOCAL_RANK" in os.environ
-    if cfg.multi_gpu not in (True, False):
-        raise ConfigError(f"multi_gpu={cfg.multi_gpu}: True or False is expected")
     if cfg.multi_gpu and not launched:
         raise ConfigError(
             "multi_gpu=True: start one process per GPU with "

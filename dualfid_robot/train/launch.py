@@ -56,8 +56,6 @@ def launch(cfg: DictConfig) -> None:
 
 
 def _train(cfg: DictConfig) -> None:
-    if cfg.export not in (True, False):
-        raise ConfigError(f"export={cfg.export}: True or False is expected")
     if cfg.export:
         require_packages()
     wants_viewer(cfg)

@@ -346,3 +346,26 @@ def test_hydras_options_may_stand_anywhere(option: list[str], run_script: Run, t
 def test_an_option_without_its_value_is_refused(run_script: Run) -> None:
     result = run_script("train.py", "task=Cartpole", "--config-dir")
     assert (result.returncode, result.stderr) == (2, "error: --config-dir: a value is expected behind it\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("train.py", ["task=null"], "task=null: the name of a file in cfg/task is expected"),
+        ("train.py", ["task=[Cartpole]"], "task=[Cartpole]: one name is expected, without brackets"),
+        ("train.py", ["allocation=3"], "allocation=3: the name of a file in cfg/allocation is expected"),
+        ("train.py", ["simulator/high=null"], "simulator/high=null: the name of a file in cfg/simulator is expected"),
+        ("train.py", ["simulator/high=[mujoco]"], "simulator/high=[mujoco]: one name is expected, without brackets"),
+        ("train.py", ["resume=no"], "resume=no: True or False is expected"),
+        ("train.py", ["test=[x]"], "test=['x']: True or False is expected"),
+        ("train.py", ["experiment=[a]"], "experiment=['a']: a text is expected"),
+        ("calibrate.py", ["search=no"], "search=no: True or False is expected"),
+        ("play.py", ["follow=3"], "follow=3: True or False is expected"),
+    ],
+)
+def test_what_is_no_name_and_no_switch_is_refused(
+    script: str, arguments: list[str], message: str, run_script: Run
+) -> None:
+    """Hydra ends `task=null` with a traceback, and `resume=no` is a text, which counts as true."""
+    result = run_script(script, *arguments)
+    assert (result.returncode, result.stderr) == (2, f"error: {message}\n")

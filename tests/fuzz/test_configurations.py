@@ -55,6 +55,7 @@ VALUES = st.one_of(
 @given(changes=st.dictionaries(KEYS, VALUES, min_size=1, max_size=3), randomize=st.booleans())
 @example(changes={"task.randomization.mass.range": {}}, randomize=False)
 @example(changes={"simulator.low.mujoco_reduced.name": []}, randomize=False)
+@example(changes={"allocation.rule.name": []}, randomize=False)
 @example(changes={"train.params.config.learning_rate": 1e30}, randomize=False)
 @example(changes={"train.params.config.reward_scale": 1e30}, randomize=False)
 def test_any_values(changes: dict[str, object], randomize: bool) -> None:

@@ -48,7 +48,7 @@ def rule(name: str) -> Callable[[Rule], Rule]:
 def make_rule(settings: Mapping[str, Any]) -> AllocationRule:
     """The rule that ``settings["name"]`` names, with the other entries as its settings."""
     name = settings.get("name")
-    require(name in RULES, "allocation.rule.name", name, f"one of {', '.join(sorted(RULES))}")
+    require(name in tuple(RULES), "allocation.rule.name", name, f"one of {', '.join(sorted(RULES))}")
     parameters = {key: value for key, value in settings.items() if key != "name"}
     made: AllocationRule = parse_settings(RULES[str(name)], parameters, "allocation.rule")
     return made
