@@ -8,6 +8,8 @@ from typing import Literal
 
 from dualfid_robot.settings import require, require_integer, require_number
 
+LARGEST = 1e30  # coefficient: products with it are still float32
+
 
 @dataclass(frozen=True)
 class PPOConfig:
@@ -51,7 +53,7 @@ class PPOConfig:
         for name in ("learning_rate", "adapter_speed", "kl_threshold", "e_clip", "grad_norm", "reward_scale"):
             require_number(name, getattr(self, name), 0.0, math.inf, open_low=True)
         for name in ("critic_coef", "entropy_coef", "bounds_loss_coef", "adapter_weight_decay"):
-            require_number(name, getattr(self, name), 0.0, math.inf)
+            require_number(name, getattr(self, name), 0.0, LARGEST)
         if self.control_variate:
             require(self.base_learns_from == "both", "base_learns_from", "low", "both with control_variate=True")
 

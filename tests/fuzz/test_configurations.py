@@ -56,6 +56,7 @@ VALUES = st.one_of(
 @example(changes={"task.randomization.mass.range": {}}, randomize=False)
 @example(changes={"simulator.low.mujoco_reduced.name": []}, randomize=False)
 @example(changes={"allocation.rule.name": []}, randomize=False)
+@example(changes={"train.params.config.bounds_loss_coef": 2.7e39}, randomize=False)
 @example(changes={"train.params.config.learning_rate": 1e30}, randomize=False)
 @example(changes={"train.params.config.reward_scale": 1e30}, randomize=False)
 def test_any_values(changes: dict[str, object], randomize: bool) -> None:
