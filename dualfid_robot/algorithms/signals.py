@@ -95,6 +95,7 @@ class SignalFilter:
         return value if math.isnan(last) else self.smoothing * last + (1.0 - self.smoothing) * value
 
     def state_dict(self) -> dict[str, Any]:
+        # a setting, which a resumed run has anew, and not a state
         return {name: value for name, value in asdict(self.signals).items() if name != "price"}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

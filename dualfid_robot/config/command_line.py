@@ -24,7 +24,7 @@ from yaml import YAMLError
 
 from dualfid_robot.config.engines import choose_engines, register_groups, simulator_names
 from dualfid_robot.config.help import asks_for_help, help_text
-from dualfid_robot.config.hints import setting
+from dualfid_robot.config.hints import quoted, setting
 from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.config.output import make_output_safe
 from dualfid_robot.config.user_folder import command_line_config_dir, remember_config_dir
@@ -186,14 +186,8 @@ def _with_keys(arguments: Sequence[str], positional: Sequence[str]) -> list[str]
     for argument in arguments:
         is_value = not argument.startswith("-") and ("=" not in argument or Path(argument).exists())
         key = next(keys, None) if is_value else None
-        kept.append(argument if key is None else f"{key}={_quoted(argument)}")
+        kept.append(argument if key is None else f"{key}={quoted(argument)}")
     return kept
-
-
-def _quoted(text: str) -> str:
-    """A text in Hydra's quotes, in which a backslash before a quote, or at the end, is doubled."""
-    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
-    return f"'{escaped}'"
 
 
 def _check_choices(arguments: Sequence[str]) -> None:

@@ -11,13 +11,16 @@ _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")  # what Hydra reads as a tex
 _WORDS = ("true", "false", "null", "none", "nan", "inf")  # likewise, but not as a text
 
 
-def hydra_quoted(text: str) -> str:
-    """A text in Hydra's notation, whatever stands in it."""
-    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
-        return text
+def quoted(text: str) -> str:
+    """A text in Hydra's quotes, whatever stands in it."""
     # Hydra reads backslashes as they are, but for those before a quote and those at the end.
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text)
     return f"'{escaped}'"
+
+
+def hydra_quoted(text: str) -> str:
+    """A text in Hydra's notation: in quotes where it needs them."""
+    return text if _PLAIN.fullmatch(text) and text.lower() not in _WORDS else quoted(text)
 
 
 def setting(key: str, value: str | Path | int) -> str:

@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.config.engines import DEFAULT, choose_engines, compose_config, compose_with_choices, register_groups
+from dualfid_robot.config.hints import quoted
 from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.config.user_folder import command_line_config_dir, remember_config_dir
 
@@ -43,12 +44,6 @@ def compose_run(overrides: Sequence[str], config_dir: str = "") -> DictConfig:
     search = [f"hydra.searchpath=[{quoted(f'file://{config_dir}')}]"] if config_dir else []
     with hydra_initialized():
         return compose_config([*search, *overrides], config_dir=config_dir or command_line_config_dir())
-
-
-def quoted(text: str) -> str:
-    """A text in Hydra's notation, whatever stands in it."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def thread_settings(simulator: Mapping[str, Any], threads: int) -> dict[str, int]:
