@@ -516,7 +516,7 @@ def test_final_values_of_all_rows_are_those_of_the_truncated_ones(n_low: int) ->
         ({"tau": -0.1}, ("tau", "-0.1", "[0, 1]")),
         ({"learning_rate": 0.0}, ("learning_rate", "0.0", "above 0")),
         ({"e_clip": "0.2"}, ("e_clip", "=0.2:", "a number")),
-        ({"critic_coef": -1}, ("critic_coef", "-1", "of at least 0")),
+        ({"critic_coef": -1}, ("critic_coef", "-1", "in [0, 1e+30]")),
         ({"mini_epochs": 0}, ("mini_epochs", "0", "at least 1")),
         ({"horizon_length": 16.0}, ("horizon_length", "16.0", "a whole number")),
         ({"lr_schedule": "linear"}, ("lr_schedule", "=linear:", "['adaptive', 'annealed', 'constant']")),
