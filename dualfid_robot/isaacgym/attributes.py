@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,24 @@ def remember(owner: Any, state: dict[Path, Any]) -> None:
         _assign(owner, path, value, in_place=True)
     for path, value in state.items():
         _assign(owner, path, value, in_place=False)
+
+
+@contextmanager
+def undone(owner: Any) -> Iterator[None]:
+    """After the block, an object is what it was: the same tensors, arrays and containers, with the same content."""
+    # Containers by content, so that what the block puts in or takes out is noticed whatever it is.
+    containers = list(_containers(vars(owner)))
+    contents = [dict(each) if isinstance(each, dict) else list(each) for each in containers]
+    leaves = [value for _, value in _leaves(vars(owner)) if isinstance(value, Tensor | np.ndarray)]
+    kept = [(value, _copied(value)) for value in leaves if _is_written(value)]
+    try:
+        yield
+    finally:
+        for container, content in zip(containers, contents, strict=True):
+            container.clear()
+            container.update(content) if isinstance(container, dict) else container.extend(content)
+        for value, copy in kept:
+            value[...] = copy
 
 
 class Rows:
@@ -78,6 +97,21 @@ def _leaves(container: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
                 yield place, value
         elif isinstance(value, dict | list | deque):
             yield from _leaves(value, place)
+
+
+def _containers(container: Any) -> Iterator[Any]:
+    """A container and all that `_leaves` goes into."""
+    yield container
+    for value in list(container.values() if isinstance(container, dict) else container):
+        if isinstance(value, dict | list | deque):
+            yield from _containers(value)
+
+
+def _is_written(value: Tensor | np.ndarray) -> bool:
+    """Whether code could have written into it: not into one whose elements share their place."""
+    if isinstance(value, Tensor):
+        return 0 not in value.stride()
+    return value.flags.writeable and 0 not in value.strides
 
 
 def _copied(value: Any) -> Any:

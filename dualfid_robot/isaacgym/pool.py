@@ -17,7 +17,7 @@ from dualfid_robot.isaacgym.attributes import Rows, remember, remembered
 from dualfid_robot.isaacgym.random_numbers import RandomNumbers
 from dualfid_robot.isaacgym.session import Session, say_once, using
 from dualfid_robot.isaacgym.simulation import Simulation
-from dualfid_robot.isaacgym.styles import Step, Style
+from dualfid_robot.isaacgym.styles import Shown, Step, Style
 
 if TYPE_CHECKING:
     from dualfid_robot.isaacgym.foreign_task import GymTask
@@ -97,11 +97,6 @@ class GymPool(EnvironmentPool):
         self._simulation: Simulation = self.env.sim
         super().__init__(self._simulation.simulator, task, seed, reward_factor=reward_factor)
         self._rows = Rows(self.env, num_envs)
-        if not origin.style.shows_final:
-            say_once(
-                "the last observation of an episode is lost to its class's reset: the one before it stands for it, as "
-                "in rsl_rl"
-            )
 
     def seed(self, seed: int) -> None:
         """Restart the random numbers that their code draws."""
@@ -110,7 +105,7 @@ class GymPool(EnvironmentPool):
     def reset_all(self) -> None:
         """Begin a new episode everywhere."""
         with self._inside(self.num_envs):
-            self._take_observations(self._origin.style.reset_all(self.env), self.num_envs)
+            self._take(self._origin.style.reset_all(self.env), self.observations)
         self._episode_return.zero_()
         self.episode_step.zero_()
 
@@ -127,7 +122,6 @@ class GymPool(EnvironmentPool):
         """Let their code step, and read what it says."""
         with self._stopwatch:
             n = self._n
-            self.final_observations[:n] = self.observations[:n]
             with self._inside(n):
                 step = self._origin.style.step(self.env, self._actions.clone())
                 failed = self._simulation.failed[:n].clone()
@@ -139,12 +133,18 @@ class GymPool(EnvironmentPool):
 
     def _settle(self, step: Step, n: int, failed: Tensor) -> None:
         """Take over a step's observations, rewards and ends, and book them."""
-        self._take_observations(step, n)
+        if step.last is None:
+            self.final_observations[:n] = self.observations[:n]
+            say_once(
+                "the last observation of an episode is lost to its class's reset: the one before it stands for it, as "
+                "in rsl_rl"
+            )
+        else:
+            self._take(step.last, self.final_observations[:n])
+        self._take(step.shown, self.observations[:n])
         self._pay({"reward": step.reward[:n]}, failed)
         torch.logical_and(step.ended[:n], step.timed_out[:n] & ~failed, out=self.truncated[:n])
         torch.logical_or(step.ended[:n] & ~step.timed_out[:n], failed, out=self.terminated[:n])
-        if self._origin.style.shows_final:
-            self.final_observations[:n] = self.observations[:n]
         self.measured = {name: self._measured(name)[:n].clone().float() for name in self._origin.measures}
         if self.measured:
             self._measure_means.add(self.measured, torch.stack(list(self.measured.values())))
@@ -197,11 +197,12 @@ class GymPool(EnvironmentPool):
         if frozen is not None:
             self._rows.put_back(n, frozen)
 
-    def _take_observations(self, step: Step, n: int) -> None:
-        columns = self.task.num_observations - self.task.num_privileged
-        self.observations[:n, :columns] = step.observations[:n]
-        if step.privileged is not None:
-            self.observations[:n, columns:] = step.privileged[:n]
+    def _take(self, shown: Shown, out: Tensor) -> None:
+        """Copy the first rows of what is shown to `out`, the critic's own columns last."""
+        n, columns = len(out), self.task.num_observations - self.task.num_privileged
+        out[:, :columns] = shown.observations[:n]
+        if shown.privileged is not None:
+            out[:, columns:] = shown.privileged[:n]
 
     def _measured(self, name: str) -> Tensor:
         value = getattr(self.env, name)

@@ -11,6 +11,18 @@ import numpy as np
 import torch
 
 
+@contextmanager
+def put_back() -> Iterator[None]:
+    """After the block, the global generators go on as if nothing had been drawn in it."""
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+
+
 class RandomNumbers:
     """The states of torch's, NumPy's and Python's global generators that one pool has for itself."""
 
@@ -27,17 +39,14 @@ class RandomNumbers:
     @contextmanager
     def drawn(self) -> Iterator[None]:
         """Within the block, the global generators go on from here; others' states are theirs again afterwards."""
-        before = torch.get_rng_state(), np.random.get_state(), random.getstate()
-        torch.set_rng_state(self._torch)
-        np.random.set_state(self._numpy)
-        random.setstate(self._python)
-        try:
-            yield
-        finally:
-            self._torch, self._numpy, self._python = torch.get_rng_state(), np.random.get_state(), random.getstate()
-            torch.set_rng_state(before[0])
-            np.random.set_state(before[1])
-            random.setstate(before[2])
+        with put_back():
+            torch.set_rng_state(self._torch)
+            np.random.set_state(self._numpy)
+            random.setstate(self._python)
+            try:
+                yield
+            finally:
+                self._torch, self._numpy, self._python = torch.get_rng_state(), np.random.get_state(), random.getstate()
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` takes, in plain lists and tensors."""

@@ -67,7 +67,8 @@ def build_scene(
             geom.friction = [properties.friction[0, shape], 0.005, 0.0001]
             shape += 1
         for joint in [joint for body in _subtree(root) for joint in body.joints if joint.name != _free_name(slot)]:
-            _drive(spec, joint, actor.dof_properties[dof - _dofs_before(first, slot)], properties, dof)
+            own = actor.dof_properties[dof - _dofs_before(first, slot)]
+            _drive(spec, joint, own, properties, dof, actor.asset.spec.compiler.degree)
             dof += 1
     for number, attractor in enumerate(first.attractors):
         _attract(spec, number, first, attractor)
@@ -93,12 +94,15 @@ def _attach(spec: mujoco.MjSpec, slot: int, actor: Actor) -> mujoco.MjsBody:
     return root
 
 
-def _drive(spec: mujoco.MjSpec, joint: mujoco.MjsJoint, dofs: np.ndarray, world: WorldProperties, dof: int) -> None:
-    """A joint's limits, passive properties and actuator."""
+def _drive(
+    spec: mujoco.MjSpec, joint: mujoco.MjsJoint, dofs: np.ndarray, world: WorldProperties, dof: int, degrees: bool
+) -> None:
+    """A joint's limits, passive properties and actuator. An attached joint's limits keep the unit of its own file."""
     mode, gain, rate = world.modes[dof], world.gains[0, dof], world.rates[0, dof]
     joint.limited = mujoco.mjtLimited.mjLIMITED_TRUE if dofs["hasLimits"] else mujoco.mjtLimited.mjLIMITED_FALSE
     if dofs["hasLimits"]:
-        joint.range = sorted((dofs["lower"], dofs["upper"]))
+        limits = sorted((dofs["lower"], dofs["upper"]))
+        joint.range = np.degrees(limits) if degrees and joint.type == mujoco.mjtJoint.mjJNT_HINGE else limits
     joint.frictionloss, joint.armature = dofs["friction"], dofs["armature"]
     if mode == _EFFORT and joint.armature < CURRENT.armature_floor:
         joint.armature = CURRENT.armature_floor

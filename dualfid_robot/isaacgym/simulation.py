@@ -117,6 +117,8 @@ class Simulation:
     def step(self) -> None:
         """Advance the environments that move by `params.dt`. One that fails goes back to its initial state."""
         simulator, n = self.simulator, self.num_active
+        if not n:
+            return
         if self.wrenches is not None:
             simulator.apply_wrenches(self.wrenches)
             self.wrenches = None

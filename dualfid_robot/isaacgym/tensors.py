@@ -207,6 +207,8 @@ def _local(state: Tensor, pose: Transform, vectors: Tensor) -> Tensor:
 
 def push(simulation: Simulation, forces: Tensor | None, torques: Tensor | None, local: bool) -> bool:
     """Push all bodies in the next step: forces (B, 3) at their centres of mass and torques (B, 3)."""
+    if not simulation.num_active:
+        return True
     shape = (simulation.num_envs, simulation.layout.bodies, 3)
     parts = [
         torch.zeros(shape) if part is None else part.view(shape).to("cpu", torch.float32) for part in (forces, torques)

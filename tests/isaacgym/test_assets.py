@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_robots import load
+from small_robots import build, load
 
 from dualfid_robot.errors import ConfigError
 
@@ -52,6 +52,8 @@ def test_dof_properties_of_a_urdf(gymapi: Any, walker: Path) -> None:
         assert found[name] == pytest.approx(value)
     properties["damping"] = 7
     assert gym.get_asset_dof_properties(asset)["damping"][0] == pytest.approx(0.2)
+    limits = build(gymapi, asset, 1).simulator.robot.joint_limits
+    assert limits == pytest.approx(np.tile([-1.2, 0.8], (4, 1)))
 
 
 def test_dof_properties_and_actuators_of_an_mjcf(gymapi: Any, pole: Path) -> None:
@@ -63,6 +65,19 @@ def test_dof_properties_and_actuators_of_an_mjcf(gymapi: Any, pole: Path) -> Non
     assert (slide["damping"], slide["armature"], hinge["stiffness"]) == pytest.approx((0.5, 0.1, 1.5))
     assert [actuator.motor_effort for actuator in gym.get_asset_actuator_properties(asset)] == [40.0]
     assert gym.get_asset_actuator_joint_name(asset, 0) == "slide"
+
+
+@pytest.mark.parametrize("unit", ["degree", "radian"])
+def test_limits_of_joints_are_those_of_the_file(gymapi: Any, pole: Path, unit: str) -> None:
+    """Of the asset and in the engine, whatever the file's unit is."""
+    limits = "-40 60" if unit == "degree" else f"{-np.pi * 40 / 180} {np.pi / 3}"
+    text = pole.read_text().replace('angle="degree"', f'angle="{unit}"')
+    pole.write_text(text.replace('stiffness="1.5"', f'limited="true" range="{limits}"'))
+    gym, asset = load(gymapi, pole)
+    properties = gym.get_asset_dof_properties(asset)
+    expected = np.array([[-3.0, 3.0], [-np.pi * 40 / 180, np.pi / 3]])
+    assert np.stack([properties["lower"], properties["upper"]], 1) == pytest.approx(expected)
+    assert build(gymapi, asset, 1).simulator.robot.joint_limits == pytest.approx(expected)
 
 
 def test_the_world_of_an_mjcf_is_not_its_asset(gymapi: Any, pole: Path) -> None:

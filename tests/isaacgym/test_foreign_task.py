@@ -107,16 +107,21 @@ def test_a_resumed_run_is_the_same_to_the_bit(experiment: Experiment, tmp_path: 
 
 
 def test_a_pool_says_what_the_class_says(experiment: Experiment) -> None:
-    """The oracle is a second instance of the class, stepped by hand with the same random numbers."""
+    """The oracle is a second instance of the class, stepped by hand with the same random numbers. A third one, which
+    never resets, shows the last observations of episodes."""
     ours = experiment.make_pool(experiment.high_engine, 6, seed=3, reward_factor=2.0)
-    theirs = experiment.make_pool(experiment.high_engine, 6, seed=3)
-    assert isinstance(ours, GymPool) and isinstance(theirs, GymPool)
+    theirs, endless = (experiment.make_pool(experiment.high_engine, 6, seed=3) for _ in range(2))
+    assert isinstance(ours, GymPool) and isinstance(theirs, GymPool) and isinstance(endless, GymPool)
+    if experiment.task.name == "isaacgym.LeggedRobot":
+        endless.env.reset_idx = lambda env_ids: None
     columns = ours.task.num_observations - ours.task.num_privileged
     generator = torch.Generator().manual_seed(0)
     ends = 0
     for _ in range(60):
         actions = torch.randn(6, ours.task.num_actions, generator=generator)
-        before = ours.observations.clone()
+        endless.load_state_dict(ours.state_dict())
+        with endless._numbers.drawn():
+            final, *_ = endless.env.step(actions)
         ours.step(actions)
         with theirs._numbers.drawn():
             shown, *_ = theirs.env.step(actions)
@@ -128,12 +133,20 @@ def test_a_pool_says_what_the_class_says(experiment: Experiment) -> None:
         assert torch.equal(ours.terminated, env.reset_buf.bool() & ~timed_out)
         ended = ours.terminated | ours.truncated
         ends += int(ended.sum())
-        final = shown["obs"] if isinstance(shown, dict) else before
-        torch.testing.assert_close(ours.final_observations[ended], final[ended])
+        if isinstance(final, dict):
+            last = final["obs"]
+        else:
+            last = torch.cat([final, endless.env.privileged_obs_buf], 1)
+        assert torch.equal(ours.final_observations[ended], last[ended])
+    mine, untouched = remembered(ours.env), remembered(theirs.env)
+    assert mine.keys() == untouched.keys()
+    for path, value in mine.items():
+        same = torch.equal(value, untouched[path]) if isinstance(value, torch.Tensor) else value == untouched[path]
+        assert same, path
     statistics = ours.take_statistics()
     assert ends == len(statistics.returns) > 0 and statistics.env_steps == 360
-    ours.simulator.close()
-    theirs.simulator.close()
+    for pool in (ours, theirs, endless):
+        pool.simulator.close()
 
 
 def test_frozen_environments_stay_as_they_are(pool: GymPool) -> None:

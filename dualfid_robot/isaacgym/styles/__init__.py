@@ -28,29 +28,32 @@ class Facts(NamedTuple):
     clip_actions: float
 
 
-class Step(NamedTuple):
-    """What a step of N environments gave.
-
-    Observations are (N, ·), and those for the critic alone (N, ·) or None. The reward is (N,). Two bool (N,) say which
-    episodes ended, and which of these by their time limit.
-    """
+class Shown(NamedTuple):
+    """Observations (N, ·), and those for the critic alone, (N, ·) or None."""
 
     observations: Tensor
     privileged: Tensor | None
+
+
+class Step(NamedTuple):
+    """What a step of N environments gave.
+
+    Attributes:
+        shown: what the environments show after it.
+        last: the last observations of the episodes that ended, in their rows. None where their code loses them.
+        reward: (N,).
+        ended, timed_out: (N,) bool: which episodes ended, and which of these by their time limit.
+    """
+
+    shown: Shown
+    last: Shown | None
     reward: Tensor
     ended: Tensor
     timed_out: Tensor
 
 
 class Style(ABC):
-    """One base class of tasks.
-
-    Attributes:
-        shows_final: whether the observations of a step in which an episode ended are its last ones. Else they are the
-            next episode's already.
-    """
-
-    shows_final: bool
+    """One base class of tasks."""
 
     @abstractmethod
     def configure(self, text: str, folders: Sequence[Path], changes: Mapping[str, Any], num_envs: int) -> Any:
@@ -68,7 +71,7 @@ class Style(ABC):
     def facts(self, env: Any) -> Facts: ...
 
     @abstractmethod
-    def reset_all(self, env: Any) -> Step:
+    def reset_all(self, env: Any) -> Shown:
         """Begin an episode everywhere."""
 
     @abstractmethod

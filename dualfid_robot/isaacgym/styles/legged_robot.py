@@ -1,6 +1,7 @@
 """The base class `LeggedRobot` of legged_gym, which unitree_rl_gym and humanoid-gym share.
 
 Its configuration is a class with classes in it. A step resets what ended and then shows the next episode's observation.
+The last one is computed before the reset (`last_observations.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.isaacgym.api import gymapi, gymutil
-from dualfid_robot.isaacgym.styles import Facts, Step, Style
+from dualfid_robot.isaacgym.last_observations import LastObservations, last_shown
+from dualfid_robot.isaacgym.styles import Facts, Shown, Step, Style
 from dualfid_robot.isaacgym.their_code import check_signature, find
 
 _ARGUMENTS = ("cfg", "sim_params", "physics_engine", "sim_device", "headless")
@@ -23,8 +25,6 @@ _ARGUMENTS = ("cfg", "sim_params", "physics_engine", "sim_device", "headless")
 
 class LeggedRobotStyle(Style):
     """Built from `cfg, sim_params, physics_engine, sim_device, headless`."""
-
-    shows_final = False
 
     def configure(self, text: str, folders: Sequence[Path], changes: Mapping[str, Any], num_envs: int) -> Any:
         configuration = find("task.env.taskConfig", text, folders)()
@@ -37,7 +37,10 @@ class LeggedRobotStyle(Style):
         gymutil.parse_sim_config(_as_mapping(configuration.sim), params)
         params.use_gpu_pipeline = params.physx.use_gpu = False
         check_signature(task_class, _ARGUMENTS)
-        return task_class(configuration, params, gymapi.SIM_PHYSX, "cpu", True)
+        env = task_class(configuration, params, gymapi.SIM_PHYSX, "cpu", True)
+        limit = float(env.cfg.normalization.clip_observations)
+        LastObservations(env, lambda: Shown(*(_clipped(values, limit) for values in _shown(env))))
+        return env
 
     def facts(self, env: Any) -> Facts:
         limits = env.cfg.normalization
@@ -51,20 +54,28 @@ class LeggedRobotStyle(Style):
             float(limits.clip_actions),
         )
 
-    def reset_all(self, env: Any) -> Step:
+    def reset_all(self, env: Any) -> Shown:
         env.reset()
-        return _outcome(env)
+        return _shown(env)
 
     def step(self, env: Any, actions: Tensor) -> Step:
-        env.step(actions)
-        return _outcome(env)
+        with env.reset_idx.looking() as seen:
+            env.step(actions)
+        ended = env.reset_buf.bool()
+        last = last_shown(seen, ended) if ended.any() else _shown(env)
+        return Step(_shown(env), last, env.rew_buf, ended, env.time_out_buf.bool())
 
     def end(self, env: Any, ids: Tensor) -> None:
         env.reset_idx(ids)
 
 
-def _outcome(env: Any) -> Step:
-    return Step(env.obs_buf, env.privileged_obs_buf, env.rew_buf, env.reset_buf.bool(), env.time_out_buf.bool())
+def _shown(env: Any) -> Shown:
+    return Shown(env.obs_buf, env.privileged_obs_buf)
+
+
+def _clipped(values: Tensor | None, limit: float) -> Tensor | None:
+    """As a step clips them before it returns them."""
+    return None if values is None else values.clip(-limit, limit)
 
 
 def _change(where: str, section: Any, changes: Mapping[str, Any]) -> None:

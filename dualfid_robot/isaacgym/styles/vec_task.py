@@ -16,7 +16,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from dualfid_robot.isaacgym.styles import Facts, Step, Style, changed
+from dualfid_robot.isaacgym.styles import Facts, Shown, Step, Style, changed
 from dualfid_robot.isaacgym.their_code import check_signature, find_file
 
 _ARGUMENTS = (
@@ -39,8 +39,6 @@ _RESOLVERS: dict[str, Callable[..., Any]] = {
 
 class VecTaskStyle(Style):
     """Built from `cfg, rl_device, sim_device, graphics_device_id, headless, virtual_screen_capture, force_render`."""
-
-    shows_final = True
 
     def configure(self, text: str, folders: Sequence[Path], changes: Mapping[str, Any], num_envs: int) -> Any:
         file = find_file("task.env.taskConfig", text, folders)
@@ -73,13 +71,14 @@ class VecTaskStyle(Style):
             float(env.clip_actions),
         )
 
-    def reset_all(self, env: Any) -> Step:
+    def reset_all(self, env: Any) -> Shown:
         env.reset_buf[:] = 1
-        return self.step(env, torch.zeros(env.num_envs, env.num_actions))
+        return self.step(env, torch.zeros(env.num_envs, env.num_actions)).shown
 
     def step(self, env: Any, actions: Tensor) -> Step:
-        shown, reward, ended, extras = env.step(actions)
-        return Step(shown["obs"], shown.get("states"), reward, ended.bool(), extras["time_outs"].bool())
+        found, reward, ended, extras = env.step(actions)
+        shown = Shown(found["obs"], found.get("states"))
+        return Step(shown, shown, reward, ended.bool(), extras["time_outs"].bool())
 
     def end(self, env: Any, ids: Tensor) -> None:
         env.reset_buf[ids] = 1  # the next step resets them

@@ -1,5 +1,7 @@
 """A task with the interface of legged_gym: its base class's constructor, step, buffers and configuration."""
 
+from collections import deque
+
 import isaacgym  # noqa: F401  (before torch, as Isaac Gym demands)
 from isaacgym import gymapi, gymtorch
 from isaacgym.torch_utils import quat_rotate_inverse, torch_rand_float
@@ -104,6 +106,7 @@ class Walker:
         self.gravity_vec = torch.tensor([0.0, 0.0, -1.0]).repeat(self.num_envs, 1)
         self.common_step_counter = 0
         self.extras = {}
+        self.history = deque([torch.zeros(self.num_envs, 1)] * 3, maxlen=3)
 
     def _refresh(self):
         self.gym.refresh_dof_state_tensor(self.sim)
@@ -164,7 +167,9 @@ class Walker:
         self.reset_buf[env_ids] = 1
 
     def compute_observations(self):
-        self.privileged_obs_buf = self.root_states[:, 7:9].clone()
+        self.history.append(self.root_states[:, 7:8].clone())
+        self.privileged_obs_buf = torch.cat([self.history[-1], self.history[0]], 1)
+        self.extras["observed"] = self.common_step_counter
         self.obs_buf = torch.cat(
             (
                 self.root_states[:, 10:13],
