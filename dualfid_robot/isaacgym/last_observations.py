@@ -42,7 +42,8 @@ class LastObservations:
     @contextmanager
     def looking(self) -> Iterator[Seen]:
         """Within the block, each reset adds its rows, and what all rows would have shown without it."""
-        self._seen = seen = []
+        seen: Seen = []
+        self._seen = seen
         try:
             yield seen
         finally:

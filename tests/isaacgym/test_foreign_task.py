@@ -133,10 +133,8 @@ def test_a_pool_says_what_the_class_says(experiment: Experiment) -> None:
         assert torch.equal(ours.terminated, env.reset_buf.bool() & ~timed_out)
         ended = ours.terminated | ours.truncated
         ends += int(ended.sum())
-        if isinstance(final, dict):
-            last = final["obs"]
-        else:
-            last = torch.cat([final, endless.env.privileged_obs_buf], 1)
+        critics = [] if isinstance(final, dict) else [endless.env.privileged_obs_buf]
+        last = torch.cat([final["obs"] if isinstance(final, dict) else final, *critics], 1)
         assert torch.equal(ours.final_observations[ended], last[ended])
     mine, untouched = remembered(ours.env), remembered(theirs.env)
     assert mine.keys() == untouched.keys()

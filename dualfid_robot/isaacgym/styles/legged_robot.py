@@ -38,8 +38,7 @@ class LeggedRobotStyle(Style):
         params.use_gpu_pipeline = params.physx.use_gpu = False
         check_signature(task_class, _ARGUMENTS)
         env = task_class(configuration, params, gymapi.SIM_PHYSX, "cpu", True)
-        limit = float(env.cfg.normalization.clip_observations)
-        LastObservations(env, lambda: Shown(*(_clipped(values, limit) for values in _shown(env))))
+        LastObservations(env, lambda: _clipped(_shown(env), float(env.cfg.normalization.clip_observations)))
         return env
 
     def facts(self, env: Any) -> Facts:
@@ -73,9 +72,10 @@ def _shown(env: Any) -> Shown:
     return Shown(env.obs_buf, env.privileged_obs_buf)
 
 
-def _clipped(values: Tensor | None, limit: float) -> Tensor | None:
-    """As a step clips them before it returns them."""
-    return None if values is None else values.clip(-limit, limit)
+def _clipped(shown: Shown, limit: float) -> Shown:
+    """Copies, clipped as a step clips them before it returns them."""
+    observations, privileged = shown
+    return Shown(observations.clip(-limit, limit), None if privileged is None else privileged.clip(-limit, limit))
 
 
 def _change(where: str, section: Any, changes: Mapping[str, Any]) -> None:
