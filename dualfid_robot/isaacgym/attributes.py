@@ -14,6 +14,7 @@ Name = str | int
 Path = tuple[Name, ...]
 
 _PLAIN = (bool, int, float, str, type(None))
+_HOLDERS = (Tensor, np.ndarray, dict, list, deque)
 
 
 def remembered(owner: Any) -> dict[Path, Any]:
@@ -39,19 +40,18 @@ def remember(owner: Any, state: dict[Path, Any]) -> None:
 @contextmanager
 def undone(owner: Any) -> Iterator[None]:
     """After the block, an object is what it was: the same tensors, arrays and containers, with the same content."""
-    # Containers by content, so that what the block puts in or takes out is noticed whatever it is.
-    containers = list(_containers(vars(owner)))
+    held = list(_held(vars(owner)))
+    containers = [each for each in held if not isinstance(each, Tensor | np.ndarray)]
     contents = [dict(each) if isinstance(each, dict) else list(each) for each in containers]
-    leaves = [value for _, value in _leaves(vars(owner)) if isinstance(value, Tensor | np.ndarray)]
-    kept = [(value, _copied(value)) for value in leaves if _is_written(value)]
+    kept = [(each, _copied(each)) for each in held if isinstance(each, Tensor | np.ndarray) and _is_written(each)]
     try:
         yield
     finally:
         for container, content in zip(containers, contents, strict=True):
             container.clear()
             container.update(content) if isinstance(container, dict) else container.extend(content)
-        for value, copy in kept:
-            value[...] = copy
+        for values, copy in kept:
+            values[...] = copy
 
 
 class Rows:
@@ -99,12 +99,17 @@ def _leaves(container: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
             yield from _leaves(value, place)
 
 
-def _containers(container: Any) -> Iterator[Any]:
-    """A container and all that `_leaves` goes into."""
+def _held(container: Any) -> Iterator[Any]:
+    """A container, and the tensors, arrays and containers in it and in those."""
     yield container
-    for value in list(container.values() if isinstance(container, dict) else container):
+    values = list(container.values() if isinstance(container, dict) else container)
+    # Lists of a thousand handles are common: only those kinds are looked at that can hold something.
+    kinds = tuple(kind for kind in set(map(type, values)) if issubclass(kind, _HOLDERS))
+    for value in values if kinds else ():
         if isinstance(value, dict | list | deque):
-            yield from _containers(value)
+            yield from _held(value)
+        elif isinstance(value, kinds):
+            yield value
 
 
 def _is_written(value: Tensor | np.ndarray) -> bool:
