@@ -154,6 +154,7 @@ def choose_engines(cfg: DictConfig, choices: Mapping[str, Any], overrides: Seque
         return cfg
     with open_dict(cfg):
         if "task" in cfg:  # play.py may do without one
+            _take_class_values(cfg)
             apply_fits(cfg, sorted({key.split(".")[1] for key in _values_of_tasks()}), overrides)
         if "simulator" in choices:
             _check_is_mapping(cfg.simulator, "simulator")
@@ -176,6 +177,16 @@ def choose_engines(cfg: DictConfig, choices: Mapping[str, Any], overrides: Seque
     _check_engines_of_low(cfg.simulator.low)
     _check_fitted(cfg.task)
     return cfg
+
+
+def _take_class_values(cfg: DictConfig) -> None:
+    """Put what another program's class has for files of cfg/simulator under `task.simulators`."""
+    if "." not in str(cfg.task.get("name")):
+        return
+    from dualfid_robot.envs.foreign_task import described  # imports torch, as the job will
+
+    container = cast(dict[str, Any], OmegaConf.to_container(cfg.task, resolve=True))
+    cfg.task.simulators = described(container)["simulators"]
 
 
 def _check_sides(simulator: DictConfig, overrides: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ import torch
 from dualfid_robot.envs.foreign_task import ForeignTask
 from dualfid_robot.envs.task import ActionMapping, TaskConfig, Term
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.isaacgym.feet import foot_settings
 from dualfid_robot.isaacgym.pool import GymPool, Origin
 from dualfid_robot.isaacgym.provide import provide
 from dualfid_robot.isaacgym.session import Session, using
@@ -90,7 +91,10 @@ class GymTask(ForeignTask):
                     raise ConfigError(
                         f"task.{section}.{key}={given}: their class says {value}; change it in task.env.settings"
                     )
-        return dict(settings) | own | {"env": dict(settings["env"]) | own["env"]}
+        simulators = {name: dict(values) for name, values in (settings.get("simulators") or {}).items()}
+        for name, values in foot_settings(robot).items():
+            simulators[name] = values | simulators.get(name, {})
+        return dict(settings) | own | {"env": dict(settings["env"]) | own["env"], "simulators": simulators}
 
     @classmethod
     def load_robot(cls, settings: Mapping[str, Any]) -> RobotModel:

@@ -16,6 +16,7 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.isaacgym.actors import Environment
 from dualfid_robot.isaacgym.assets import Asset
 from dualfid_robot.isaacgym.body_kinematics import BodyKinematics
+from dualfid_robot.isaacgym.feet import foot_settings
 from dualfid_robot.isaacgym.ground import Ground
 from dualfid_robot.isaacgym.layout import Layout
 from dualfid_robot.isaacgym.parameters import DofDriveMode, SimParams
@@ -27,15 +28,16 @@ from dualfid_robot.simulators.base import Simulator
 from dualfid_robot.simulators.registry import engine_class, engine_config, make_simulator
 
 
-def engine_settings(session: Session) -> dict[str, Any]:
-    """Settings of the chosen engine: the session's own, else those of its file.
+def engine_settings(session: Session, robot: RobotModel | None = None) -> dict[str, Any]:
+    """Settings of the chosen engine: the session's own, else those of its file, with a robot's values for it.
 
     Raises:
         ConfigError: there is no such engine.
     """
     if session.settings is not None:
         return dict(session.settings)
-    settings = simulator_settings(session.engine, {}, "engine")
+    task = {} if robot is None else {"simulators": foot_settings(robot)}
+    settings = simulator_settings(session.engine, task, "engine")
     if "threads" in settings:
         settings["threads"] = session.threads
     return settings
@@ -195,7 +197,7 @@ class Simulation:
         properties = self._properties(layout)
         self._nominal = properties.greatest()
         robot = build_scene(self.environments, self.grounds, self.params.gravity, self._nominal, self._physics_dt)
-        settings = engine_settings(CURRENT) | {"substeps": self.params.substeps}
+        settings = engine_settings(CURRENT, robot) | {"substeps": self.params.substeps}
         self._touching = self._bodies_that_touch(settings, robot) if self.measures_contacts else []
         bodies = [robot.body_names[body] for body in self._touching]
         simulator = self._simulator = make_simulator(settings, robot, self.num_envs, self.params.dt, bodies)

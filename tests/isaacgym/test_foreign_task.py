@@ -22,6 +22,7 @@ from dualfid_robot.evaluate.evaluation import evaluate
 from dualfid_robot.isaacgym.attributes import remembered
 from dualfid_robot.isaacgym.pool import GymPool
 from dualfid_robot.runs.saved_policy import load_policy
+from dualfid_robot.simulators.registry import engine_class
 from dualfid_robot.train.trainer import Trainer
 from dualfid_robot.transfer.matrix import Matrix, TransferRequest
 from dualfid_robot.transfer.perturbations import parse_perturbations
@@ -70,6 +71,30 @@ def test_what_the_class_says_becomes_the_tasks_settings(experiment: Experiment) 
     assert (task.num_observations, task.num_privileged, task.num_actions) == ((20, 2, 4) if walks else (4, 0, 1))
     assert task.action_mapping.clip == (10.0 if walks else 1.0)
     assert experiment.robot.feet == (("0/FL_foot", "0/FR_foot", "0/RL_foot", "0/RR_foot") if walks else ())
+
+
+def test_feet_stand_in_pybullet(arguments: dict[str, list[str]], compose_config: Compose) -> None:
+    """A walker of 10.4 kg sinks 2 mm on its four feet, in the engine that makes contacts of springs."""
+    overrides = [*arguments["LeggedRobot"], "simulator/low=pybullet", "simulator.low.pybullet.workers=1"]
+    experiment = Experiment(compose_config(*overrides))
+    (low,) = experiment.low_engines
+    stiffness, damping = low["contact_stiffness"], low["contact_damping"]
+    assert stiffness == pytest.approx(10.4 * 9.81 / 4 / 0.002, rel=0.01)
+    assert damping == pytest.approx(2 * (stiffness * 2.6) ** 0.5, rel=0.01)
+    (chosen,) = Experiment(compose_config(*overrides, "+task.simulators.pybullet.contact_stiffness=7")).low_engines
+    assert (chosen["contact_stiffness"], chosen["contact_damping"]) == (7, damping)
+
+    with pytest.raises(ConfigError, match="two of them are one link"):
+        engine_class("pybullet").check_robot(experiment.robot, ("0/FL_leg", "0/FL_foot"))
+
+    heights = []
+    for settings in (experiment.high_engine, low):
+        pool = experiment.make_pool(settings, 2, seed=3)
+        for _ in range(40):
+            pool.step(torch.zeros(2, 4))
+        heights.append(pool.simulator.qpos[:, 2].mean())
+        pool.simulator.close()
+    assert abs(heights[0] - heights[1]) < 0.005
 
 
 def test_it_trains_in_two_simulators(experiment: Experiment) -> None:

@@ -120,7 +120,7 @@ class PybulletSimulator(ProcessSimulator):
             drives=drives,
             foot_links=urdf.foot_links,
             friction=tuple(friction * config.friction for friction in urdf.friction),
-            contact_links=self.contact_bodies,
+            contact_links=tuple(urdf.contact_links[body] for body in self.contact_bodies),
             initial=(model.qpos0.copy(), np.zeros(model.nv)),
             bound=STATE_BOUND,
             control_dt=self.control_dt,
@@ -200,9 +200,12 @@ class PybulletSimulator(ProcessSimulator):
 
 
 def _check_contacts(urdf: Urdf, bodies: Sequence[str]) -> None:
-    unmeasurable = sorted(set(bodies) - set(urdf.foot_links))
+    unmeasurable = sorted(set(bodies) - set(urdf.contact_links))
     if unmeasurable:
-        raise ConfigError(f"contact_bodies={unmeasurable}: only feet have contacts: {list(urdf.foot_links)}")
+        raise ConfigError(f"contact_bodies={unmeasurable}: only feet have contacts: {sorted(urdf.contact_links)}")
+    links = [urdf.contact_links[body] for body in bodies]
+    if len(set(links)) < len(links):
+        raise ConfigError(f"contact_bodies={list(bodies)}: two of them are one link in engine pybullet: {links}")
 
 
 def _is_diagonal(matrix: np.ndarray) -> bool:

@@ -57,6 +57,8 @@ class Urdf:
         root_offset: (3,) centre of mass of a floating root link from the root body's origin, in the body's axes, m.
         root_rotation: (4,) quaternion (w, x, y, z) of the root link's axes in the body's axes.
         foot_links: the links with collision geoms.
+        contact_links: these links by the bodies whose contacts they measure: by their own names, and by the body that
+            carries all geoms of a link.
         friction: sliding friction coefficient between each of them and the ground.
         planes: the ground.
     """
@@ -70,6 +72,7 @@ class Urdf:
     root_offset: np.ndarray
     root_rotation: np.ndarray
     foot_links: tuple[str, ...]
+    contact_links: dict[str, str]
     friction: tuple[float, ...]
     planes: tuple[Plane, ...]
 
@@ -113,6 +116,7 @@ def make_urdf(robot: RobotModel, child_armature: float = 1.0, parent_armature: f
         root_offset=base.com if base else np.zeros(3),
         root_rotation=quaternion_of(base.axes if base else np.eye(3)),
         foot_links=tuple(link.name for link in foot_links),
+        contact_links={name: link.name for link in foot_links for name in (link.name, *_carrier(model, link))},
         friction=tuple(_friction(model, link, contacts) for link in foot_links),
         planes=tuple(_plane(model, geom, contacts) for geom in np.unique(contacts[:, 1]).tolist()),
     )
@@ -122,6 +126,12 @@ def _bodies(model: mujoco.MjModel, link: Link) -> tuple[str, ...]:
     if not link.whole:
         return ()
     return tuple(model.body(i).name for i in np.flatnonzero(model.body_weldid == link.body))
+
+
+def _carrier(model: mujoco.MjModel, link: Link) -> tuple[str, ...]:
+    """The one body that carries all collision geoms of a link, or none."""
+    bodies = {str(model.body(model.geom_bodyid[geom]).name) for geom in link.geoms}
+    return tuple(bodies) if len(bodies) == 1 else ()
 
 
 def _ground_contacts(robot: RobotModel) -> np.ndarray:
