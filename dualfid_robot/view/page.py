@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,15 @@ from dualfid_robot.view.scene import SKY, Scene
 
 _FRAME_PERIOD, _CURVE_PERIOD = 1.0 / 30.0, 0.25  # s between two drawings, at least
 _SLIDER_STEPS = 100
+_SLASH = "\u2215"  # viser breaks lines behind another one
+_NEARER = 0.8  # than the scene's camera, for a page's sees 60 degrees
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#000000")
-_LINES = 8  # curves of one plot
+"""Of a plot's lines; it has no more of them."""
+
+# Pixels around uPlot's lines: above and on the right for half a number, on the left for seven characters.
+_PADDING = (12, 24, 0, 0)
+_HORIZONTAL_AXIS = {"size": 32, "labelSize": 20, "labelGap": 0}
+_VERTICAL_AXIS = {"size": 68}
 
 
 class BrowserPage:
@@ -60,11 +68,13 @@ class BrowserPage:
         self._text = self._server.gui.add_markdown("")
         self._add_controls()
         self._bodies = mjviser.ViserMujocoScene(self._server, self._scene.model, num_envs=1)
+        self._bodies._tracked_body_id = self._scene.focus  # all robots, where mjviser takes the first
         camera = self._scene.camera
         with self._server.gui.add_folder("Camera", expand_by_default=False):
-            self._bodies.create_scene_gui(camera.distance, camera.azimuth, -camera.elevation)
+            self._bodies.create_scene_gui(_NEARER * camera.distance, camera.azimuth, -camera.elevation)
         self._arrow = _CommandArrow(self._server, self._scene, show.commands)
-        self._plots: dict[str, Any] = {}
+        self._terms = _Plot(self._server, "Reward by term", "time, s")
+        self._returns = _Plot(self._server, "Return of each episode", "episode")
         self._draw()
 
     # --- controls
@@ -89,6 +99,7 @@ class BrowserPage:
         self.engine = gui.add_dropdown("Engine", list(show.engines), initial_value=playback.engine)
         self.engine.on_update(lambda _: playback.choose_engine(self.engine.value))
         now = show.commanded()
+        self._shown: dict[str, float] = {}  # what sliders show that no person has moved
         ranged = [command for command in show.commands if command.low < command.high]
         self.commands = {command.name: self._command_slider(command, now[command.name]) for command in ranged}
 
@@ -101,10 +112,16 @@ class BrowserPage:
     def _command_slider(self, command: Command, value: float) -> Any:
         low, high = command.low, command.high
         step = (high - low) / _SLIDER_STEPS
-        slider = self._server.gui.add_slider(
-            f"{command.name}, {command.unit}", low, high, step, min(max(value, low), high)
-        )
-        slider.on_update(lambda _: self._playback.give_command(command.name, slider.value))
+        label = f"{command.name}, {command.unit.replace('/', _SLASH)}"
+        slider = self._server.gui.add_slider(label, low, high, step, _on_step(value, low, high))
+        self._shown[command.name] = slider.value
+
+        def moved(_: object) -> None:
+            if slider.value != self._shown.get(command.name):  # by a person, and from now on by persons alone
+                self._shown.pop(command.name, None)
+                self._playback.give_command(command.name, slider.value)
+
+        slider.on_update(moved)
         return slider
 
     # --- drawing
@@ -125,46 +142,86 @@ class BrowserPage:
             self._bodies.update_from_mjdata(self._scene.data)
             self._arrow.point(self._playback.show.commanded(), self._bodies.camera_tracking_enabled)
 
+    def _show_commands(self) -> None:
+        """Move the sliders to the commands in force. A new episode brings its own, until a person gives some."""
+        commanded = self._playback.show.commanded()
+        for name, shown in tuple(self._shown.items()):
+            slider = self.commands[name]
+            value = _on_step(commanded[name], slider.min, slider.max)
+            if value != shown:
+                self._shown[name] = slider.value = value
+
     def _plot(self) -> None:
         playback = self._playback
+        self._show_commands()
         text = f"**{playback.show.title}** · {playback.policy} policy in {playback.engine} · {playback.time:.0f} s"
         lines = [text, playback.show.news(), f"⚠ {playback.message}" if playback.message else ""]
         self._text.content = "\n\n".join(line for line in lines if line)
         times = np.array(playback.times)
         if len(times) > 1:
             terms = {name: np.array(values)[-len(times) :] for name, values in playback.rewards.items()}
-            largest = sorted(terms, key=lambda name: -np.abs(terms[name]).mean())[:_LINES]
-            shown = {name: terms[name] for name in terms if name in largest and len(terms[name]) == len(times)}
-            self._curve("Reward by term", times, shown)
+            self._terms.draw(times, {name: values for name, values in terms.items() if len(values) == len(times)})
         if len(playback.returns) > 1:
-            self._curve(
-                "Return of each episode",
-                np.arange(1.0, len(playback.returns) + 1.0),
-                {"return": np.array(playback.returns)},
-            )
-
-    def _curve(self, title: str, x: np.ndarray, curves: dict[str, np.ndarray]) -> None:
-        """Draw a plot, or again where it is there already."""
-        from viser import uplot
-
-        data = (x, *curves.values())
-        lines = zip(curves, _COLOURS, strict=False)
-        series = (
-            uplot.Series(label="s" if "term" in title else "episode"),
-            *(uplot.Series(label=name, stroke=colour, width=2) for name, colour in lines),
-        )
-        plot = self._plots.get(title)
-        if plot is None:
-            self._plots[title] = self._server.gui.add_uplot(
-                data, series, title=title, scales={"x": uplot.Scale(time=False)}, aspect=1.6
-            )
-        else:
-            plot.data, plot.series = data, series
+            episodes = np.arange(1.0, len(playback.returns) + 1.0)
+            self._returns.draw(episodes, {"return": np.array(playback.returns)})
 
     def close(self) -> None:
         """Stop serving."""
         with contextlib.redirect_stdout(io.StringIO()):
             self._server.stop()
+
+
+class _Plot:
+    """A plot of lines over one axis, which stands there from its first values on.
+
+    A browser builds a plot anew when its lines change. So they stay the same until all of their values are new.
+    """
+
+    def __init__(self, server: Any, title: str, axis: str) -> None:
+        """Draw nothing yet.
+
+        Args:
+            server: of the page.
+            title: of the plot.
+            axis: what is on the horizontal one.
+        """
+        self._server, self._title, self._axis = server, title, axis
+        self._plot: Any = None
+        self._lines: tuple[str, ...] = ()
+        self._until = -np.inf  # the last x of the values that the lines were chosen by
+
+    def draw(self, x: np.ndarray, curves: Mapping[str, np.ndarray]) -> None:
+        """Draw the largest of these curves.
+
+        Args:
+            x: (values,) ascending.
+            curves: (values,) of each, by name.
+        """
+        lines = self._choose(x, curves)
+        data = (x, *(curves[name] for name in lines))
+        if lines == self._lines:
+            self._plot.data = data
+            return
+        self._lines = lines
+        colours = zip(lines, _COLOURS, strict=False)
+        series = ({"label": self._axis}, *({"label": name, "stroke": colour, "width": 2} for name, colour in colours))
+        if self._plot is None:
+            axes = ({"label": self._axis, **_HORIZONTAL_AXIS}, _VERTICAL_AXIS)
+            scales = {"x": {"time": False}}
+            self._plot = self._server.gui.add_uplot(
+                data, series, title=self._title, scales=scales, axes=axes, aspect=1.4, padding=_PADDING
+            )
+        else:
+            with self._server.atomic():
+                self._plot.data, self._plot.series = data, series
+
+    def _choose(self, x: np.ndarray, curves: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+        """The lines to be seen."""
+        if x[0] <= self._until and set(self._lines) <= set(curves):
+            return self._lines
+        self._until = float(x[-1])
+        largest = sorted(curves, key=lambda name: -np.abs(curves[name]).mean())[: len(_COLOURS)]
+        return tuple(name for name in curves if name in largest)
 
 
 class _CommandArrow:
@@ -197,7 +254,7 @@ class _CommandArrow:
         ahead = ahead / max(float(np.linalg.norm(ahead)), 1e-6)
         left = np.array((-ahead[1], ahead[0]))
         way = commands.get("forward velocity", 0.0) * ahead + commands.get("lateral velocity", 0.0) * left
-        start = np.zeros(3) if tracking else data.xpos[self._body].copy()
+        start = data.xpos[self._body] - (data.xpos[self._scene.focus] if tracking else 0.0)
         start[2] += 0.8 * self._scene.reach
         heading = commands.get("heading")
         turn = (
@@ -207,6 +264,13 @@ class _CommandArrow:
         )
         ends = start + np.pad(np.stack((way, 0.5 * turn)), ((0, 0), (0, 1)))
         self._handle.points = np.stack((np.tile(start, (2, 1)), ends), 1).astype(np.float32)
+
+
+def _on_step(value: float, low: float, high: float) -> float:
+    """The value of a slider that is closest to `value`. It is rounded, for a browser shows every digit."""
+    step = (high - low) / _SLIDER_STEPS
+    place = round((min(max(value, low), high) - low) / step)
+    return float(f"{low + place * step:.6g}")
 
 
 def _sky() -> np.ndarray:

@@ -17,6 +17,7 @@ _AZIMUTH, _ELEVATION = 125.0, -18.0  # degrees, where the file has no camera: fr
 _FOLLOW = np.array([0.12, 0.12, 0.4])  # s, time constants with which the camera follows along x, y and z
 _MARGIN = 1.15  # of the distance from which all robots just fit
 _SUN_SIDE, _SUN_HEIGHT = -40.0, 65.0  # degrees: from the camera to its left, and above the horizon
+_FOCUS = "dualfid/focus"
 _GROUND = (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD)
 
 
@@ -32,6 +33,7 @@ class Scene:
         n: number of robots.
         reach: half the diagonal of the box around one robot, m.
         camera: follows the robots, and is as far away as it takes to see all of them.
+        focus: the number of a body that is where the camera looks, for viewers that follow a body.
     """
 
     def __init__(self, robot: RobotModel, n: int = 1) -> None:
@@ -49,6 +51,7 @@ class Scene:
         self._sun = _sun(self.camera.azimuth)
         self.model = _compile(robot, places, self._sun)
         self.data = mujoco.MjData(self.model)
+        self.focus: int = self.model.body(_FOCUS).id
         free = np.flatnonzero(robot.model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
         columns = robot.model.jnt_qposadr[free]
         self._shift = np.zeros((n, robot.model.nq))
@@ -76,6 +79,7 @@ class Scene:
         kept = np.zeros(3) if jump else np.exp(-period / _FOLLOW)
         self.camera.lookat[:] = middle + kept * np.where(jump, 0.0, self.camera.lookat - middle)
         self.camera.distance = distance + kept[2] * (0.0 if jump else self.camera.distance - distance)
+        self.data.xpos[self.focus] = self.camera.lookat
         self.data.light_xpos[:] = self.camera.lookat + 3.0 * radius * self._sun
         self.model.stat.extent = 3.0 * radius  # of which planes of clipping and the shadows' map are multiples
 
@@ -129,6 +133,7 @@ def _compile(robot: RobotModel, places: np.ndarray, sun: np.ndarray) -> mujoco.M
         for geom in [geom for geom in other.worldbody.geoms if geom.type in _GROUND]:
             other.delete(geom)
         spec.attach(other, prefix=f"{number}/", frame=spec.worldbody.add_frame(pos=(*place, 0.0)))
+    spec.worldbody.add_body(name=_FOCUS, mocap=True)
     _dress(spec, sun)
     return spec.compile()
 

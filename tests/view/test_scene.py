@@ -56,6 +56,7 @@ def test_every_robot_is_in_the_picture(file: str, n: int) -> None:
             qpos[:, column + 1] += np.sin(np.arange(n)) * 2.0 / 30.0
         scene.place(qpos, 1.0 / 30.0)
         assert np.abs(in_view(scene)).max() < 1.0
+        np.testing.assert_array_equal(scene.data.xpos[scene.focus], scene.camera.lookat)
     # A new episode is seen at once, not after a flight.
     scene.place(np.tile(robot.model.qpos0, (n, 1)) + 0.0, 1.0 / 30.0)
     assert np.abs(in_view(scene)).max() < 1.0
