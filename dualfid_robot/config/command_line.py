@@ -41,6 +41,11 @@ _WITH_VALUES = (
     *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"),
     "--experimental-rerun",
 )
+_OPTIONS = (
+    *_WITH_VALUES,
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--info", "-i"),
+    *("--shell-completion", "-sc"),
+)
 
 # Settings of IsaacGymEnvs that would do nothing here: the values that ask for nothing, and what to use instead.
 _VIDEO = "videos are made with capture_video=True, and viewer=browser shows a run"
@@ -145,7 +150,7 @@ def _options_first(arguments: Sequence[str]) -> list[str]:
     """Hydra's options, each with its value in one word, before the settings. Hydra takes none between settings.
 
     Raises:
-        ConfigError: an option lacks its value.
+        ConfigError: an option lacks its value, or there is none of that name.
     """
     options: list[str] = []
     settings: list[str] = []
@@ -156,8 +161,12 @@ def _options_first(arguments: Sequence[str]) -> list[str]:
             if value is None:
                 raise ConfigError(f"{argument}: a value is expected behind it")
             options.append(f"{argument}={value}")
+        elif not argument.startswith("-"):
+            settings.append(argument)
+        elif argument.partition("=")[0] in _OPTIONS:
+            options.append(argument)
         else:
-            (options if argument.startswith("-") else settings).append(argument)
+            raise ConfigError(f"{argument}: no such option; --help lists the settings, which are typed key=value")
     return [*options, *settings]
 
 
@@ -216,7 +225,9 @@ def describe(error: Exception) -> str:
         options = error.options or simulator_names()  # Hydra tells none where a list was given: of E_low's engines
         return f"{group}={option}: allowed are {sorted(options)}"
     if isinstance(error, OverrideParseException):
-        key, _, value = str(error.override).partition("=")
+        key, is_setting, value = str(error.override).partition("=")
+        if not is_setting:
+            return f"{error.override}: a setting is typed key=value, such as task=Ant"
         reason = "".join(f" ({line})" for line in error.message.splitlines()[:1] if str(error.override) not in line)
         text = f"; a text is written {setting(key, value)}" if value else ""
         return f"{error.override}: Hydra cannot read it{reason}{text}"

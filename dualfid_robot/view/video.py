@@ -18,6 +18,7 @@ from dualfid_robot.view.scene import Scene
 
 _FRAME_RATE = 30.0  # 1/s
 _MOST_PIXELS = 4096  # of an edge
+_FORMATS = (".mp4", ".gif")
 
 
 class Video:
@@ -46,6 +47,8 @@ class Video:
         require_package(setting, "imageio", "video")
         import imageio.v2 as imageio  # of an extra
 
+        if path.suffix not in _FORMATS:
+            raise ConfigError(f"{setting}: a video's name ends in {' or '.join(_FORMATS)}")
         if not path.parent.is_dir():
             raise ConfigError(f"{setting}: the folder {path.parent} does not exist")
         self.scene = Scene(robot, n)

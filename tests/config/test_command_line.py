@@ -349,6 +349,18 @@ def test_an_option_without_its_value_is_refused(run_script: Run) -> None:
 
 
 @pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--hepl", "--hepl: no such option; --help lists the settings, which are typed key=value"),
+        ("Ant", "Ant: a setting is typed key=value, such as task=Ant"),
+    ],
+)
+def test_what_is_no_setting_is_refused(run_script: Run, argument: str, expected: str) -> None:
+    result = run_script("train.py", argument)
+    assert result.returncode == 2 and result.stderr.splitlines()[-1] == f"error: {expected}"
+
+
+@pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
         ("train.py", ["task=null"], "task=null: the name of a file in cfg/task is expected"),

@@ -134,3 +134,9 @@ def test_a_wrong_size_is_refused(value: object) -> None:
     with pytest.raises(ConfigError, match=r"video_size=.*two even numbers from 16 to 4096 are expected"):
         video_size("video_size", value)
     assert video_size("video_size", [640, 480]) == (640, 480)
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("imageio")
+    with pytest.raises(ConfigError, match=r"video=a\.xyz: a video's name ends in \.mp4 or \.gif"):
+        Video(tmp_path / "a.xyz", RobotModel(ASSETS / "cartpole.xml"), 1 / 60, "video=a.xyz")
