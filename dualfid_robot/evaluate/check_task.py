@@ -269,10 +269,10 @@ def steps_per_second(pool: EnvironmentPool, seed: int) -> float:
 def _report(trials: Mapping[str, Trial], task: Task, timed_envs: int, console: Console) -> None:
     console.print("\nA random agent, uniform within the action's bounds:")
     for side, trial in trials.items():
-        console.print(f"  {side}, {trial.engine}: {trial.evaluation.line()}", soft_wrap=True)
+        console.print(f"  {_called(side, trial)}: {trial.evaluation.line()}", soft_wrap=True)
     for side, trial in trials.items():
         console.print(
-            f"  {side}, {trial.engine}: {trial.steps_per_second:,.0f} env steps/s with {timed_envs} environments",
+            f"  {_called(side, trial)}: {trial.steps_per_second:,.0f} env steps/s with {timed_envs} environments"
         )
     console.print()
     console.print(reward_table({side: trial.evaluation.reward_terms for side, trial in trials.items()}))
@@ -289,15 +289,22 @@ def _report(trials: Mapping[str, Trial], task: Task, timed_envs: int, console: C
                 console.print(f"{side}: {what}: {_few(names)}", soft_wrap=True)
 
 
+def _called(side: str, trial: Trial) -> str:
+    """A side and its engine. Where a side has several engines, its name says already which one."""
+    return side if side.endswith(trial.engine) else f"{side}, {trial.engine}"
+
+
 def _seen_table(trials: Mapping[str, Trial], terms: tuple[Term, ...]) -> Table:
     table = Table(title="Observations that it met, scaled and clipped", title_justify="left")
-    table.add_column("term")
-    for side in trials:
-        for figure in ("min", "max", "mean", "std"):
-            table.add_column(f"{side} {figure}", justify="right")
-    by_term = [trial.seen.by_term() for trial in trials.values()]
+    for header in ("term", "in"):
+        table.add_column(header)
+    for figure in ("min", "max", "mean", "std"):
+        table.add_column(figure, justify="right")
+    by_side = {side: trial.seen.by_term() for side, trial in trials.items()}
     for term in terms:
-        table.add_row(term.name, *(f"{number:.3g}" for found in by_term for number in found[term.name]))
+        for side, found in by_side.items():
+            table.add_row(term.name, side, *(f"{number:.3g}" for number in found[term.name]))
+        table.add_section()
     return table
 
 

@@ -47,7 +47,7 @@ def test_everything_about_cartpole() -> None:
         assert re.search(rf"{side}, {name}: [\d,]+ env steps/s with 8 environments", text)
     # By gravity and random pushes, no pole stays up for 500 steps; what it met is in the table.
     rewards, _, observations = text.partition("Observations that it met")
-    smallest, largest = map(float, re.findall(r"│ pole_angle +│ +(\S+) │ +(\S+) │", observations)[0])
+    smallest, largest = map(float, re.findall(r"│ pole_angle +│ low +│ +(\S+) │ +(\S+) │", observations)[0])
     assert smallest < -0.1 or largest > 0.1
     assert -1.9 < smallest < largest < 1.9
     # What the terms of the reward bring adds up to the return.
