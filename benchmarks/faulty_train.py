@@ -37,7 +37,7 @@ def train(fault: str, settings: Sequence[str]) -> None:
 
 
 def kill_inside_replacement(number: int, stage: int) -> None:
-    """Count `runs.atomic.replaced` by what it calls: fsync once the new file is written, then replace."""
+    """Count `atomic.replaced` by what it calls: fsync once the new file is written, then replace."""
     fsync, replace, counted = os.fsync, os.replace, 0
 
     def counting_fsync(file: int) -> None:

@@ -11,6 +11,10 @@ class ConfigError(ValueError):
     """A setting, file or combination that cannot work. The message names the key, the value and what is allowed."""
 
 
+class KeysError(ConfigError):
+    """Settings have a key too many or too few."""
+
+
 class NotFiniteError(ConfigError):
     """A value that training computed is not finite: its settings, the task or the robot are the reason."""
 

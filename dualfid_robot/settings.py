@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dualfid_robot.errors import ConfigError
+from dualfid_robot.errors import ConfigError, KeysError
 
 _TYPES = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", dict: "a mapping"}
 
@@ -27,11 +27,11 @@ def parse_settings(cls: type, settings: Mapping[str, Any], where: str) -> Any:
     unknown = sorted(set(settings) - set(fields))
     if unknown:
         key = f"{where}.{unknown[0]}={settings[unknown[0]]}"
-        raise ConfigError(f"{key}: no such setting; {alternatives(str(unknown[0]), fields)}")
+        raise KeysError(f"{key}: no such setting; {alternatives(str(unknown[0]), fields)}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in settings:
-            raise ConfigError(f"{where}.{name}: is required")
+            raise KeysError(f"{where}.{name}: is required")
     values = {key: _checked(value, types_[key], f"{where}.{key}") for key, value in settings.items()}
     try:
         return cls(**values)

@@ -39,7 +39,7 @@ ALLOWED = {
     "isaacgym": {"isaacgym", "config", *_WORLDS},
     "conformance": {"conformance", "config", *_ENGINES},
 }
-COMMON = {"command", "errors", "settings", "threads"}
+COMMON = {"atomic", "command", "errors", "settings", "threads"}
 
 
 def imported_parts(path: Path) -> set[str]:

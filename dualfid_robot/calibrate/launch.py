@@ -2,56 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 
+from dualfid_robot.atomic import write_text
 from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.config.experiment import TaskSettings, plain
 from dualfid_robot.config.fits import read_fits
 from dualfid_robot.config.progress import Progress
 from dualfid_robot.config.user_folder import UserFolder
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runs.atomic import write_text
+from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import parse_settings
-from dualfid_robot.simulators.calibration import calibrate, collect, relative_cost, residual
+from dualfid_robot.simulators.calibration import Windows, calibrate, collect, relative_cost, residual
 
 _HEADER = "# Settings of low simulators, fitted to this task's high one; written by calibrate.py.\n"
 
 
 def launch_calibration(cfg: DictConfig) -> None:
     """Fit and print the settings and their errors, and write them where they beat those in force. With `search=False`,
-    only measure.
+    only measure. Of several low engines each is fitted by itself, but for those that have nothing to fit.
 
     Raises:
         ConfigError: the task's settings are wrong, or there is nothing to fit in the low simulator.
     """
     settings, user = plain(cfg), UserFolder(cfg.get("config_dir", ""))
     task: TaskSettings = parse_settings(TaskSettings, settings["task"], "task")
-    high, chosen = settings["simulator"]["high"], list(settings["simulator"]["low"].values())
-    if len(chosen) > 1:
-        raise ConfigError(f"simulator/low={[low['name'] for low in chosen]}: one engine is fitted at a time")
-    low = chosen[0]
-    engine = low["name"]
+    high, low = settings["simulator"]["high"], settings["simulator"]["low"]
+    engines = [engine for name, engine in low.items() if not settings["search"] or name in settings["fit"]]
+    if not engines:
+        raise ConfigError(f"simulator/low={','.join(low)}: nothing to fit; fit has {sorted(settings['fit'])}")
     robot = task.load_robot(user)
 
-    # What the high simulator does, and how near the low one is as it stands.
+    # What the high simulator does, and how near each low one is as it stands, or can be.
     with Progress(f"{task.name}'s motion in {high['name']}"):
         windows = collect(robot, high, task.sim.dt, max_windows=settings["windows"], seed=settings["seed"])
     if not len(windows):
         raise ConfigError(f"task={task.name}: in {high['name']} something besides the feet touches in every window")
     print(f"{len(windows)} windows of {task.name}'s motion in {high['name']}", flush=True)
-    if not settings["search"]:
-        cost = relative_cost(windows, robot, high, low, task.sim.dt)
-        print(_table({"as configured": residual(windows, robot, low, task.sim.dt)}, cost))
-        return
+    for engine in engines:
+        print(f"\n{engine['name']}:", flush=True)
+        if settings["search"]:
+            _fit(settings, task, robot, user, windows, engine)
+        else:
+            cost = relative_cost(windows, robot, high, engine, task.sim.dt)
+            print(_table({"as configured": residual(windows, robot, engine, task.sim.dt)}, cost))
 
-    # The fit.
-    if engine not in settings["fit"]:
-        raise ConfigError(f"simulator/low={engine}: nothing to fit; fit has {sorted(settings['fit'])}")
+
+def _fit(
+    settings: Mapping[str, Any],
+    task: TaskSettings,
+    robot: RobotModel,
+    user: UserFolder,
+    windows: Windows,
+    low: Mapping[str, Any],
+) -> None:
+    """Fit one engine of E_low, show what that is worth, and write it where it is better than what is in force."""
+    engine = low["name"]
     with Progress("calibration") as progress:
         fit = calibrate(
             windows,
             robot,
-            high,
+            settings["simulator"]["high"],
             low,
             task.sim.dt,
             {key: (float(least), float(most)) for key, (least, most) in settings["fit"][engine].items()},

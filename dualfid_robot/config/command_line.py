@@ -240,6 +240,10 @@ def describe(error: Exception) -> str:
         return f"{other[1]}={other[2]}: did you mean {' or '.join(f'{name}={other[2]}' for name in meant)}?"
     cause = error.__cause__
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
-        known = [str(key) for key in cause.parent_node] if isinstance(cause.parent_node, DictConfig) else []
+        known = (
+            [str(key) for key in cause.parent_node if key != "hydra"]
+            if isinstance(cause.parent_node, DictConfig)
+            else []
+        )
         return f"{cause.full_key}: no such setting; {alternatives(str(cause.key), known)}"
     return " ".join(str(error).split())

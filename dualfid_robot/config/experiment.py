@@ -18,13 +18,13 @@ from dualfid_robot.algorithms.ppo_config import PPOConfig
 from dualfid_robot.config.engines import resolve_shares
 from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.config.user_folder import UserFolder
-from dualfid_robot.config.values import check_name, check_seed, find_device
+from dualfid_robot.config.values import check_name, check_seed, find_device, settings_of_side
 from dualfid_robot.envs.foreign_task import ForeignTask, described, foreign_task
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.envs.randomization import Randomization, RandomizationConfig
 from dualfid_robot.envs.registry import make_task
 from dualfid_robot.envs.task import Task
-from dualfid_robot.errors import ConfigError
+from dualfid_robot.errors import ConfigError, KeysError
 from dualfid_robot.policies.actor_critic import AdapterKind, DualActorCritic
 from dualfid_robot.robots.changes import parse_changes
 from dualfid_robot.robots.model import RobotModel
@@ -186,11 +186,11 @@ class Experiment:
         self.threads = require_integer("threads", self.settings.get("threads", 0), 0)
         unknown = sorted(self.settings.keys() - _TOP_LEVEL)
         if unknown:
-            raise ConfigError(f"{unknown[0]}: no such setting; allowed are {sorted(_TOP_LEVEL)}")
+            raise KeysError(f"{unknown[0]}: no such setting; allowed are {sorted(_TOP_LEVEL)}")
         self.task: TaskSettings = parse_settings(TaskSettings, self.settings["task"], "task")
         other = sorted(self.settings["train"].keys() - {"params"})
         if other:
-            raise ConfigError(f"train.{other[0]}: no such setting; allowed are ['params']")
+            raise KeysError(f"train.{other[0]}: no such setting; allowed are ['params']")
         train: TrainSettings = parse_settings(TrainSettings, self.settings["train"]["params"], "train.params")
         self.network = train.network
         where, run_keys = "train.params.config", {field.name for field in fields(RunConfig)}
@@ -232,8 +232,8 @@ class Experiment:
         With `+gap=none`, E_low's engine stands for E_high's and has its name.
         """
         simulators = self.settings["simulator"]
-        low = [{"share": None, "price": 1.0} | engine for engine in simulators["low"].values()]
-        simulators["high"].setdefault("price", 1.0)
+        low = [settings_of_side("low") | engine for engine in simulators["low"].values()]
+        simulators["high"] = settings_of_side("high") | simulators["high"]
         names = [engine["name"] for engine in low]
         for name in names:
             allowed = "a text that no other engine of E_low has"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from omegaconf import OmegaConf
@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import require_integer
+
+_FILES_OF_SIDE = {"high": ("high",), "low": ("high", "low")}  # in cfg/simulator/common, the later one on top
 
 
 def find_device(key: str, value: Any) -> torch.device:
@@ -39,6 +41,14 @@ def with_later_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         defaults = OmegaConf.load(CONFIG_DIR / f"{file}.yaml")
         completed[section] = OmegaConf.to_container(OmegaConf.merge(defaults, settings[section]))
     return completed
+
+
+def settings_of_side(side: str) -> dict[str, Any]:
+    """What each engine of a side, low or high, has besides its own settings: the defaults of cfg/simulator/common."""
+    files = [OmegaConf.load(CONFIG_DIR / "simulator" / "common" / f"{name}.yaml") for name in _FILES_OF_SIDE[side]]
+    merged = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(*files)))
+    merged.pop("defaults", None)
+    return merged
 
 
 def check_name(key: str, name: str) -> None:

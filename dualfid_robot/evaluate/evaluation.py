@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualfid_robot.errors import ConfigError
 from dualfid_robot.view.video import Video
 
 if TYPE_CHECKING:  # a player of exported policies knows no task
@@ -175,10 +176,13 @@ def record_video(
         steps: bound on the control steps. None means the episode's.
 
     Raises:
-        ConfigError: there is no OpenGL to draw with, or the file cannot be written.
+        ConfigError: there is no OpenGL to draw with, or the episode ends in its first step.
+        OSError: the file cannot be written.
     """
     with Video(path, pool.task.robot, pool.task.control_dt, "capture_video=True", size, pool.num_envs) as video:
-        for running in itertools.islice(rollout(agent, pool), steps):
+        for step, running in enumerate(itertools.islice(rollout(agent, pool), steps)):
+            if step == 0 and pool.terminated[0]:
+                raise ConfigError("capture_video=True: the episode ends in its first step, so there is nothing to show")
             if not running[0] or pool.terminated[0]:
                 return
             video.show(pool.simulator.qpos.cpu().numpy())

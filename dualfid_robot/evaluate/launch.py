@@ -12,6 +12,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from dualfid_robot.atomic import is_writable, write_text
 from dualfid_robot.config.experiment import Experiment, complete_experiment, plain
 from dualfid_robot.config.machine import CONFIG_DIR, RUNS
 from dualfid_robot.config.output import plain_console
@@ -23,9 +24,8 @@ from dualfid_robot.evaluate.evaluation import evaluate
 from dualfid_robot.evaluate.films import FilmSettings
 from dualfid_robot.policies.actor_critic import PolicyName
 from dualfid_robot.robots.changes import parse_changes
-from dualfid_robot.runs.atomic import is_writable, write_text
-from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint, saved_settings
-from dualfid_robot.runs.saved_policy import load_policy
+from dualfid_robot.runs.checkpoint import fitting, load_checkpoint, resolve_checkpoint, saved_settings
+from dualfid_robot.runs.saved_policy import policy_of
 from dualfid_robot.settings import require_integer
 from dualfid_robot.simulators.registry import engine_config
 
@@ -38,13 +38,14 @@ def launch_evaluation(cfg: DictConfig) -> None:
     """Evaluate a checkpoint, or an agent without one, in any engine."""
     check_agent(cfg)
     engine_config(plain(cfg.simulator), "simulator")
+    saved = None
     if cfg.agent == "policy":
         if not cfg.checkpoint:
             raise ConfigError("checkpoint: name the policy to evaluate, such as checkpoint=runs/…/nn/last")
-        _take_own_settings(cfg, ("task=", "task.", "train=", "train."))
+        saved = _take_own_settings(cfg, ("task=", "task.", "train=", "train."))
     if cfg.randomize != "":
         OmegaConf.update(cfg, "task.randomize", cfg.randomize, force_add=True)
-    evaluate_agent(cfg, plain(cfg.simulator), cfg.num_envs)
+    evaluate_agent(cfg, plain(cfg.simulator), cfg.num_envs, saved)
 
 
 def launch_test(cfg: DictConfig) -> None:
@@ -53,22 +54,23 @@ def launch_test(cfg: DictConfig) -> None:
     `task=…` may be typed here, as IsaacGymEnvs wants it, if it is the checkpoint's.
     """
     typed = [text.partition("=")[0] for text in HydraConfig.get().overrides.task]
+    saved = None
     if cfg.agent == "policy":
         if not cfg.checkpoint:
             raise ConfigError("test=True: name the policy with checkpoint=…, or choose agent=zero or agent=random")
         name = cfg.task.name if "task" in typed else None
-        _take_own_settings(cfg, ("task.", "train=", "train."))
+        saved = _take_own_settings(cfg, ("task.", "train=", "train."))
         if name not in (None, cfg.task.name):
             raise ConfigError(f"checkpoint={cfg.checkpoint}: was trained on task={cfg.task.name}, not on task={name}")
     defaults = OmegaConf.load(CONFIG_DIR / "evaluate.yaml")
     for key in ("seed", "num_envs"):
         if key not in typed:
             cfg[key] = OmegaConf.select(defaults, key)
-    evaluate_agent(cfg, plain(cfg.simulator.high), cfg.num_envs)
+    evaluate_agent(cfg, plain(cfg.simulator.high), cfg.num_envs, saved)
 
 
-def _take_own_settings(cfg: DictConfig, refused: tuple[str, ...]) -> None:
-    """Put the task of the checkpoint's run into a configuration.
+def _take_own_settings(cfg: DictConfig, refused: tuple[str, ...]) -> dict[str, Any]:
+    """Put the task of the checkpoint's run into a configuration. Returns what the checkpoint holds.
 
     Raises:
         ConfigError: a setting was typed that begins like one of those refused.
@@ -76,7 +78,10 @@ def _take_own_settings(cfg: DictConfig, refused: tuple[str, ...]) -> None:
     named = [text for text in HydraConfig.get().overrides.task if text.lstrip("+~").startswith(refused)]
     if named:
         raise ConfigError(f"{named[0]}: a checkpoint's policy is evaluated with its own settings; leave it out")
-    cfg.task = saved_settings(load_checkpoint(Path(cfg.checkpoint)))["task"]
+    state = load_checkpoint(Path(cfg.checkpoint))
+    with fitting(Path(cfg.checkpoint)):
+        cfg.task = saved_settings(state)["task"]
+    return state
 
 
 def check_agent(cfg: DictConfig) -> None:
@@ -85,14 +90,23 @@ def check_agent(cfg: DictConfig) -> None:
         raise ConfigError(f"agent={cfg.agent}: allowed are {list(AGENTS)}")
 
 
-def evaluate_agent(cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any) -> None:
-    """Evaluate what a configuration names, a policy or another agent, in a simulator; print, write a report, film."""
+def evaluate_agent(
+    cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any, saved: Mapping[str, Any] | None
+) -> None:
+    """Evaluate what a configuration names, a policy or another agent, in a simulator; print, write a report, film.
+
+    Args:
+        cfg: the configuration.
+        simulator: settings of the engine.
+        episodes: one in each environment.
+        saved: what the policy's checkpoint holds. None means an agent without one.
+    """
     if cfg.policy not in ("adapted", "base"):
         raise ConfigError(f"policy={cfg.policy}: allowed are ['adapted', 'base']")
     require_integer("num_envs", episodes, 1)
     check_seed("seed", cfg.seed)
     filming = FilmSettings.of(cfg) if cfg.capture_video else None
-    subject = _policy_of(cfg, simulator) if cfg.agent == "policy" else _agent_without_policy(cfg, simulator)
+    subject = _agent_without_policy(cfg, simulator) if saved is None else _policy_of(cfg, simulator, saved)
     experiment = subject.experiment
     pool = experiment.make_pool(simulator, episodes, cfg.seed)
     try:
@@ -133,10 +147,10 @@ class _Subject:
     stem: Path
 
 
-def _policy_of(cfg: DictConfig, simulator: Mapping[str, Any]) -> _Subject:
+def _policy_of(cfg: DictConfig, simulator: Mapping[str, Any], saved: Mapping[str, Any]) -> _Subject:
     path = resolve_checkpoint(Path(cfg.checkpoint))
-    experiment, policy = load_policy(path, cfg.task.name, simulator, cfg.sim_device, cfg.get("randomize", ""))
-    _compare_changes(path, simulator)
+    experiment, policy = policy_of(path, saved, simulator, cfg.sim_device, cfg.get("randomize", ""))
+    _compare_changes(path, saved, simulator)
     name: PolicyName = cfg.policy
     source = {"checkpoint": str(path), "policy": name}
     stem = path.with_name(f"{path.stem}_{name}")
@@ -146,9 +160,9 @@ def _policy_of(cfg: DictConfig, simulator: Mapping[str, Any]) -> _Subject:
     return _Subject(experiment, policy_agent(policy, name), f"{name} policy", source, stem)
 
 
-def _compare_changes(path: Path, simulator: Mapping[str, Any]) -> None:
+def _compare_changes(path: Path, saved: Mapping[str, Any], simulator: Mapping[str, Any]) -> None:
     """Say so where the policy was trained for another robot: a file of cfg/simulator has the asset's."""
-    trained = saved_settings(load_checkpoint(path))["simulator"]["high"]["changes"]
+    trained = saved_settings(saved)["simulator"]["high"]["changes"]
     now = parse_changes(simulator.get("changes", {}), "simulator.changes").factors
     if trained != now:
         logger.warning("E_high of %s had changes=%s; this simulator has changes=%s", path, trained, now)

@@ -61,7 +61,7 @@ from dualfid_robot.onboard.runtime import (
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.policies.dual_linear import DualLinear
 from dualfid_robot.runs.checkpoint import load_checkpoint, saved_settings
-from dualfid_robot.runs.saved_policy import load_policy
+from dualfid_robot.runs.saved_policy import policy_of
 
 
 def write_export(
@@ -80,7 +80,7 @@ def write_export(
     state = load_checkpoint(checkpoint)
     settings = saved_settings(state)
     replaced = simulator_settings(request.simulator, settings["task"], "simulator") if request.simulator else None
-    experiment, policy = load_policy(checkpoint, None, replaced, request.sim_device, randomize=False)
+    experiment, policy = policy_of(checkpoint, state, replaced, request.sim_device, randomize=False)
     task, head = experiment.make_task(), request.policy
     if isinstance(task, ForeignTask):
         task.refuse(f"checkpoint={checkpoint}: cannot be exported")

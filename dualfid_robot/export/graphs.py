@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from dualfid_robot.envs.reward import add_up
 from dualfid_robot.envs.task import State, Task
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.export.networks import export_onnx, quiet
+from dualfid_robot.export.networks import onnx_model, quiet, write_model
 from dualfid_robot.onboard.runtime import (
     EPISODE,
     MEASURE_OUTPUT,
@@ -231,14 +231,12 @@ def _write(task: Task, graph: Graph, inputs: dict[str, Tensor], path: Path) -> N
     changed = list(_changed(program, inputs).values())
     _refuse(task, changed, "only `advance` may change a state, and only its memory; changed in place:")
     with _refusal(task):
-        export_onnx(program, (inputs,), {name: {0: _N} for name in inputs}, names, path)
-    _drop_unused_inputs(path)
+        model = onnx_model(program, (inputs,), {name: {0: _N} for name in inputs}, names, path.name)
+    _drop_unused_inputs(model.graph)
+    write_model(model, path)
 
 
-def _drop_unused_inputs(path: Path) -> None:
-    model = onnx.load(path)
-    graph = model.graph
+def _drop_unused_inputs(graph: onnx.GraphProto) -> None:
     used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
     for unused in [value for value in graph.input if value.name not in used]:
         graph.input.remove(unused)
-    path.write_bytes(model.SerializeToString(deterministic=True))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
+from dualfid_robot.config.command_line import describe
 from dualfid_robot.config.output import plain_console
 from dualfid_robot.config.progress import Progress
 from dualfid_robot.config.values import check_seed, require_package
@@ -141,8 +142,8 @@ class BestExport:
             export(self._checkpoint, self._request, folder)
             self._request = dataclasses.replace(self._request, graphs=folder)
             logger.info("exported the best policy to %s", folder)
-        except ConfigError as error:
-            logger.error("export=True: %s", error)
+        except (ConfigError, OSError) as error:
+            logger.error("export=True: %s", describe(error))
         self._exported, self._finished = saved, time.monotonic()
         self._seconds = self._finished - started
 
@@ -153,17 +154,29 @@ def _in_place_of(folder: Path) -> Iterator[Path]:
     if folder.exists() and not (folder / _SUMS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"out={folder}: exists and is no export; name another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
-        new, old = Path(name) / "new", Path(name) / "old"
-        new.mkdir()
-        old.mkdir()
-        yield new
-        while True:  # another process may put an export there at the same moment
-            with contextlib.suppress(FileNotFoundError):
-                folder.rename(old / str(uuid.uuid4()))
-            try:
-                new.rename(folder)
-                return
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
+    place = folder.absolute()
+    beside = str(place.with_name(f".{place.name}."))
+    try:
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as name:
+            new, old = Path(name) / "new", Path(name) / "old"
+            new.mkdir()
+            old.mkdir()
+            yield new
+            _put(new, place, old)
+    except OSError as error:
+        if error.errno is None or not str(error.filename or beside).startswith(beside):
+            raise
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+def _put(new: Path, folder: Path, old: Path) -> None:
+    """Move a folder to its place, and what is there into another one."""
+    while True:  # another process may put an export there at the same moment
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(old / str(uuid.uuid4()))
+        try:
+            new.rename(folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise

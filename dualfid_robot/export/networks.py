@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from dualfid_robot.errors import ConfigError
+
+if TYPE_CHECKING:  # of an extra
+    import onnx
 
 OPSET = 20
 DIAL_LOW, DIAL_HIGH = 0.0, 1.5
@@ -95,23 +99,24 @@ def write_network_onnx(network: nn.Module, obs_dim: int, path: Path) -> None:
     dynamic: dict[str, dict[int, torch.export.Dim]] = {"observation": {0: torch.export.Dim("n")}}
     if isinstance(network, DialNetwork):
         dynamic["dial"] = {}
-    export_onnx(network, _example(network, obs_dim), dynamic, ["action"], path)
+    write_model(onnx_model(network, _example(network, obs_dim), dynamic, ["action"], path.name), path)
 
 
-def export_onnx(
+def onnx_model(
     module: nn.Module | torch.export.ExportedProgram,
     arguments: tuple[Any, ...],
     dynamic: dict[str, dict[int, torch.export.Dim]],
     outputs: Sequence[str],
-    path: Path,
-) -> None:
-    """Write a module as one ONNX file of `OPSET` with none but ONNX's own operators.
+    name: str,
+) -> onnx.ModelProto:
+    """A module as ONNX of `OPSET` with none but ONNX's own operators.
 
     Args:
         module: a module, or one that is traced already.
         arguments: examples of its inputs.
         dynamic: the inputs' names in order, each with its dimensions of any size.
         outputs: names of its results.
+        name: of its file, for the error.
 
     Raises:
         ConfigError: it takes other operators than ONNX's own.
@@ -134,16 +139,23 @@ def export_onnx(
     _forget_origin(model)
     foreign = sorted({node.domain for node in model.graph.node} - {""})
     if foreign or model.functions:
-        raise ConfigError(f"{path.name}: needs operators of {', '.join(foreign)}, which not every ONNX runtime has")
+        raise ConfigError(f"{name}: needs operators of {', '.join(foreign)}, which not every ONNX runtime has")
     onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def write_model(model: onnx.ModelProto, path: Path) -> None:
+    """Write an ONNX file: of the same model, the same bytes."""
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def write_torchscript(network: nn.Module, obs_dim: int, path: Path) -> None:
     """Write a policy's network as frozen TorchScript, called with the same inputs as the ONNX file."""
     with quiet(), torch.no_grad():
-        traced = torch.jit.trace(network, _example(network, obs_dim))
-        torch.jit.freeze(traced).save(str(path))
+        traced = torch.jit.freeze(torch.jit.trace(network, _example(network, obs_dim)))
+    content = io.BytesIO()  # torch would turn an error of the disk into one of its own
+    torch.jit.save(traced, content)
+    path.write_bytes(content.getbuffer())
 
 
 def embed_property(path: Path, key: str, value: str) -> None:
@@ -153,7 +165,7 @@ def embed_property(path: Path, key: str, value: str) -> None:
     model = onnx.load(path)
     properties = {entry.key: entry.value for entry in model.metadata_props} | {key: value}
     onnx.helper.set_model_props(model, properties)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    write_model(model, path)
 
 
 def _example(network: nn.Module, obs_dim: int) -> tuple[Tensor, ...]:

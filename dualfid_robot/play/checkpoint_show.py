@@ -13,7 +13,7 @@ from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.policies.actor_critic import PolicyName
 from dualfid_robot.runs.checkpoint import load_checkpoint
-from dualfid_robot.runs.saved_policy import load_policy
+from dualfid_robot.runs.saved_policy import policy_of
 from dualfid_robot.view.playback import Step
 
 _LOOK_PERIOD = 1.0  # s between two looks at a file that changes
@@ -25,16 +25,18 @@ class CheckpointShow:
     def __init__(
         self,
         checkpoint: Path,
+        state: Mapping[str, Any],
         engines: Mapping[str, Mapping[str, Any]],
         n: int = 1,
         seed: int = 0,
         sim_device: str = "",
         follow: bool = False,
     ) -> None:
-        """Load the policy and build the first engine.
+        """Take up the policy and build the first engine.
 
         Args:
             checkpoint: the file.
+            state: its content.
             engines: settings of those to choose from. The first is used.
             n: number of robots.
             seed: of what the environments draw.
@@ -45,7 +47,7 @@ class CheckpointShow:
             ConfigError: the checkpoint is damaged, or the engine does not take its robot.
         """
         first = next(iter(engines.values()))
-        self._experiment, self._policy = load_policy(checkpoint, None, first, sim_device)
+        self._experiment, self._policy = policy_of(checkpoint, state, first, sim_device)
         self._checkpoint, self._settings, self._seed, self._follow = checkpoint, engines, seed, follow
         self._read_at, self._looked_at = checkpoint.stat().st_mtime, time.monotonic()
         self._news = ""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint
+from dualfid_robot.runs.checkpoint import fitting, load_checkpoint, resolve_checkpoint
 
 SHIPPED = "shipped"
 POLICIES = ASSETS / "policies"
@@ -28,12 +30,14 @@ class Choice:
         is_export: which of the two it is.
         title: of its task or its folder, for the name of a video.
         announcement: one line that says what was chosen.
+        state: what the checkpoint holds.
     """
 
     path: Path
     is_export: bool
     title: str
     announcement: str
+    state: Mapping[str, Any] = field(default_factory=dict)
 
 
 def choose(cfg: DictConfig) -> Choice:
@@ -50,20 +54,25 @@ def choose(cfg: DictConfig) -> Choice:
         folder = path.parent if path.suffix == ".onnx" else path
         return Choice(path, True, folder.absolute().name, f"playing the export {folder}")
     if cfg.checkpoint:
-        path = resolve_checkpoint(Path(cfg.checkpoint))
-        its_task = load_checkpoint(path)["task"]
-        if task not in ("", its_task):
-            raise ConfigError(f"checkpoint={path}: was trained on task={its_task}, not on task={task}")
-        return Choice(path, False, its_task, f"playing {path}")
+        choice = _of_checkpoint(resolve_checkpoint(Path(cfg.checkpoint)), "")
+        if task not in ("", choice.title):
+            raise ConfigError(f"checkpoint={choice.path}: was trained on task={choice.title}, not on task={task}")
+        return choice
     if cfg.policy != SHIPPED and (newest := _newest(task)) is not None:
         other = f"; policy={SHIPPED} plays the one that ships" if task and (POLICIES / task).is_dir() else ""
-        return Choice(newest, False, load_checkpoint(newest)["task"], f"playing the newest run, {newest}{other}")
+        return _of_checkpoint(newest, "the newest run, ", other)
     shipped = shipped_policies()
     if not task:
         raise ConfigError(f"task: name one of {shipped}, whose policies ship; or name checkpoint=… or policy=…")
     if task not in shipped:
         raise ConfigError(f"task={task}: has no run under runs/, and no policy ships for it; these ship: {shipped}")
     return Choice(POLICIES / task, True, task, f"playing the policy of {task} that ships with this program")
+
+
+def _of_checkpoint(path: Path, what: str, further: str = "") -> Choice:
+    state = load_checkpoint(path)
+    with fitting(path):
+        return Choice(path, False, state["task"], f"playing {what}{path}{further}", state)
 
 
 def shipped_policies() -> list[str]:

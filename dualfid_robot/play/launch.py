@@ -133,14 +133,14 @@ def _play_export(cfg: DictConfig, choice: Choice, stack: ExitStack) -> None:
 def _checkpoint_show(cfg: DictConfig, choice: Choice) -> Show:
     """A checkpoint's policy in the task's own environments."""
     from dualfid_robot.play.checkpoint_show import CheckpointShow, engines_of
-    from dualfid_robot.runs.saved_policy import load_policy
+    from dualfid_robot.runs.saved_policy import policy_of
 
     for key in ("robot", "commands", "udp_port"):
         if cfg[key] != "":
             raise ConfigError(f"{key}={cfg[key]}: needs an exported policy; export the checkpoint first")
     if cfg.viewer == "none" and not cfg.video:
         raise ConfigError("viewer=none: returns of a checkpoint are evaluate.py's; name a video, or leave viewer out")
-    experiment, _ = load_policy(choice.path, sim_device=cfg.sim_device)
+    experiment, _ = policy_of(choice.path, choice.state, sim_device=cfg.sim_device)
     chosen = HydraConfig.get().runtime.choices["simulator"]
     asked = any(text.startswith("simulator") for text in HydraConfig.get().overrides.task)
     fitted = experiment.settings["task"].get("simulators", {})
@@ -150,7 +150,7 @@ def _checkpoint_show(cfg: DictConfig, choice: Choice) -> Show:
     if asked:
         engines[first] = simulator_settings(first, {"simulators": fitted}) | _overrides(cfg)
     n = 1 if cfg.num_envs == "" else cfg.num_envs
-    return CheckpointShow(choice.path, engines, n, 0, cfg.sim_device, bool(cfg.follow))
+    return CheckpointShow(choice.path, choice.state, engines, n, 0, cfg.sim_device, bool(cfg.follow))
 
 
 def _present(cfg: DictConfig, show: Show, stack: ExitStack) -> None:

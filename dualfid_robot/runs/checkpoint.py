@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from dualfid_robot.atomic import is_writable, write_bytes
 from dualfid_robot.config.values import with_later_settings
-from dualfid_robot.errors import ConfigError
-from dualfid_robot.runs.atomic import is_writable, replaced
+from dualfid_robot.errors import ConfigError, KeysError
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """
     content = io.BytesIO()  # torch would turn an error of the disk into one of its own
     torch.save({"format": FORMAT} | _with_tensors(state), content)
-    with replaced(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+    write_bytes(path, content.getbuffer())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -93,6 +92,21 @@ def fitting(path: Path) -> Iterator[None]:
         raise ConfigError(f"checkpoint={path}: damaged, or of another robot or network ({reason[:200]})") from error
 
 
+@contextmanager
+def of_this_version(path: Path | str) -> Iterator[None]:
+    """While the settings of a checkpoint become a run's: where keys differ, the error says what may be the reason.
+
+    Raises:
+        ConfigError: a setting is missing, or is none.
+    """
+    try:
+        yield
+    except KeysError as error:
+        raise ConfigError(
+            f"checkpoint={path}: {error}; a checkpoint of another version of this program may have other settings"
+        ) from error
+
+
 def resolve_checkpoint(path: Path) -> Path:
     """The file that a user means: the path itself, with its suffix, or `nn/last` of a run's folder.
 
@@ -101,7 +115,7 @@ def resolve_checkpoint(path: Path) -> Path:
     """
     for candidate in (
         path,
-        path.with_name(path.name + _SUFFIX),
+        Path(f"{path}{_SUFFIX}"),
         path / f"last{_SUFFIX}",
         path / "nn" / f"last{_SUFFIX}",
     ):

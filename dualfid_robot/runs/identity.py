@@ -47,7 +47,8 @@ def differences(saved: Mapping[str, Any], experiment: Experiment) -> list[str]:
     found = []
     now = identity(experiment)
     before = saved["robot"]
-    fields = sorted(key for key in before.keys() & now["robot"].keys() if before[key] != now["robot"][key])
+    changed = {key for key in before.keys() & now["robot"].keys() if before[key] != now["robot"][key]}
+    fields = sorted(changed, key=lambda field: (field != "names", field))  # the order of joints first
     if fields:
         shown = ", ".join(fields[:5]) + (f" and {len(fields) - 5} more" if len(fields) > 5 else "")
         found.append(f"the robot {experiment.robot.path.name} has changed in {shown}")

@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 
 import dualfid_robot
+from dualfid_robot.atomic import remove_partial, write_text
 from dualfid_robot.config.machine import RUNS
 from dualfid_robot.config.values import check_name
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runs.atomic import remove_partial, write_text
 from dualfid_robot.runs.curves import Curves, TensorBoard, Wandb, WandbSettings
 from dualfid_robot.runs.metrics import METRICS, read_metrics
 

@@ -12,9 +12,8 @@ from omegaconf import OmegaConf
 
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.user_folder import command_line_config_dir
-from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
-from dualfid_robot.runs.checkpoint import fitting, load_checkpoint, saved_settings
+from dualfid_robot.runs.checkpoint import fitting, load_checkpoint, of_this_version, saved_settings
 from dualfid_robot.runs.identity import differences
 
 logger = logging.getLogger(__name__)
@@ -22,7 +21,17 @@ logger = logging.getLogger(__name__)
 
 def load_policy(
     path: Path,
-    expected_task: str | None = None,
+    simulator: Mapping[str, Any] | None = None,
+    sim_device: str = "",
+    randomize: bool | Literal[""] = "",
+) -> tuple[Experiment, DualActorCritic]:
+    """The experiment and the policy of a checkpoint; see `policy_of`."""
+    return policy_of(path, load_checkpoint(path), simulator, sim_device, randomize)
+
+
+def policy_of(
+    path: Path,
+    state: Mapping[str, Any],
     simulator: Mapping[str, Any] | None = None,
     sim_device: str = "",
     randomize: bool | Literal[""] = "",
@@ -30,19 +39,16 @@ def load_policy(
     """The experiment that a checkpoint was made by, and its policy. What has changed since then is announced.
 
     Args:
-        path: the checkpoint.
-        expected_task: the task that it must be of.
+        path: the checkpoint, for errors.
+        state: its content.
         simulator: settings of another E_high.
         sim_device: where to simulate now, whatever the checkpoint was made on.
         randomize: whether to randomise now. Empty means what the run did.
 
     Raises:
-        ConfigError: no such checkpoint, damaged, or of another task than expected.
+        ConfigError: it is damaged, or its task or robot is not to be had.
     """
-    state = load_checkpoint(path)
-    with fitting(path):
-        if expected_task is not None and state["task"] != expected_task:
-            raise ConfigError(f"checkpoint={path}: was trained on task={state['task']}, not on task={expected_task}")
+    with fitting(path), of_this_version(path):
         settings = saved_settings(state) | {"sim_device": sim_device, "rl_device": ""}
         if config_dir := command_line_config_dir():  # the run's own may have moved
             settings["config_dir"] = config_dir

@@ -36,8 +36,8 @@ class RunningRun:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a study has come.
+class Standing:
+    """Where a study stands.
 
     Attributes:
         counts: runs by status.
@@ -62,7 +62,7 @@ class ProgressReader:
         self._counts: dict[Status, int] = {"finished": 0, "failed": 0}
         self._cost = 0.0
 
-    def read(self) -> Progress:
+    def read(self) -> Standing:
         """Where the study stands now."""
         counts: dict[Status, int] = {"running": 0, "pending": 0}
         running, cost, remaining = [], 0.0, 0.0
@@ -81,7 +81,7 @@ class ProgressReader:
             if status == "running":
                 last = metrics.get("return/high", metrics.get("return/low"))
                 running.append(RunningRun(run, spent, budget, last))
-        return Progress(self._counts | counts, running, self._cost + cost, remaining)
+        return Standing(self._counts | counts, running, self._cost + cost, remaining)
 
 
 class StudyDisplay(LivePanel):
@@ -118,19 +118,19 @@ class StudyDisplay(LivePanel):
             self._show()
 
     def _show(self) -> None:
-        progress = self._reader.read()
-        self.show(lambda: self._panel(progress), lambda: self._line(progress))
+        standing = self._reader.read()
+        self.show(lambda: self._panel(standing), lambda: self._line(standing))
 
-    def _panel(self, progress: Progress) -> Panel:
+    def _panel(self, standing: Standing) -> Panel:
         table = Table.grid(padding=(0, 2))
-        for run in progress.running:
+        for run in standing.running:
             value = "-" if run.last_return is None else f"{run.last_return:.4g}"
             table.add_row(run.id, f"{run.cost:.0f} / {run.budget:.0f} s", f"return {value}")
-        return Panel(Group(self._line(progress), table), title=Text(f"study {self._title}"), expand=False)
+        return Panel(Group(self._line(standing), table), title=Text(f"study {self._title}"), expand=False)
 
-    def _line(self, progress: Progress) -> str:
-        counts = progress.counts
+    def _line(self, standing: Standing) -> str:
+        counts = standing.counts
         text = ", ".join(f"{counts[status]} {status}" for status in ("finished", "failed", "running", "pending"))
-        pace = (progress.cost - self._first.cost) / (time.monotonic() - self._started)  # s of cost per second
-        left = f"{duration(progress.remaining / pace)} left" if pace > 0.0 else "time left unknown"
-        return f"{text} | {progress.cost:.0f} of {progress.cost + progress.remaining:.0f} s of cost | {left}"
+        pace = (standing.cost - self._first.cost) / (time.monotonic() - self._started)  # s of cost per second
+        left = f"{duration(standing.remaining / pace)} left" if pace > 0.0 else "time left unknown"
+        return f"{text} | {standing.cost:.0f} of {standing.cost + standing.remaining:.0f} s of cost | {left}"

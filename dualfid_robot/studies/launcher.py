@@ -26,12 +26,12 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from dualfid_robot.atomic import locked, write_text
 from dualfid_robot.config.hints import quoted
 from dualfid_robot.config.output import plain_console
 from dualfid_robot.config.progress import Progress
 from dualfid_robot.config.user_folder import command_line_config_dir
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runs.atomic import locked, write_text
 from dualfid_robot.runs.interrupt import Interrupt
 from dualfid_robot.studies.configuration import options
 from dualfid_robot.studies.display import StudyDisplay

@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 
-from dualfid_robot.runs.atomic import replaced, write_text
+from dualfid_robot.atomic import replaced, write_bytes, write_text
 from dualfid_robot.studies import figures, statistics
 from dualfid_robot.studies.comparison_tables import NONE, Section, against_rows, estimate_text, kept_rows, sections
 from dualfid_robot.studies.comparisons import Comparisons
@@ -136,7 +136,7 @@ def _page(
     overview = [by_cells[cells] for cells in dict.fromkeys([*tasks, tuple(study.cells)])]
     figure = figures.final_and_area(summary, overview)
     if figure is not None:
-        (data / SUMMARY_FIGURE).write_bytes(figures.png(figure))
+        write_bytes(data / SUMMARY_FIGURE, figures.png(figure))
     cells = [
         {
             "title": scope.title,

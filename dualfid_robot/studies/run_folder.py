@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from dualfid_robot.atomic import locked, write_text
 from dualfid_robot.errors import as_written
-from dualfid_robot.runs.atomic import locked, write_text
 from dualfid_robot.runs.metrics import METRICS
 
 Status = Literal["finished", "failed", "running", "pending"]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from dualfid_robot.atomic import remove_partial
+from dualfid_robot.config.command_line import describe
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.films import FilmSettings
@@ -52,6 +54,7 @@ class TrainingFilms:
         self._experiment, self._policy, self._publish = experiment, policy, publish
         self._folder = folder / FOLDER
         self._folder.mkdir(exist_ok=True)
+        remove_partial(self._folder, "*")
 
     def update(self, metrics: dict[str, float]) -> None:
         """Film, where it is time: after an iteration with these metrics."""
@@ -64,7 +67,7 @@ class TrainingFilms:
             self._settings.record(self._act, experiment.make_pool(experiment.high_engine, 1, experiment.seed), path)
             self._publish(path, metrics)
         except (ConfigError, OSError) as error:
-            logger.error("capture_video=True: %s", error)
+            logger.error("capture_video=True: %s", describe(error))
 
     def _act(self, observations: Tensor) -> Tensor:
         """The adapted policy's mean action, by the network where it is: the learner's device."""

@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from dualfid_robot.atomic import locked
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.fits import fit_in_force
 from dualfid_robot.config.hints import command, setting
@@ -26,8 +27,7 @@ from dualfid_robot.envs.pool import EnvironmentPool
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.launch import check_agent, launch_test
 from dualfid_robot.export.launch import BestExport, require_packages
-from dualfid_robot.runs.atomic import locked
-from dualfid_robot.runs.checkpoint import resolve_checkpoint
+from dualfid_robot.runs.checkpoint import of_this_version, resolve_checkpoint
 from dualfid_robot.runs.curves import TENSORBOARD, WandbSettings
 from dualfid_robot.runs.going_on import with_own_settings
 from dualfid_robot.runs.run_log import new_run_folder, newest_checkpoint
@@ -51,6 +51,9 @@ def launch(cfg: DictConfig) -> None:
         launch_test(cfg)
     elif cfg.agent != "policy":
         raise ConfigError(f"agent={cfg.agent}: only a policy can be trained; add test=True to look at the agent")
+    elif cfg.checkpoint:
+        with of_this_version(cfg.checkpoint):
+            _train(cfg)
     else:
         _train(cfg)
 

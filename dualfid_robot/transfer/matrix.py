@@ -18,7 +18,7 @@ from dualfid_robot.evaluate.agents import policy_agent, random_agent
 from dualfid_robot.evaluate.evaluation import Evaluation, evaluate
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint, saved_settings
-from dualfid_robot.runs.saved_policy import load_policy
+from dualfid_robot.runs.saved_policy import load_policy, policy_of
 from dualfid_robot.transfer.contract import Contract, check_contract
 from dualfid_robot.transfer.perturbations import Perturbation
 
@@ -256,7 +256,7 @@ def _subjects(checkpoints: Sequence[Path], left_out: str) -> list[Subject]:
                 f"checkpoint={given}: was trained on task={state['task']}, and {subjects[0].path} on"
                 f" task={subjects[0].task['name']}; all must be of one task"
             )
-        home = _home(path, left_out) if left_out else ""
+        home = _home(path, state, left_out) if left_out else ""
         low, high = settings["simulator"]["low"].values(), settings["simulator"]["high"]
         trained_in = {"low": ", ".join(map(_origin, low)), "high": _origin(high)}
         label = _label(path)
@@ -266,13 +266,13 @@ def _subjects(checkpoints: Sequence[Path], left_out: str) -> list[Subject]:
     return subjects
 
 
-def _home(checkpoint: Path, left_out: str) -> str:
+def _home(checkpoint: Path, state: Mapping[str, Any], left_out: str) -> str:
     """The engine that a checkpoint's policy belongs to, where another one was left out.
 
     Raises:
         ConfigError: the run was trained in the one left out, or its robot at home was changed.
     """
-    experiment, _ = load_policy(checkpoint)
+    experiment, _ = policy_of(checkpoint, state)
     engine = simulator_settings(left_out, experiment.settings["task"], "leave_out")
     require_left_out("leave_out", engine, experiment)
     home = home_engine(experiment)

@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from dualfid_robot.runs.atomic import replaced, write_text
+from dualfid_robot.atomic import replaced, write_text
 from dualfid_robot.runs.run_log import versions
 from dualfid_robot.transfer import left_out
 from dualfid_robot.transfer.matrix import BASE, Matrix, MatrixCell, dial_name

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from abc import abstractmethod
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,6 +13,7 @@ from typing import Self
 import mujoco
 import numpy as np
 
+from dualfid_robot.atomic import replaced
 from dualfid_robot.config.values import require_package
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
@@ -18,7 +21,7 @@ from dualfid_robot.view.scene import Scene
 
 _FRAME_RATE = 30.0  # 1/s
 _MOST_PIXELS = 4096  # of an edge
-_FORMATS = (".mp4", ".gif")
+_PROBE = 1 << 20  # bytes that are written to find out why others could not be
 
 
 class Video:
@@ -42,31 +45,35 @@ class Video:
             n: number of robots, side by side.
 
         Raises:
-            ConfigError: a package is missing, there is no OpenGL to draw with, or the file cannot be written.
+            ConfigError: a package is missing, there is no OpenGL to draw with, or the ending is not known.
+            OSError: the file cannot be written.
         """
-        require_package(setting, "imageio", "video")
-        import imageio.v2 as imageio  # of an extra
-
-        if path.suffix not in _FORMATS:
-            raise ConfigError(f"{setting}: a video's name ends in {' or '.join(_FORMATS)}")
-        if not path.parent.is_dir():
-            raise ConfigError(f"{setting}: the folder {path.parent} does not exist")
+        for package in ("imageio", "imageio_ffmpeg"):
+            require_package(setting, package, "video")
+        writer = _WRITERS.get(path.suffix.lower())
+        if writer is None:
+            raise ConfigError(f"{setting}: a file that ends in {', '.join(_WRITERS)} is expected")
         self.scene = Scene(robot, n)
         self._period = period
         self._stride, self._states = max(1, round(1.0 / (period * _FRAME_RATE))), 0
-        self._renderer = renderer(self.scene, size, setting)
-        try:
-            self._file = imageio.get_writer(path, fps=1.0 / (self._stride * period))
-        except (OSError, ValueError) as error:
-            self._renderer.close()
-            raise ConfigError(f"{setting}: cannot write it ({error})") from error
+        with ExitStack() as opened:
+            self._renderer = opened.enter_context(closing(renderer(self.scene, size, setting)))
+            # The file is complete or absent: what cannot be finished is removed.
+            temporary = opened.enter_context(replaced(path))
+            temporary.touch()
+            self._file = opened.enter_context(writer(temporary, 1.0 / (self._stride * period), setting))
+            self._opened = opened.pop_all()
 
     def show(self, qpos: np.ndarray) -> None:
-        """Add a state (n, nq)."""
+        """Add a state (n, nq).
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         if self._states % self._stride == 0:
             self.scene.place(qpos, self._stride * self._period)
             self._renderer.update_scene(self.scene.data, camera=self.scene.camera)
-            self._file.append_data(self._renderer.render())
+            self._file.append(self._renderer.render())
         self._states += 1
 
     def __enter__(self) -> Self:
@@ -75,8 +82,96 @@ class Video:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._renderer.close()
+        self._opened.__exit__(kind, error, trace)
+
+
+class _Writer(AbstractContextManager["_Writer"]):
+    """A file of pictures."""
+
+    def __init__(self, path: Path, rate: float, setting: str) -> None:
+        """
+        Args:
+            path: of the file, which exists.
+            rate: pictures per second.
+            setting: what asked for it, in errors.
+        """
+        self._path, self._rate, self._setting = path, rate, setting
+
+    @abstractmethod
+    def append(self, picture: np.ndarray) -> None:
+        """Add a picture (height, width, 3)."""
+
+    @abstractmethod
+    def close(self, is_whole: bool) -> None:
+        """Finish the file, or leave it as it is."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(kind is None)
+
+
+class _Gif(_Writer):
+    """A GIF, whose pictures wait in memory until the end."""
+
+    def __init__(self, path: Path, rate: float, setting: str) -> None:
+        super().__init__(path, rate, setting)
+        self._pictures: list[np.ndarray] = []
+
+    def append(self, picture: np.ndarray) -> None:
+        self._pictures.append(picture)
+
+    def close(self, is_whole: bool) -> None:
+        import imageio.v2 as imageio
+
+        if is_whole:
+            content = io.BytesIO()
+            imageio.mimwrite(content, self._pictures, format="gif", duration=1000.0 / self._rate)
+            self._path.write_bytes(content.getbuffer())
+
+
+class _Film(_Writer):
+    """A video that ffmpeg writes. That is another process, and does not say what it could not write."""
+
+    def __init__(self, path: Path, rate: float, setting: str) -> None:
+        import imageio.v2 as imageio
+
+        super().__init__(path, rate, setting)
+        self._pictures = 0
+        self._ffmpeg = imageio.get_writer(path, fps=rate, ffmpeg_log_level="quiet")
+
+    def append(self, picture: np.ndarray) -> None:
+        try:
+            self._ffmpeg.append_data(picture)
+        except OSError as error:
+            raise self._reason() from error
+        self._pictures += 1
+
+    def close(self, is_whole: bool) -> None:
+        import imageio_ffmpeg
+
+        self._ffmpeg.close()
+        if not is_whole:
+            return
+        try:
+            written, _ = imageio_ffmpeg.count_frames_and_secs(self._path)
+        except RuntimeError:  # it is no video
+            written = 0
+        if written != self._pictures:
+            raise self._reason()
+
+    def _reason(self) -> Exception:
+        """Why ffmpeg failed: what the system says to somebody else who writes to the file."""
+        try:
+            with self._path.open("ab") as file:
+                file.write(bytes(_PROBE))
+        except OSError as error:
+            return error
+        return ConfigError(f"{self._setting}: ffmpeg could not write it")
+
+
+_WRITERS = {".mp4": _Film, ".mkv": _Film, ".mov": _Film, ".avi": _Film, ".gif": _Gif}
+"""What writes a file, by its ending."""
 
 
 def renderer(scene: Scene, size: tuple[int, int], setting: str) -> mujoco.Renderer:

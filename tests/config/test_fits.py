@@ -87,11 +87,18 @@ def test_what_is_no_fit_is_refused(text: str, message: str, mine: Path) -> None:
     assert message in str(refused.value) and "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("low", ["pybullet", "default"])
 @pytest.mark.parametrize(("after", "written"), [(0.2, True), (0.3, False), (0.4, False)])
 def test_only_a_better_fit_is_written_and_the_next_run_has_it(
-    after: float, written: bool, mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    after: float,
+    written: bool,
+    low: str,
+    mine: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    cfg = composed("task=Cartpole", mine=mine, config_name="calibrate")
+    """By default too, where PyBullet is one of two engines and the other has nothing to fit."""
+    cfg = composed("task=Cartpole", f"simulator/low={low}", mine=mine, config_name="calibrate")
     asked = {}
 
     def calibrated(*arguments: object, **options: object) -> Fit:

@@ -23,6 +23,10 @@ from dualfid_robot.envs.task import ActionMapping, Term
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.check_task import Watched, check, check_functions, verdict
 from dualfid_robot.evaluate.task_tables import action_line, actuator_table
+from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.simulators.registry import engine_class
+
+DOCS = Path(__file__).parents[2] / "docs" / "your_own_robot.md"
 
 
 def output_of(*overrides: str) -> str:
@@ -172,6 +176,23 @@ def test_robots_of_other_authors(name: str, users_folder: Callable[[Path, tuple[
     joints = [model.joint(i).name for i in range(model.njnt)]
     places = [text.index(f"│ {joint} ") for joint in joints if joint]
     assert places == sorted(places) and len(places) > 2
+
+
+@pytest.mark.filterwarnings("ignore:compiler attribute 'settotalmass'")
+@pytest.mark.parametrize(("column", "engine", "package"), [(0, "pybullet", "pybullet"), (1, "physx", "sapien")])
+def test_engines_take_the_robots_of_others_that_the_docs_say(column: int, engine: str, package: str) -> None:
+    pytest.importorskip(package)
+    documented = {}
+    for author, names, answers in re.findall(r"^\| (\w+)'s ([\w, ]+) \| (.*) \|$", DOCS.read_text(), re.MULTILINE):
+        answer = answers.split(" | ")[column]
+        documented |= {f"{author} {name}".lower(): answer for name in names.split(", ")}
+    for name, (asset, feet) in robots_of_others().items():
+        try:
+            engine_class(engine).check_robot(RobotModel(asset, feet))
+            taken = True
+        except ConfigError:
+            taken = False
+        assert documented[name.replace("half_", "half")].startswith("yes" if taken else "no: "), name
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pybullet") is None, reason="PyBullet is not installed")

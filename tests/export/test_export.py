@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib.util
 import json
 import os
@@ -324,6 +325,8 @@ def test_the_best_policy_is_exported_when_it_is_new_and_time_allows(
         clock[0] += 2.0
         if checkpoint.read_text() == "broken":
             raise ConfigError("policy.onnx differs")
+        if checkpoint.read_text() == "no room":
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder))
 
     monkeypatch.setattr(export_module, "export", exported)
     monkeypatch.setattr(export_module.time, "monotonic", lambda: clock[0])
@@ -352,6 +355,27 @@ def test_the_best_policy_is_exported_when_it_is_new_and_time_allows(
     save("broken", 3)
     best(True)  # at the end nothing waits; and what fails does not end the training
     assert made[2:] == [("broken", folder)] and "policy.onnx differs" in caplog.text
+    save("no room", 4)
+    best(True)
+    assert f"export=True: {folder}: No space left on device" in caplog.text
+
+
+@pytest.mark.parametrize("name", [None, "policy.onnx"])
+def test_a_full_disk_names_the_export_and_leaves_the_old_one(name: str | None, tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    folder.mkdir()
+    (folder / "SHA256SUMS").touch()
+    with pytest.raises(OSError, match="No space left") as refused, export_module._in_place_of(folder) as new:
+        (new / "half").touch()
+        raise OSError(errno.ENOSPC, "No space left on device", name and str(new / name))
+    assert refused.value.filename == str(folder)
+    assert list(tmp_path.iterdir()) == [folder] and [path.name for path in folder.iterdir()] == ["SHA256SUMS"]
+
+
+def test_a_file_that_is_missing_elsewhere_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as refused, export_module._in_place_of(tmp_path / "export"):
+        (tmp_path / "mesh.obj").read_bytes()
+    assert refused.value.filename == str(tmp_path / "mesh.obj") and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -406,6 +406,14 @@ def test_what_cannot_be_a_graph_is_refused_in_one_line(
     assert capfd.readouterr() == ("", "")
 
 
+def test_what_cannot_be_written_is_no_fault_of_the_task(
+    cartpole: RobotModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualfid_robot.export.graphs.onnx_model", lambda *_: onnx.ModelProto())
+    with pytest.raises(FileNotFoundError):
+        write_graphs(Cartpole(CartpoleConfig(4, 100), cartpole, DT, "cpu"), tmp_path / "absent")
+
+
 @pytest.mark.slow
 def test_tracing_leaves_task_and_random_numbers_as_they_were(cartpole: RobotModel, tmp_path: Path) -> None:
     task = Follow(TaskConfig(4, 100), cartpole, DT, "cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import pytest
 import torch
@@ -54,6 +55,14 @@ def test_what_waits_is_found(what: str) -> None:
             wait(there)
 
 
+def check_step(optimizer: torch.optim.Optimizer) -> None:
+    """What torch's kernel, which needs values, would be given."""
+    for group in optimizer.param_groups:
+        assert group["fused"] and group["lr"].device == GPU
+        for parameter in group["params"]:
+            assert parameter.device == parameter.grad.device == GPU
+
+
 class ReadBack(Exception):
     """The iteration has come to where its figures are read."""
 
@@ -83,7 +92,7 @@ def make_trainer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trainer]:
             trainer = Trainer(experiment)
         for optimizer in trainer.algorithm.parts().values():
             optimizer.param_groups[0]["lr"] = torch.tensor(1e-3, device=GPU)
-            monkeypatch.setattr(optimizer, "step", lambda: None)  # torch's kernel, which needs values
+            monkeypatch.setattr(optimizer, "step", partial(check_step, optimizer))
         return trainer
 
     return made
@@ -93,6 +102,23 @@ def iterate(trainer: Trainer) -> Mapping[str, Tensor]:
     with pytest.raises(ReadBack) as reached:
         trainer.iterate()
     return reached.value.metrics
+
+
+@pytest.mark.parametrize("task", ["Ant", "Anymal"])
+def test_what_is_randomised_stays_on_the_gpu(task: str, make_trainer: Callable[..., Trainer]) -> None:
+    """All but the search for the worlds whose episode begins, for which the pool waits."""
+    pool = make_trainer(f"task={task}", "task.randomize=True").env.high
+    assert pool is not None and pool.randomization is not None
+    drawn, simulator, generator = pool.randomization, pool.simulator, torch.Generator(GPU)
+    observed = {term.name: torch.zeros(pool.num_envs, term.size, device=GPU) for term in pool.task.terms}
+    steps, actions = pool.episode_step, torch.zeros(pool.num_envs, pool.task.num_actions, device=GPU)
+    with staying_there():
+        drawn.begin_episode(simulator, torch.arange(pool.num_envs, device=GPU), generator)
+        drawn.push(simulator, steps, generator)
+        actions = drawn.disturb(actions, steps, generator)
+        drawn.add_noise(observed, generator)
+    for tensor in (actions, *observed.values(), *drawn.values.values()):
+        assert tensor.device == GPU
 
 
 ADAPTERS = [f"train.params.network.adapter.kind={kind}" for kind in ("bit", "none")]

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from dualfid_robot.robots.features import FEATURES
-from dualfid_robot.simulators.base import Simulator
+from dualfid_robot.simulators.base import PARAMETERS, Simulator
 
 _setup_privateuseone_for_python_backend("gpu")
 GPU = torch.device("gpu:0")
@@ -112,6 +112,7 @@ class StandIn(Simulator):
     DEVICE_TYPES = (GPU.type,)
     HONOURS = frozenset(FEATURES)
     RESETS_BY_MASK = True
+    SUPPORTED_PARAMETERS = tuple(PARAMETERS)
 
     @classmethod
     def name(cls) -> str:
@@ -133,6 +134,9 @@ class StandIn(Simulator):
         n, rows = len(mask), mask[:, None]
         torch.where(rows, qpos, self.qpos[:n], out=self.qpos[:n])
         torch.where(rows, qvel, self.qvel[:n], out=self.qvel[:n])
+
+    def _set_parameter(self, name: str, ids: Tensor, values: Tensor) -> None:
+        assert ids.device == values.device == GPU
 
     def snapshot(self) -> dict[str, np.ndarray]:
         raise NotImplementedError

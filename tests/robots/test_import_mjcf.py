@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import subprocess
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +73,18 @@ def test_a_urdf_as_asset_is_refused_with_the_command_that_helps(tmp_path: Path) 
     with pytest.raises(ConfigError, match=r"is a URDF; make an MJCF of it: python import_robot\.py") as refused:
         RobotModel(path)
     assert shlex.split(str(refused.value))[-2:] == [str(path), str(tmp_path / "my arm.xml")]
+
+
+def test_a_full_disk_leaves_no_half_robot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    robot = ImportedRobot(ET.Element("mujoco"), {"mesh.obj": b"v 0 0 0"}, ())
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ConfigError, match=r"out.xml: cannot be written \(No space left on device\)"):
+        robot.write(tmp_path / "out.xml")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("name", ["robot.urdf", "a ü=b'[x],{y} $z.urdf"])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dualfid_robot.atomic import is_writable, locked, remove_partial, replaced, write_text
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runs.atomic import is_writable, locked, remove_partial, replaced, write_text
 from dualfid_robot.runs.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -71,7 +71,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from dualfid_robot.runs.atomic import replaced
+from dualfid_robot.atomic import replaced
 with replaced(Path({str(tmp_path / "x.pth")!r})) as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -91,7 +91,7 @@ def test_a_folder_is_locked_until_its_process_dies(tmp_path: Path) -> None:
     code = f"""
 import time
 from pathlib import Path
-from dualfid_robot.runs.atomic import locked
+from dualfid_robot.atomic import locked
 with locked(Path({str(tmp_path)!r}), "checkpoint=x"):
     print("locked", flush=True)
     time.sleep(60)

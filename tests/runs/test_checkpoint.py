@@ -6,6 +6,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from omegaconf import DictConfig
 
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runs.checkpoint import load_checkpoint, save_checkpoint, saved_settings
+from dualfid_robot.runs.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint, saved_settings
+from dualfid_robot.runs.identity import identity
+from dualfid_robot.runs.saved_policy import policy_of
 from dualfid_robot.train.trainer import Trainer
 
 
@@ -50,6 +53,42 @@ def test_a_truncated_file_is_refused(tmp_path_factory: pytest.TempPathFactory, c
     (folder / "cut.pth").write_bytes(content)
     with pytest.raises(ConfigError, match="damaged, or no checkpoint"):
         load_checkpoint(folder / "cut.pth")
+
+
+def test_a_run_is_found_from_inside_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nn").mkdir()
+    (tmp_path / "nn" / "last.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    assert resolve_checkpoint(Path(".")) == Path("nn/last.pth")
+    monkeypatch.chdir(tmp_path / "nn")
+    assert resolve_checkpoint(Path(".")) == resolve_checkpoint(Path("last")) == Path("last.pth")
+    with pytest.raises(ConfigError, match="checkpoint=/: no such file"):
+        resolve_checkpoint(Path("/"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda settings: settings["train"]["params"]["config"].update(old=1), r"train.params.config.old=1: no such"),
+        (lambda settings: settings["task"].pop("sim"), r"task.sim: is required"),
+        (lambda settings: settings.update(old=1), r"old: no such setting"),
+    ],
+)
+def test_settings_of_another_version_are_called_so(
+    change: Callable[[dict[str, Any]], object],
+    message: str,
+    compose_config: Callable[..., DictConfig],
+    tmp_path: Path,
+) -> None:
+    experiment = Experiment(compose_config("task=Cartpole", "simulator/low=mujoco_reduced", "num_envs=32"))
+    settings = json.loads(json.dumps(experiment.settings))
+    change(settings)
+    state = identity(experiment) | {"settings": json.dumps(settings), "policy": experiment.make_policy().state_dict()}
+    with pytest.raises(
+        ConfigError, match=f"^checkpoint=x.pth: {message}.*; a checkpoint of another version of"
+    ) as refused:
+        policy_of(Path("x.pth"), state)
+    assert "\n" not in str(refused.value)
 
 
 class Payload:

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import yaml
 
+from dualfid_robot.atomic import locked
 from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.runs.atomic import locked
 from dualfid_robot.studies.display import ProgressReader, StudyDisplay
 from dualfid_robot.studies.launcher import _take, require_launcher
 from dualfid_robot.studies.plan import PlannedRun
@@ -246,7 +246,7 @@ def test_a_study_has_one_process(tmp_path: Path) -> None:
     with locked(folder, "name=s"):
         arguments = [str(ROOT / "study.py"), "study=tiny", "name=s"]
         result = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 2 and result.stderr.startswith("error: name=s: process ")
+    assert result.returncode == 2 and result.stderr.splitlines()[-1].startswith("error: name=s: process ")
     assert sorted(path.name for path in folder.iterdir()) == ["lock"]
 
 

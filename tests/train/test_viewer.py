@@ -81,7 +81,7 @@ def test_a_show_takes_up_what_training_hands_over(experiment: Experiment, tmp_pa
 
     path = tmp_path / "live.pth"
     save(0.0, 1)
-    show = CheckpointShow(path, {"mujoco": dict(experiment.high_engine)}, n=2, follow=True)
+    show = CheckpointShow(path, load_checkpoint(path), {"mujoco": dict(experiment.high_engine)}, n=2, follow=True)
     try:
         show.begin()
         show.step()

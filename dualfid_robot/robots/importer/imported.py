@@ -10,6 +10,7 @@ from pathlib import Path
 
 import mujoco
 
+from dualfid_robot.atomic import write_bytes, write_text
 from dualfid_robot.errors import ConfigError
 
 
@@ -71,7 +72,7 @@ class ImportedRobot:
             path.parent.mkdir(parents=True, exist_ok=True)
             for name, content in self.files.items():
                 folder.mkdir(exist_ok=True)
-                (folder / name).write_bytes(content)
-            path.write_text(self.text(folder.name), encoding="utf-8")
+                write_bytes(folder / name, content)
+            write_text(path, self.text(folder.name))
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error

@@ -70,7 +70,8 @@ def add_actuators(root: ET.Element, drives: Sequence[Drive], options: ImportOpti
         "position": f"control is a position; kp {options.kp:g}, kd {options.kd:g}",
         "velocity": f"control is a speed; kd {options.kd:g}",
     }[options.actuators]
-    decisions.add(f"{len(made)} actuators of kind {options.actuators}: {meaning}", few(made))
+    number = f"{len(made)} actuator{'s' if len(made) > 1 else ''}"
+    decisions.add(f"{number} of kind {options.actuators}: {meaning}", few(made))
     limited = [drive.name for drive in drives if drive.velocity and drive.name in made]
     if options.actuators != "velocity" and limited:
         decisions.add("<limit velocity> is not used: only actuators=velocity has a bound on the speed", few(limited))

@@ -39,14 +39,19 @@ def replaced(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8 that is complete or absent at any moment.
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file that is complete or absent at any moment.
 
     Raises:
         OSError: it cannot be written.
     """
     with replaced(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8; see `write_bytes`."""
+    write_bytes(path, text.encode())
 
 
 def remove_partial(folder: Path, pattern: str) -> None:
