@@ -44,7 +44,8 @@ def make_task(
         folders: where to look for the task besides the package's own folder.
 
     Raises:
-        ConfigError: an unknown task or setting, a task that exists twice, or an asset without what the task names.
+        ConfigError: an unknown task or setting, a task that exists twice, or an asset without what the task names. Or
+            its file is no Python, or imports what is not there.
     """
     cls = foreign_task(name) or _task_class(name, folders)
     config = parse_settings(cls.Config, settings, "task.env")
@@ -67,7 +68,12 @@ def _task_class(name: str, folders: Sequence[Path]) -> type[Task]:
     for path in files[1:]:
         if not path.samefile(files[0]):
             raise ConfigError(f"task={name}: is in both {files[0]} and {path}; give yours another name")
-    module = _module(files[0])
+    try:
+        module = _module(files[0])
+    except SyntaxError as error:
+        raise ConfigError(f"task={name}: {error.filename}, line {error.lineno}: {error.msg}") from error
+    except ImportError as error:
+        raise ConfigError(f"task={name}: {files[0]} cannot be imported: {error}") from error
     if not hasattr(module, name):
         raise ConfigError(f"task={name}: {files[0]} has no class {name}")
     cls: type[Task] = getattr(module, name)

@@ -53,3 +53,18 @@ def test_a_task_of_the_packages_name_is_refused(mine: Path, cartpole: RobotModel
     (mine / "tasks" / "cartpole.py").write_text("")
     with pytest.raises(ConfigError, match=r"^task=Cartpole: is in both .*; give yours another name$"):
         make_task("Cartpole", SETTINGS, cartpole, 0.02, folders=[mine / "tasks"])
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (b"x = 1\nclass Hopper(:\n", r"^task=Hopper: .*/tasks/hopper\.py, line 2: invalid syntax$"),
+        (b"\xff\xfe", r"^task=Hopper: .*/tasks/hopper\.py, line \w+: .*codec can't decode byte"),
+        (b"import nothing_here\n", r"^task=Hopper: .*/hopper\.py cannot be imported: No module named 'nothing_here'$"),
+    ],
+)
+def test_a_file_that_is_no_module_is_one_line(code: bytes, message: str, mine: Path, cartpole: RobotModel) -> None:
+    (mine / "tasks" / "hopper.py").write_bytes(code)
+    with pytest.raises(ConfigError, match=message) as refused:
+        make_task("Hopper", SETTINGS, cartpole, 0.02, folders=[mine / "tasks"])
+    assert "\n" not in str(refused.value)
