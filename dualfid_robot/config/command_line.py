@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
-from yaml import YAMLError
 
 from dualfid_robot.config.engines import choose_engines, register_groups, simulator_names
 from dualfid_robot.config.help import asks_for_help, help_text
@@ -31,8 +31,10 @@ from dualfid_robot.config.user_folder import command_line_config_dir, remember_c
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import alternatives
 
-_USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError)
+_USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, UnicodeDecodeError)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ENOLCK)
+
+_NO_MAPPING = "Invalid loaded object type"  # OmegaConf's OSError of a file that holds a number
 
 _NO_TEXT = re.compile(r"null|true|false|[-+]?[0-9.]+(e[-+]?[0-9]+)?|\{.*", re.IGNORECASE)  # values of settings
 
@@ -133,6 +135,8 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def exit_with(error: Exception) -> NoReturn:
     """Say what the user can mend in one line, and end with status 2."""
+    if isinstance(error, UnicodeDecodeError) or str(error).startswith(_NO_MAPPING):
+        error = _file_without_settings() or error
     if (
         isinstance(error, OSError)
         and not isinstance(error, HydraException)
@@ -144,6 +148,21 @@ def exit_with(error: Exception) -> NoReturn:
         time.sleep(5.0)  # what rank 0 finds too, it says for all: torchrun ends the others when it exits
     print(f"error: {describe(error)}", file=sys.stderr)
     sys.exit(2)
+
+
+def _file_without_settings() -> ConfigError | None:
+    """Names the file of the user's folder that holds no settings, which the libraries that read it do not."""
+    folders = [text.partition("=")[2] for text in sys.argv[1:] if text.startswith(("--config-dir=", "-cd="))]
+    for path in sorted(path for folder in folders for path in Path(folder).rglob("*.yaml")):
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            return ConfigError(f"{path}: a text in UTF-8 is expected ({error})")
+        except (OSError, yaml.YAMLError):
+            continue
+        if not isinstance(content, dict | None):
+            return ConfigError(f"{path}: holds {content!r:.40}; a mapping of settings is expected")
+    return None
 
 
 def _options_first(arguments: Sequence[str]) -> list[str]:

@@ -336,6 +336,23 @@ def test_what_hydra_cannot_read_is_said_with_what_it_can(name: str) -> None:
     assert "\n" not in message and parser.parse_override(pasted).value() == name
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"3", "cfg/task/Mine.yaml: holds 3; a mapping of settings is expected"),
+        (b"\xff", "cfg/task/Mine.yaml: a text in UTF-8 is expected"),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_one_line(
+    content: bytes, message: str, run_script: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "cfg" / "task").mkdir(parents=True)
+    (tmp_path / "cfg" / "task" / "Mine.yaml").write_bytes(content)
+    result = run_script("check_task.py", "--config-dir=cfg", "task=Mine")
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: ") and message in result.stderr
+
+
 @pytest.mark.parametrize("option", [["--config-dir=cfg"], ["--config-dir", "cfg"], ["-cd", "cfg"]])
 def test_hydras_options_may_stand_anywhere(option: list[str], run_script: Run, tmp_path: Path) -> None:
     (tmp_path / "cfg").mkdir()

@@ -136,7 +136,7 @@ def test_train_with_test_is_evaluate(
 ) -> None:
     """From one checkpoint they print the same line and report the same figures. Another seed gives other ones."""
     small = ("task=Cartpole", "simulator/low=mujoco_reduced", "num_envs=20", "max_iterations=1", "experiment=short")
-    trained = run_script("train.py", *small)
+    trained = run_script("train.py", *small, "task.env.episodeLength=40")
     assert trained.returncode == 0, trained.stderr
     (checkpoint,) = tmp_path.glob("runs/short_*/nn/last.pth")
     named, report = f"checkpoint={checkpoint}", checkpoint.with_name("last_adapted_mujoco.json")

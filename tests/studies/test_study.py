@@ -239,13 +239,12 @@ def test_progress_is_what_the_folders_hold(tmp_path: Path, capsys: pytest.Captur
     assert "2 finished, 1 failed, 1 running, 0 pending | 34 of 40 s of cost" in capsys.readouterr().out
 
 
-def test_a_study_has_one_process(tmp_path: Path) -> None:
+def test_a_study_has_one_process(run_script: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
     """A study that another process runs is refused before anything is written."""
     folder = tmp_path / "studies" / "s"
     folder.mkdir(parents=True)
     with locked(folder, "name=s"):
-        arguments = [str(ROOT / "study.py"), "study=tiny", "name=s"]
-        result = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        result = run_script("study.py", "study=tiny", "name=s")
     assert result.returncode == 2 and result.stderr.splitlines()[-1].startswith("error: name=s: process ")
     assert sorted(path.name for path in folder.iterdir()) == ["lock"]
 
