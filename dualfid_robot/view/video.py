@@ -45,14 +45,16 @@ class Video:
             n: number of robots, side by side.
 
         Raises:
-            ConfigError: a package is missing, there is no OpenGL to draw with, or the ending is not known.
+            ConfigError: a package is missing, there is no OpenGL to draw with, or the path is no video's.
             OSError: the file cannot be written.
         """
         for package in ("imageio", "imageio_ffmpeg"):
             require_package(setting, package, "video")
         writer = _WRITERS.get(path.suffix.lower())
         if writer is None:
-            raise ConfigError(f"{setting}: a file that ends in {', '.join(_WRITERS)} is expected")
+            raise ConfigError(f"{setting}: a video's name ends in {' or '.join(_WRITERS)}")
+        if not path.parent.is_dir():
+            raise ConfigError(f"{setting}: the folder {path.parent} does not exist")
         self.scene = Scene(robot, n)
         self._period = period
         self._stride, self._states = max(1, round(1.0 / (period * _FRAME_RATE))), 0
@@ -170,7 +172,7 @@ class _Film(_Writer):
         return ConfigError(f"{self._setting}: ffmpeg could not write it")
 
 
-_WRITERS = {".mp4": _Film, ".mkv": _Film, ".mov": _Film, ".avi": _Film, ".gif": _Gif}
+_WRITERS = {".mp4": _Film, ".gif": _Gif}
 """What writes a file, by its ending."""
 
 
