@@ -106,6 +106,7 @@ def _mjcf_asset(path: Path, options: AssetOptions) -> Asset:
         spec = mujoco.MjSpec.from_file(str(path))
     except ValueError as error:
         raise ConfigError(f"asset {path} is not a valid MJCF: {' '.join(str(error).split())}") from error
+    _take_options(mujoco.MjSpec(), spec)
     roots = [body for body in spec.worldbody.bodies]
     if len(roots) != 1:
         raise ConfigError(f"asset {path}: its world has {len(roots)} bodies; one is expected")
@@ -141,6 +142,21 @@ def _mjcf_asset(path: Path, options: AssetOptions) -> Asset:
         dof["stiffness"], dof["damping"] = row.stiffness[0], row.damping[0]
         dof["friction"], dof["armature"] = row.frictionloss[0], max(row.armature[0], options.armature)
     return _asset(spec, bool(free) and not options.fix_base_link, options, dofs, actuators)
+
+
+def _take_options(plain: mujoco.MjSpec, spec: mujoco.MjSpec) -> None:
+    """Give a spec the options and sizes of a plain one: MuJoCo warns of each that differs when bodies are attached."""
+    for name in ("njmax", "nconmax", "nstack", "memory"):
+        setattr(spec, name, getattr(plain, name))
+    sections = [(plain.option, spec.option), (plain.visual, spec.visual)]
+    while sections:
+        source, target = sections.pop()
+        for name in (name for name in dir(source) if not name.startswith("_")):
+            value = getattr(source, name)
+            if isinstance(value, int | float | np.ndarray):
+                setattr(target, name, value)
+            elif not callable(value):
+                sections.append((value, getattr(target, name)))
 
 
 def _actuator_properties(actuator: mujoco.MjsActuator) -> ActuatorProperties:

@@ -80,6 +80,15 @@ def test_limits_of_joints_are_those_of_the_file(gymapi: Any, pole: Path, unit: s
     assert build(gymapi, asset, 1).simulator.robot.joint_limits == pytest.approx(expected)
 
 
+def test_options_of_an_mjcf_are_not_its_assets(gymapi: Any, pole: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """MuJoCo would warn of those that differ from the scene's."""
+    options = '<option timestep="0.016" gravity="0 0 -1"/><size njmax="200"/><visual><map zfar="30"/></visual>'
+    pole.write_text(pole.read_text().replace("<worldbody>", f"{options}<worldbody>"))
+    _, asset = load(gymapi, pole)
+    assert build(gymapi, asset, 1).simulator.robot.gravity == pytest.approx([0.0, 0.0, -9.81])
+    assert "conflict" not in "".join(capfd.readouterr())
+
+
 def test_the_world_of_an_mjcf_is_not_its_asset(gymapi: Any, pole: Path) -> None:
     """The floor, and a geom that only is seen, are no shapes."""
     gym, asset = load(gymapi, pole)
