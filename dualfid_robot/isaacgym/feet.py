@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
+from dualfid_robot.robots.contacts import touching_pairs
 from dualfid_robot.robots.model import RobotModel
 
 _SINKS = 0.002  # m, under the robot's weight on all shapes of its feet
@@ -17,9 +20,17 @@ def foot_settings(robot: RobotModel) -> dict[str, dict[str, Any]]:
     The files' own suit a robot of a kilogram: one of thirty would stand in mud. Each shape is critically damped under
     its part of the mass.
     """
-    if not robot.floating_base or not robot.feet:
+    # As `RobotModel.foot_geoms`, which refuses feet that touch nothing. Here they are merely not asked about.
+    model = robot.model
+    bodies = model.geom_bodyid[np.unique(touching_pairs(model))]
+    shapes = 0
+    for foot in robot.feet:
+        body = int(model.body(foot).id)
+        welded = (model.body_weldid[bodies] == model.body_weldid[body]) & (model.body_weldid[body] != 0)
+        shapes += int((bodies == body).sum() or welded.sum())
+    if not robot.floating_base or not shapes:
         return {}
-    mass = float(robot.model.body_mass.sum()) / len(robot.foot_geoms)
+    mass = float(model.body_mass.sum()) / shapes
     stiffness = mass * _GRAVITY / _SINKS
     values = {"contact_stiffness": stiffness, "contact_damping": 2 * math.sqrt(stiffness * mass)}
     return {"pybullet": {name: float(f"{value:.3g}") for name, value in values.items()}}
