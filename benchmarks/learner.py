@@ -1,9 +1,10 @@
 """What a sample costs the learner, here and in another checkout of this program.
 
-    python benchmarks/learner.py [--against PATH] [--rounds 7]
+    python benchmarks/learner.py [--against PATH] [--rounds 7] [train.params.network.separate=false …]
 
-One core, Ant's shapes: observation 60, action 8, networks 256-128-64 ELU, 16 steps, 4 epochs, half of the rows low. The
-update and the rollout's `act`, CPU time of medians. Each checkout runs in a process of its own, and they take turns.
+One core, Ant's policy as each checkout makes it by default (observation 60, action 8, layers of 256, 128, 64, ELU), 16
+steps, 4 epochs, half of the rows low. The update and the rollout's `act`, medians of CPU time. Each checkout runs in a
+process of its own, and they take turns. Settings are given to the one here alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
@@ -23,7 +24,7 @@ SHAPES = ((512, 4096), (1024, 8192))
 NUM_OBS, NUM_ACTIONS, HORIZON = 60, 8, 16
 
 
-def actions_of_checkout() -> list[Callable[[], object]]:
+def actions_of_checkout(overrides: Sequence[str]) -> list[Callable[[], object]]:
     """The update and sixteen times `act` of each shape, of the dualfid_robot that this process finds."""
     import torch
 
@@ -34,11 +35,11 @@ def actions_of_checkout() -> list[Callable[[], object]]:
 
     torch.set_num_threads(1)
     with hydra_apart():
-        settings = Experiment(compose_config(["task=Ant"])).ppo
+        experiment = Experiment(compose_config(["task=Ant", *overrides]))
     found: list[Callable[[], object]] = []
     for num_envs, minibatch_size in SHAPES:
-        config = dataclasses.replace(settings, minibatch_size=minibatch_size)
-        algorithm = DualPPO(DualActorCritic(NUM_OBS, NUM_ACTIONS), config)
+        config = dataclasses.replace(experiment.ppo, minibatch_size=minibatch_size)
+        algorithm = DualPPO(experiment.make_policy(), config)
         generator = torch.Generator().manual_seed(0)
         storage = algorithm.make_storage(num_envs)
         storage.begin(num_envs // 2)
@@ -64,21 +65,21 @@ def actions_of_checkout() -> list[Callable[[], object]]:
     return found
 
 
-def serve() -> None:
+def serve(overrides: Sequence[str]) -> None:
     """Do the action whose number each line of standard input has, and print its CPU seconds."""
-    actions = actions_of_checkout()
+    actions = actions_of_checkout(overrides)
     for line in sys.stdin:
         started = time.process_time()
         actions[int(line)]()
         print(time.process_time() - started, flush=True)
 
 
-def start(checkout: Path) -> subprocess.Popen[str]:
+def start(checkout: Path, overrides: Sequence[str]) -> subprocess.Popen[str]:
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join((str(checkout), os.environ.get("PYTHONPATH", ""))),
     }
-    command = [sys.executable, __file__, "--serve"]
+    command = [sys.executable, __file__, "--serve", *overrides]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=checkout
     )
@@ -95,13 +96,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--against", type=Path, help="another checkout")
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds of each thing, after two that do not count")
+    parser.add_argument("overrides", nargs="*", help="settings of train.py for the learner here")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        serve()
+        serve(arguments.overrides)
         return
-    checkouts = [HERE] if arguments.against is None else [HERE, arguments.against.resolve()]
-    processes = [start(checkout) for checkout in checkouts]
+    processes = [start(HERE, arguments.overrides)]
+    if arguments.against is not None:
+        processes.append(start(arguments.against.resolve(), []))
     names = [f"{kind}, {envs} environments" for envs, _ in SHAPES for kind in ("update", "act")]
     for action, name in enumerate(names):
         samples = SHAPES[action // 2][0] * HORIZON

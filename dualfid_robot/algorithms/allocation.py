@@ -67,7 +67,7 @@ class Allocator:
         Args:
             num_envs: N.
             config: the rule and its guards.
-            price: of a second of E_high.
+            price: of a second of E_high over that of the dearest other second.
         """
         require_integer("num_envs", num_envs, 1)
         self.num_envs, self.config = num_envs, config

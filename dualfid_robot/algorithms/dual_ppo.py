@@ -315,8 +315,7 @@ class DualPPO:
             metrics |= {
                 "grad_norm/adapter": norms[1],
                 "learning_rate/adapter": self.adapter_optimizer.param_groups[0]["lr"],
-                "adapter/actor_ratio": policy.adapter_ratio("actor"),
-                "adapter/critic_ratio": policy.adapter_ratio("critic"),
+                "adapter/ratio": policy.adapter_ratio(),
             }
         sizes = {"low": storage.n_low, "high": storage.num_envs - storage.n_low}
         for side, (name, size) in enumerate(sizes.items()):

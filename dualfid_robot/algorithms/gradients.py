@@ -10,6 +10,7 @@ order, so that results do not depend on the threads. From the merged weights the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from dualfid_robot.algorithms.minibatches import Chunk
 from dualfid_robot.algorithms.ppo_loss import LossCoefficients, MiniBatch, policy_loss_gradient, value_loss_gradient
-from dualfid_robot.policies.actor_critic import DualActorCritic
+from dualfid_robot.policies.actor_critic import DualActorCritic, of_policy
 from dualfid_robot.policies.mlp import Affine, cut, share_out
 
 SUMS = ("policy_loss", "approx_kl", "clip_fraction", "value_loss")
@@ -47,8 +48,7 @@ class _Dense(NamedTuple):
 class _Place(NamedTuple):
     """Views of a ``_Dense`` by what they are the gradients at."""
 
-    actor: list[Affine]
-    critic: list[Affine]
+    networks: list[list[Affine]]
     log_std: Tensor
     policy_sums: Tensor
     value_sum: Tensor
@@ -64,11 +64,12 @@ class PolicyGradient:
 
     def __init__(self, policy: DualActorCritic, coefficients: LossCoefficients) -> None:
         self.policy, self.coefficients = policy, coefficients
-        self._actor, self._critic = list(policy.actor.dual_layers()), list(policy.critic.dual_layers())
-        hidden, heads = [*self._actor[:-1], *self._critic[:-1]], (self._actor[-1], self._critic[-1])
-        exact = [*(layer.weight for layer in heads), *(layer.bias for layer in (*self._actor, *self._critic))]
+        self._networks = [list(network.dual_layers()) for network in policy.dual_networks()]
+        self._layers = list(chain(*self._networks))
+        heads = [network[-1] for network in self._networks]
+        exact = [*(layer.weight for layer in heads), *(layer.bias for layer in self._layers)]
         self._shapes = (
-            [layer.weight.shape for layer in hidden],
+            [layer.weight.shape for network in self._networks for layer in network[:-1]],
             [*(p.shape for p in (*exact, policy.log_std)), torch.Size((3,)), torch.Size(())],
         )
         self._memory: _Dense | None = None
@@ -90,32 +91,39 @@ class PolicyGradient:
         """
         blocks = self._blocks(chunks, weights)
         merged, passes = self.policy.merged(), self.policy.passes
-        networks = [merged.policy(high) for high in (False, True)]
+        networks = [of_policy(merged, high) for high in (False, True)]
+        last, num_actions = len(self._networks) - 1, self.policy.num_actions
 
         # each network's pass over each block: forward, loss, backward
-        def run(worker: int, task: tuple[_Block, bool]) -> None:
-            block, of_actor = task
+        def run(worker: int, task: tuple[_Block, int]) -> None:
+            block, index = task
             batch, place = block.batch, block.place
+            surrogate_only = batch.policy_weights is not None and not block.high
             with torch.no_grad():
-                if of_actor:
-                    network, layers = passes[worker].actor, networks[block.high].actor
-                    mean = network.forward(self.policy.for_actor(batch.obs), layers)
-                    surrogate_only = batch.policy_weights is not None and not block.high
-                    of_policy = policy_loss_gradient(
-                        mean, self.policy.log_std, batch, block.weight, self.coefficients, surrogate_only
+                network, layers = passes[worker][index], networks[block.high][index]
+                result = network.forward(self.policy.inputs(batch.obs, index), layers)
+                gradient = torch.empty_like(result)
+                # the first network gives the means, the last one gives the value
+                if index == 0:
+                    of_means = policy_loss_gradient(
+                        result[:, :num_actions],
+                        self.policy.log_std,
+                        batch,
+                        block.weight,
+                        self.coefficients,
+                        surrogate_only,
                     )
-                    network.backward(of_policy.mean, layers, place.actor)
-                    place.log_std.copy_(of_policy.log_std)
-                    place.policy_sums.copy_(of_policy.sums)
-                else:
-                    network, layers = passes[worker].critic, networks[block.high].critic
-                    value = network.forward(batch.obs, layers).squeeze(-1)
-                    weight = 0.0 if batch.policy_weights is not None and not block.high else block.weight
-                    of_value = value_loss_gradient(value, batch, weight, self.coefficients)
-                    network.backward(of_value.value.unsqueeze(-1), layers, place.critic)
+                    gradient[:, :num_actions] = of_means.mean
+                    place.log_std.copy_(of_means.log_std)
+                    place.policy_sums.copy_(of_means.sums)
+                if index == last:
+                    weight = 0.0 if surrogate_only else block.weight
+                    of_value = value_loss_gradient(result[:, -1], batch, weight, self.coefficients)
+                    gradient[:, -1] = of_value.value
                     place.value_sum.copy_(of_value.sum)
+                network.backward(gradient, layers, place.networks[index])
 
-        share_out(run, [(block, of_actor) for block in blocks for of_actor in (True, False)], sums.device)
+        share_out(run, [(block, index) for block in blocks for index in range(last + 1)], sums.device)
 
         # sums over each fidelity's blocks, which are neighbours
         n_low = sum(not block.high for block in blocks)
@@ -164,11 +172,13 @@ class PolicyGradient:
             [part.view(shape) for part, shape in zip(flat.split([s.numel() for s in shapes]), shapes, strict=True)]
             for flat, shapes in zip(dense, self._shapes, strict=True)
         )
-        actor_head, critic_head, *biases, log_std, policy_sums, value_sum = exact
-        n = len(self._actor)
-        actor = [Affine(*pair) for pair in zip((*weights[: n - 1], actor_head), biases[:n], strict=True)]
-        critic = [Affine(*pair) for pair in zip((*weights[n - 1 :], critic_head), biases[n:], strict=True)]
-        return _Place(actor, critic, log_std, policy_sums, value_sum)
+        hidden, parameters, (log_std, policy_sums, value_sum) = iter(weights), iter(exact[:-3]), exact[-3:]
+        heads = [next(parameters) for _ in self._networks]
+        networks = [
+            [Affine(head if layer is network[-1] else next(hidden), next(parameters)) for layer in network]
+            for network, head in zip(self._networks, heads, strict=True)
+        ]
+        return _Place(networks, log_std, policy_sums, value_sum)
 
     def _sum(self, blocks: slice) -> _Dense | None:
         """The gradient of these blocks together, in the parameters' type; None of none."""
@@ -184,9 +194,9 @@ class PolicyGradient:
 
     def _set_base_gradient(self, total: _Place) -> None:
         self.policy.log_std.grad = total.log_std
-        for layer, gradient in zip((*self._actor, *self._critic), (*total.actor, *total.critic), strict=True):
+        for layer, gradient in zip(self._layers, chain(*total.networks), strict=True):
             layer.weight.grad, layer.bias.grad = gradient
 
     def _set_adapter_gradient(self, high: _Place) -> None:
-        for layer, gradient in zip((*self._actor, *self._critic), (*high.actor, *high.critic), strict=True):
+        for layer, gradient in zip(self._layers, chain(*high.networks), strict=True):
             layer.set_adapter_gradient(*gradient)

@@ -24,7 +24,7 @@ class Signals:
         iteration: iterations done.
         progress: of the run, 0 at its beginning and 1 at its end.
         num_envs: N, environments of both fidelities together.
-        price: of a second of E_high.
+        price: of a second of E_high over that of the dearest other second.
     """
 
     divergence: float = math.nan
@@ -61,7 +61,7 @@ class SignalFilter:
     Args:
         num_envs: N, of all processes together.
         smoothing: k; 0 is no smoothing.
-        price: of a second of E_high.
+        price: of a second of E_high over that of the dearest other second.
 
     Attributes:
         signals: the present values.

@@ -88,6 +88,7 @@ class RunConfig:
 class NetworkConfig:
     """Actor and critic."""
 
+    separate: bool
     mlp: MLPConfig
     adapter: AdapterConfig
     sigma_init: float
@@ -249,6 +250,15 @@ class Experiment:
         self.high_engine: dict[str, Any] = simulators["high"]
 
     @property
+    def relative_price(self) -> float:
+        """The price of a second of E_high over that of the dearest other, of E_low or the learner."""
+        high = float(self.high_engine["price"])
+        others = max(self.learner_price, *(float(engine["price"]) for engine in self.low_engines))
+        if high == others:
+            return 1.0
+        return high / others if others > 0.0 else math.inf
+
+    @property
     def allocation(self) -> AllocationConfig:
         """Settings of the allocation."""
         allocation: AllocationConfig = parse_settings(AllocationConfig, self.settings["allocation"], "allocation")
@@ -321,7 +331,7 @@ class Experiment:
             task.num_actions,
             num_privileged=task.num_privileged,
             actor_hidden=self.network.mlp.units,
-            critic_hidden=self.network.mlp.units,
+            critic_hidden=self.network.mlp.units if self.network.separate else None,
             activation=self.network.mlp.activation,
             rank=self.network.adapter.rank,
             alpha=self.network.adapter.alpha,

@@ -159,16 +159,20 @@ def network_of(policy: DualActorCritic, head: str) -> nn.Module:
     modules[0] = FixedNormalizer(normalizer.mean[columns].float(), scale, normalizer.clip)
     if head != "dial":
         return nn.Sequential(*modules)
-    adapters = iter(policy.actor.dual_layers())
-    return DialNetwork([_dial(next(adapters)) if isinstance(module, nn.Linear) else module for module in modules])
+    layers = policy.actor.dual_layers()
+    return DialNetwork([_dial(part, next(layers)) if isinstance(part, nn.Linear) else part for part in modules])
 
 
 @torch.no_grad()
-def _dial(layer: DualLinear) -> DialLinear:
+def _dial(linear: nn.Linear, layer: DualLinear) -> DialLinear:
+    """A layer with the adapter beside the base weights. `linear` has those, without what the value alone uses."""
+    rows = linear.out_features
     lora_a = None if layer.lora_a is None else layer.lora_a.clone()
-    lora_b = torch.zeros_like(layer.weight) if layer.lora_b is None else layer.lora_b.clone()
-    bias_delta = torch.zeros_like(layer.bias) if layer.bias_delta is None else layer.bias_delta.clone()
-    return DialLinear(layer.weight.clone(), layer.bias.clone(), lora_a, lora_b, bias_delta, layer.scaling)
+    lora_b = torch.zeros_like(layer.weight) if layer.lora_b is None else layer.lora_b
+    bias_delta = torch.zeros_like(layer.bias) if layer.bias_delta is None else layer.bias_delta
+    return DialLinear(
+        linear.weight, linear.bias, lora_a, lora_b[:rows].clone(), bias_delta[:rows].clone(), layer.scaling
+    )
 
 
 def _publish(metadata: Metadata, folder: Path) -> ExportedPolicy:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dualfid_robot.policies.dual_linear import DualLinear, DualWeights, LayerAdapter
 from dualfid_robot.policies.mlp import Affine, Block, MLPPass, cut, share_out
 from dualfid_robot.policies.normalizer import Gather, ObservationNormalizer, ReturnNormalizer, alone
+from dualfid_robot.settings import require
 from dualfid_robot.threads import threads
 
 PolicyName = Literal["base", "adapted"]
@@ -23,7 +24,7 @@ HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 class DualMLP(nn.Module):
     """A stack of ``DualLinear`` layers. Hidden layers may run in a narrow type. The output layer always runs in
-    float32, so that means and values are not rounded to that type."""
+    float32, so that means and values are not rounded to that type. Its adapter always has full rank."""
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class DualMLP(nn.Module):
             DualLinear(
                 sizes[i],
                 sizes[i + 1],
-                rank,
+                sizes[i + 1] if i == last else rank,
                 alpha,
                 "identity" if i == last else activation,
                 generator,
@@ -83,33 +84,20 @@ class DualMLP(nn.Module):
         ]
 
 
-class PlainNetworks(NamedTuple):
-    """One policy's networks, or gradients at their weights."""
-
-    actor: list[Affine]
-    critic: list[Affine]
+Merged = list[list[DualWeights]]
+"""Both policies' weights of each network's layers, as they are now."""
 
 
-class MergedNetworks(NamedTuple):
-    """Both policies' weights of all layers, as they are now."""
-
-    actor: list[DualWeights]
-    critic: list[DualWeights]
-
-    def policy(self, high: bool) -> PlainNetworks:
-        """The base policy's weights, or those of the adapted one."""
-        return PlainNetworks(*([Affine(*layer[2:] if high else layer[:2]) for layer in network] for network in self))
-
-
-class NetworkPass(NamedTuple):
-    """The passes of actor and critic that one thread makes."""
-
-    actor: MLPPass
-    critic: MLPPass
+def of_policy(merged: Merged, high: bool) -> list[list[Affine]]:
+    """The base policy's weights of each network's layers, or those of the adapted one."""
+    return [[Affine(*layer[2:] if high else layer[:2]) for layer in network] for network in merged]
 
 
 class DualActorCritic(nn.Module):
-    """Gaussian actor and critic, each with a base and an adapted version of every layer.
+    """Gaussian actor and critic, with a base and an adapted version of every layer.
+
+    Actor and critic are two networks, or one whose last layer gives the means and the value. So the means are the first
+    columns that the first network gives, and the value is the last column that the last network gives.
 
     Rows [0, n_low) of any batch belong to the low fidelity and use θ. The others use θ and the adapter φ. Observations
     pass through one shared normaliser. The critic predicts returns in units of their own fidelity's mean and deviation.
@@ -125,7 +113,9 @@ class DualActorCritic(nn.Module):
     Args:
         num_obs, num_actions: sizes of the observation and the action.
         num_privileged: number of last columns of an observation that only the critic sees.
-        actor_hidden, critic_hidden: widths of the hidden layers.
+        actor_hidden: widths of the actor's hidden layers.
+        critic_hidden: widths of the critic's hidden layers. With None it has none: the value is one more output of the
+            actor's network.
         activation: "elu", "tanh" or "relu".
         rank, alpha: of the adapters, see ``DualLinear``.
         adapter: what high rows have besides θ. "lora" is the low-rank adapter. "bit" has only the first layers' δb,
@@ -134,6 +124,9 @@ class DualActorCritic(nn.Module):
         init_log_std: initial log σ of every action.
         obs_clip: bound of the normalised observations.
         generator: source of the initial weights.
+
+    Raises:
+        ConfigError: privileged columns and one network, whose actor would see them.
     """
 
     def __init__(
@@ -143,7 +136,7 @@ class DualActorCritic(nn.Module):
         *,
         num_privileged: int = 0,
         actor_hidden: Sequence[int] = (256, 128, 64),
-        critic_hidden: Sequence[int] = (256, 128, 64),
+        critic_hidden: Sequence[int] | None = (256, 128, 64),
         activation: str = "elu",
         rank: int = 8,
         alpha: float = 8.0,
@@ -159,13 +152,18 @@ class DualActorCritic(nn.Module):
         self.normalizer = ObservationNormalizer(num_obs, obs_clip)
         self.return_normalizer = ReturnNormalizer(shared=adapter != "lora")
         of_both = (activation, rank, alpha, 0.01, generator, adapter)
-        self.actor = DualMLP([self.num_actor_obs, *actor_hidden, num_actions], *of_both)
-        self.critic = DualMLP([num_obs, *critic_hidden, 1], *of_both)
+        separate = critic_hidden is not None
+        allowed = "true where a task has privileged observations, which the actor may not see"
+        require(separate or num_privileged == 0, "train.params.network.separate", separate, allowed)
+        sizes = [[self.num_actor_obs, *actor_hidden, num_actions + (not separate)]]
+        if critic_hidden is not None:
+            sizes.append([num_obs, *critic_hidden, 1])
+        self.networks = nn.ModuleList(DualMLP(network, *of_both) for network in sizes)
         self.log_std = nn.Parameter(torch.full((num_actions,), float(init_log_std)))
         self.hidden_dtype = torch.float32
         """Type of the hidden layers' matrix products; the algorithm sets bfloat16 where that is fast."""
-        self._frozen: MergedNetworks | None = None
-        self._passes: list[NetworkPass] = []
+        self._frozen: Merged | None = None
+        self._passes: list[list[MLPPass]] = []
 
     # --- acting: no gradients ----------------------------------------------------------------------------------------
 
@@ -189,8 +187,9 @@ class DualActorCritic(nn.Module):
     @torch.no_grad()
     def values(self, obs: Tensor, n_low: int) -> Tensor:
         """Values (N,) of obs (N, num_obs), in units of the (scaled) reward's return."""
-        (values,) = self._forward(self.normalizer(obs), n_low, self._merged(), ("critic",))
-        return self.return_normalizer.denormalize(values.squeeze(-1), n_low)
+        last = len(self.networks) - 1
+        values = self._forward(self.normalizer(obs), n_low, self._merged(), (last,))[-1][:, -1]
+        return self.return_normalizer.denormalize(values, n_low)
 
     @torch.no_grad()
     def action_mean(self, obs: Tensor, policy: PolicyName | float) -> Tensor:
@@ -203,49 +202,62 @@ class DualActorCritic(nn.Module):
         """
         n_low = obs.shape[0] if policy == "base" else 0
         weights = self._merged() if isinstance(policy, str) else self.merged(policy)
-        return self._forward(self.normalizer(obs), n_low, weights, ("actor",))[0]
+        return self._forward(self.normalizer(obs), n_low, weights, (0,))[0][:, : self.num_actions]
 
     @torch.no_grad()
     def both_means(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean actions of the base and of the adapted policy on the same obs (M, num_obs), in one batched pass."""
         x = self.normalizer(obs)
-        (means,) = self._forward(torch.cat((x, x)), x.shape[0], self._merged(), ("actor",))
+        (results,) = self._forward(torch.cat((x, x)), x.shape[0], self._merged(), (0,))
+        means = results[:, : self.num_actions]
         return means[: x.shape[0]], means[x.shape[0] :]
 
     def outputs(self, obs: Tensor, n_low: int) -> tuple[Tensor, Tensor]:
         """Action means (N, num_actions) and values (N,) in the critic's units, of obs (N, num_obs); no gradients."""
-        mean, values = self._forward(self.normalizer(obs), n_low, self._merged(), ("actor", "critic"))
-        return mean, values.squeeze(-1)
+        results = self._forward(self.normalizer(obs), n_low, self._merged(), range(len(self.networks)))
+        return results[0][:, : self.num_actions], results[-1][:, -1]
 
     @torch.no_grad()
-    def _forward(
-        self, x: Tensor, n_low: int, weights: MergedNetworks, names: Sequence[Literal["actor", "critic"]]
-    ) -> list[Tensor]:
-        """The results of the named networks for normalised observations x (N, num_obs), rows [0, n_low) low."""
-        networks, passes = [weights.policy(high) for high in (False, True)], self.passes
-        results = [x.new_empty(x.shape[0], getattr(weights, name)[-1].bias_low.shape[0]) for name in names]
+    def _forward(self, x: Tensor, n_low: int, weights: Merged, indices: Sequence[int]) -> list[Tensor]:
+        """What these networks give for normalised observations x (N, num_obs), rows [0, n_low) low."""
+        networks, passes = [of_policy(weights, high) for high in (False, True)], self.passes
+        results = [x.new_empty(x.shape[0], weights[index][-1].bias_low.shape[0]) for index in indices]
         x = x.to(self.hidden_dtype)
 
         def run(worker: int, block: Block) -> None:
             with torch.no_grad():  # which a thread does not inherit
-                for name, result in zip(names, results, strict=True):
-                    inputs = x[block.rows] if name == "critic" else self.for_actor(x[block.rows])
-                    layers = getattr(networks[block.high], name)
-                    result[block.rows] = getattr(passes[worker], name).forward(inputs, layers)
+                for index, result in zip(indices, results, strict=True):
+                    inputs = self.inputs(x[block.rows], index)
+                    result[block.rows] = passes[worker][index].forward(inputs, networks[block.high][index])
 
         share_out(run, cut((n_low, x.shape[0] - n_low), x.device), x.device)
         return results
 
     @property
-    def passes(self) -> list[NetworkPass]:
-        """The passes of the actor and the critic, for each thread."""
+    def passes(self) -> list[list[MLPPass]]:
+        """Each network's passes, for each thread."""
         while len(self._passes) < threads().count:
-            self._passes.append(NetworkPass(MLPPass(self.actor.activation), MLPPass(self.critic.activation)))
+            self._passes.append([MLPPass(network.activation) for network in self.dual_networks()])
         return self._passes
 
-    def for_actor(self, x: Tensor) -> Tensor:
-        """The columns of (normalised) observations that the actor sees."""
-        return x[:, : self.num_actor_obs]
+    def dual_networks(self) -> Iterator[DualMLP]:
+        for network in self.networks:
+            assert isinstance(network, DualMLP)
+            yield network
+
+    @property
+    def actor(self) -> DualMLP:
+        """The network whose first columns are the means."""
+        return next(self.dual_networks())
+
+    @property
+    def critic(self) -> DualMLP:
+        """The network whose last column is the value."""
+        return list(self.dual_networks())[-1]
+
+    def inputs(self, x: Tensor, index: int) -> Tensor:
+        """The columns of (normalised) observations that a network sees: the first one those of the actor."""
+        return x[:, : self.num_actor_obs] if index == 0 else x
 
     @contextmanager
     def frozen_weights(self) -> Iterator[None]:
@@ -263,17 +275,17 @@ class DualActorCritic(nn.Module):
             yield
         finally:
             self._frozen = None
-        pairs = zip(chain.from_iterable(chain(*weights)), chain.from_iterable(chain(*self._merged())), strict=True)
+        then_now = (chain.from_iterable(chain(*merged)) for merged in (weights, self._merged()))
+        pairs = zip(*then_now, strict=True)
         unchanged = torch.stack([(then == now).all() for then, now in pairs]).all()
         torch._assert_async(unchanged, "the policy's weights changed inside frozen_weights(): it acted with stale ones")
 
-    def _merged(self) -> MergedNetworks:
-        """Merged weights of actor and critic."""
+    def _merged(self) -> Merged:
         return self.merged() if self._frozen is None else self._frozen
 
-    def merged(self, dial: float = 1.0) -> MergedNetworks:
+    def merged(self, dial: float = 1.0) -> Merged:
         """Both policies' weights as they are now, with λ = `dial` of the adapter in the adapted one."""
-        return MergedNetworks(self.actor.merged(self.hidden_dtype, dial), self.critic.merged(self.hidden_dtype, dial))
+        return [network.merged(self.hidden_dtype, dial) for network in self.dual_networks()]
 
     # --- training ----------------------------------------------------------------------------------------------------
 
@@ -282,17 +294,16 @@ class DualActorCritic(nn.Module):
 
         Updates do not use it (``algorithms/gradients.py``): it is what they are compared with.
         """
-        mean = self.actor(self.for_actor(x), n_low, self.hidden_dtype)
-        value = self.critic(x, n_low, self.hidden_dtype)
-        return mean, value.squeeze(-1)
+        results = [network(self.inputs(x, i), n_low, self.hidden_dtype) for i, network in enumerate(self.networks)]
+        return results[0][:, : self.num_actions], results[-1][:, -1]
 
     @torch.no_grad()
     def update_return_statistics(self, low_returns: Tensor, high_returns: Tensor, gather: Gather = alone) -> Tensor:
-        """Update the return normaliser and rescale the value head so that no prediction changes.
+        """Update the return normaliser and rescale the value's row of weights so that no prediction changes.
 
         Pop-Art (van Hasselt et al., arXiv 1602.07714) per fidelity: w ← w σ / σ_new, b ← (b σ + μ − μ_new) / σ_new.
-        The value head's adapter is full-rank, so both heads can be rescaled exactly. Without an adapter both have the
-        same statistics.
+        An output layer's adapter is full-rank, so both policies can be rescaled exactly. Without an adapter both have
+        the same statistics.
 
         Returns:
             σ / σ_new (2,) of low and high.
@@ -303,18 +314,18 @@ class DualActorCritic(nn.Module):
         ratio = (old_std / normalizer.std).to(head.weight.dtype)
         shift = ((old_mean - normalizer.mean) / normalizer.std).to(head.weight.dtype)
         high = head.merged()
-        weight_high, bias_high = high.weight_high * ratio[1], high.bias_high * ratio[1] + shift[1]
-        head.weight.mul_(ratio[0])
-        head.bias.mul_(ratio[0]).add_(shift[0])
+        weight_high, bias_high = high.weight_high[-1] * ratio[1], high.bias_high[-1] * ratio[1] + shift[1]
+        head.weight[-1].mul_(ratio[0])
+        head.bias[-1].mul_(ratio[0]).add_(shift[0])
         if head.lora_b is not None:
             assert head.bias_delta is not None
-            head.lora_b.copy_(weight_high - head.weight)
-            head.bias_delta.copy_(bias_high - head.bias)
+            head.lora_b[-1].copy_(weight_high - head.weight[-1])
+            head.bias_delta[-1].copy_(bias_high - head.bias[-1])
         return ratio
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """φ: the low-rank factors and bias differences of every layer that has them."""
-        layers = [*self.actor.dual_layers(), *self.critic.dual_layers()]
+        layers = [layer for network in self.dual_networks() for layer in network.dual_layers()]
         return [p for layer in layers for p in (layer.lora_a, layer.lora_b, layer.bias_delta) if p is not None]
 
     def base_parameters(self) -> list[nn.Parameter]:
@@ -323,11 +334,11 @@ class DualActorCritic(nn.Module):
         return [p for p in self.parameters() if id(p) not in adapter]
 
     @torch.no_grad()
-    def adapter_ratio(self, network: Literal["actor", "critic"]) -> Tensor:
-        """The size of the adapter: ‖W' − W‖ / ‖W‖ over all layers of a network, in Frobenius norms."""
-        weights = getattr(self, network).merged(torch.float32)
-        difference = sum((w.weight_high - w.weight_low).square().sum() for w in weights)
-        return torch.sqrt(difference / sum(w.weight_low.square().sum() for w in weights))
+    def adapter_ratio(self) -> Tensor:
+        """The size of the adapter: ‖W' − W‖ / ‖W‖ over all layers, in Frobenius norms."""
+        layers = [layer for network in self.dual_networks() for layer in network.merged(torch.float32)]
+        difference = torch.stack([(layer.weight_high - layer.weight_low).square().sum() for layer in layers]).sum()
+        return torch.sqrt(difference / torch.stack([layer.weight_low.square().sum() for layer in layers]).sum())
 
     @torch.no_grad()
     def merged_actor(self, policy: PolicyName) -> nn.Sequential:
@@ -338,9 +349,11 @@ class DualActorCritic(nn.Module):
         normalizer.var.copy_(self.normalizer.var[: self.num_actor_obs])
         modules: list[nn.Module] = [normalizer]
         for layer, weights in zip(self.actor.dual_layers(), self.actor.merged(torch.float32), strict=True):
-            out_features, in_features = layer.weight.shape
-            linear = nn.Linear(in_features, out_features, device=layer.weight.device)
-            linear.weight.copy_(weights.weight_low if policy == "base" else weights.weight_high)
-            linear.bias.copy_(weights.bias_low if policy == "base" else weights.bias_high)
+            # a value that comes after the means is left out
+            out_features = self.num_actions if layer is self.actor.output_layer else layer.weight.shape[0]
+            linear = nn.Linear(layer.weight.shape[1], out_features, device=layer.weight.device)
+            weight, bias = weights[:2] if policy == "base" else weights[2:]
+            linear.weight.copy_(weight[:out_features])
+            linear.bias.copy_(bias[:out_features])
             modules += [linear, activations[layer.activation]()]
         return nn.Sequential(*modules).eval()

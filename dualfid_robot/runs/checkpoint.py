@@ -22,7 +22,7 @@ from dualfid_robot.errors import ConfigError, KeysError
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "0.2"
+FORMAT = "0.3"
 _SUFFIX = ".pth"
 _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, NotImplementedError, pickle.UnpicklingError, EOFError, RuntimeError),

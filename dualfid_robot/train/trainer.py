@@ -55,7 +55,7 @@ class Trainer:
         _, _, shuffling_seed, _ = _seeds(experiment.seed, 0)
         device = experiment.rl_device
         allocation = experiment.allocation
-        price = experiment.high_engine["price"]
+        price = experiment.relative_price
         self.allocator = Allocator(experiment.num_envs, allocation, price)
         check_control_variate(experiment, self.allocator)
         self.filter = SignalFilter(experiment.num_envs * ranks.size, allocation.smoothing, price)

@@ -394,13 +394,12 @@ def test_metrics_are_complete() -> None:
         "grad_norm/adapter",
         "learning_rate/base",
         "learning_rate/adapter",
-        "adapter/actor_ratio",
-        "adapter/critic_ratio",
+        "adapter/ratio",
     }
     assert metrics["policy/entropy"] == pytest.approx(
         NUM_ACTIONS * (0.5 + 0.5 * math.log(2 * math.pi)) + NUM_ACTIONS * math.log(metrics["policy/std"]), abs=1e-3
     )
-    assert 0.0 < metrics["adapter/actor_ratio"] < 1.0
+    assert 0.0 < metrics["adapter/ratio"] < 1.0
 
 
 @pytest.mark.parametrize(("row", "side"), [(3, "low"), (20, "high")])

@@ -23,7 +23,7 @@ ROWS, NUM_OBS, NUM_ACTIONS = 60, 7, 3
 def trained_policy(dtype: torch.dtype, **settings: Any) -> DualActorCritic:
     generator = torch.Generator().manual_seed(0)
     sizes: dict[str, Any] = {"actor_hidden": [12, 9], "critic_hidden": [10], "rank": 4, "num_privileged": 2}
-    policy = DualActorCritic(NUM_OBS, NUM_ACTIONS, generator=generator, **sizes, **settings).to(dtype)
+    policy = DualActorCritic(NUM_OBS, NUM_ACTIONS, generator=generator, **(sizes | settings)).to(dtype)
     policy.hidden_dtype = dtype
     with torch.no_grad():
         for p in policy.parameters():
@@ -68,12 +68,20 @@ def by_autograd(policy: DualActorCritic, batch: MiniBatch, n_low: int) -> tuple[
 @pytest.mark.parametrize("n_low", [0, 1, 23, ROWS])
 @pytest.mark.parametrize("activation", ["elu", "tanh", "relu"])
 @pytest.mark.parametrize("adapter", ["lora", "bit", "none"])
+@pytest.mark.parametrize("networks", [2, 1])
 def test_gradient_against_autograd(
-    dtype: torch.dtype, tolerance: float, n_low: int, activation: str, adapter: str, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype,
+    tolerance: float,
+    n_low: int,
+    activation: str,
+    adapter: str,
+    networks: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In several blocks of each fidelity; relative to each gradient's norm."""
     monkeypatch.setattr(mlp, "BLOCK_ROWS", 16)
-    policy = trained_policy(dtype, activation=activation, adapter=adapter)
+    one: dict[str, Any] = {"critic_hidden": None, "num_privileged": 0}
+    policy = trained_policy(dtype, activation=activation, adapter=adapter, **(one if networks == 1 else {}))
     batch = samples(policy, n_low)
     expected, expected_sums = by_autograd(policy, batch, n_low)
     sums = torch.zeros(2, 4, dtype=dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 from collections.abc import Callable
@@ -82,7 +83,7 @@ def test_settings_of_the_simulator_that_the_task_names_can_be_given(compose_conf
     cfg = compose_config("task=BallBalance", "simulator.low.mujoco_reduced.iterations=7")
     assert cfg.task.low == "mujoco_reduced" and list(cfg.simulator.low) == ["mujoco_reduced"]
     low = cfg.simulator.low.mujoco_reduced
-    assert (low.name, low.engine, low.iterations, low.cone) == ("mujoco_reduced", "mujoco", 7, "pyramidal")
+    assert (low.name, low.engine, low.iterations, low.cone) == ("mujoco_reduced", "mujoco", 7, "elliptic")
     assert list(compose_config("task=BallBalance", "simulator/low=pybullet").simulator.low) == ["pybullet"]
 
 
@@ -139,6 +140,25 @@ def test_shares(shares: dict[str, float | None], expected: dict[str, float]) -> 
 def test_wrong_shares(shares: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         resolve_shares(shares)
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "learner", "expected"),
+    [
+        (1, 1, 1, 1.0),
+        (0.01, 0.01, 0.01, 1.0),
+        (30, 1, 3, 10.0),
+        (2, 4, 1, 0.5),
+        (0, 1, 1, 0.0),
+        (1, 0, 0, math.inf),
+        (0, 0, 0, 1.0),
+    ],
+)
+def test_what_counts_of_a_price_is_its_ratio(
+    high: float, low: float, learner: float, expected: float, compose_config: Compose
+) -> None:
+    prices = (f"simulator.high.price={high}", f"simulator.low.mujoco_reduced.price={low}", f"learner_price={learner}")
+    assert Experiment(compose_config("task=BallBalance", *prices)).relative_price == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

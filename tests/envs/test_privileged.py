@@ -18,6 +18,7 @@ from dualfid_robot.adapters.rsl_rl import RslRlVecEnv
 from dualfid_robot.adapters.stable_baselines3 import StableBaselinesVecEnv
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.envs.task import State, Term
+from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.tasks.cartpole import Cartpole
 from dualfid_robot.train.trainer import Trainer
@@ -85,11 +86,14 @@ def test_a_run_trains_an_asymmetric_critic(
     monkeypatch.setattr(Cartpole, "observe", observe_more)
     monkeypatch.setattr(Cartpole, "privileged_terms", (Term("elapsed", 1),))
     settings = ["num_envs=32", "train.params.config.minibatch_size=128", "simulator/low=mujoco_reduced"]
+    one_network = Experiment(compose_config("task=Cartpole", *settings, "train.params.network.separate=false"))
+    with pytest.raises(ConfigError, match=r"train\.params\.network\.separate=False: must be true where a task has"):
+        one_network.make_policy()
     trainer = Trainer(Experiment(compose_config("task=Cartpole", *settings)))
     metrics = [trainer.iterate() for _ in range(3)][-1]
     policy = trainer.policy
     trainer.close()
     actor, critic = (next(network.dual_layers()).weight for network in (policy.actor, policy.critic))
-    assert actor.shape[1] == 4 and critic.shape[1] == 5
+    assert actor.shape[1] == 4 and critic.shape[1] == 5  # two networks, by themselves
     assert policy.normalizer.mean[4] > 0.0
     assert all(math.isfinite(value) for key, value in metrics.items() if "smoothed" not in key)

@@ -60,7 +60,7 @@ def observations_for(policy: DualActorCritic, rows: int) -> np.ndarray:
 
 
 def weights_at(policy: DualActorCritic, dial: float) -> Weights:
-    """W + λ·s·B·A and b + λ·δb of every layer of the actor, in double precision."""
+    """W + λ·s·B·A and b + λ·δb of every layer of the actor, in double precision. The last one may give a value too."""
     weights = []
     for layer in policy.actor.dual_layers():
         w, b, lora_b, change = (
@@ -68,6 +68,7 @@ def weights_at(policy: DualActorCritic, dial: float) -> Weights:
         )
         low_rank = lora_b if layer.lora_a is None else layer.scaling * lora_b @ layer.lora_a.detach().double().numpy()
         weights.append((w + dial * low_rank, b + dial * change))
+    weights[-1] = (weights[-1][0][: policy.num_actions], weights[-1][1][: policy.num_actions])
     return weights
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -11,18 +12,13 @@ from torch.distributions import Normal
 from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
+two_networks_or_one = pytest.mark.parametrize("critic", [[24], None], ids=["two networks", "one"])
 
-def make_policy(seed: int = 0, trained: bool = True, **settings: object) -> DualActorCritic:
+
+def make_policy(seed: int = 0, trained: bool = True, **settings: Any) -> DualActorCritic:
     generator = torch.Generator().manual_seed(seed)
-    policy = DualActorCritic(
-        11,
-        3,
-        actor_hidden=[32, 16],
-        critic_hidden=[24],
-        rank=4,
-        generator=generator,
-        **settings,  # type: ignore[arg-type]
-    )
+    sizes: dict[str, Any] = {"actor_hidden": [32, 16], "critic_hidden": [24], "rank": 4}
+    policy = DualActorCritic(11, 3, generator=generator, **(sizes | settings))
     if trained:
         with torch.no_grad():
             for p in policy.parameters():
@@ -32,20 +28,23 @@ def make_policy(seed: int = 0, trained: bool = True, **settings: object) -> Dual
     return policy
 
 
-def test_both_policies_start_equal_to_the_bit() -> None:
-    policy = make_policy(trained=False)
+@two_networks_or_one
+def test_both_policies_start_equal_to_the_bit(critic: list[int] | None) -> None:
+    policy = make_policy(trained=False, critic_hidden=critic)
     obs = torch.randn(64, 11)
     base, adapted = policy.both_means(obs)
     assert torch.equal(base, adapted)
     assert torch.equal(policy.action_mean(obs, "base"), policy.action_mean(obs, "adapted"))
     assert torch.equal(policy.values(obs, 64), policy.values(obs, 0))
-    trained = make_policy()
+    trained = make_policy(critic_hidden=critic)
     base, adapted = trained.both_means(obs)
     assert (base - adapted).abs().max() > 0.01
+    torch.testing.assert_close(base, trained.action_mean(obs, "base"))
 
 
-def test_acting_agrees_with_the_training_path_and_with_torch_distributions() -> None:
-    policy = make_policy()
+@two_networks_or_one
+def test_acting_agrees_with_the_training_path_and_with_torch_distributions(critic: list[int] | None) -> None:
+    policy = make_policy(critic_hidden=critic)
     obs = torch.randn(20, 11)
     actions, log_probs, values = policy.act(obs, 8, torch.Generator().manual_seed(5))
     mean, value = policy.evaluate(policy.normalizer(obs), 8)
@@ -78,9 +77,10 @@ def test_paired_rows_have_the_same_noise() -> None:
     torch.testing.assert_close(log_probs, expected, rtol=1e-4, atol=1e-5)
 
 
+@two_networks_or_one
 @pytest.mark.parametrize("policy_name", ["base", "adapted"])
-def test_merged_actor_equals_the_policy(policy_name: str) -> None:
-    policy = make_policy()
+def test_merged_actor_equals_the_policy(policy_name: str, critic: list[int] | None) -> None:
+    policy = make_policy(critic_hidden=critic)
     obs = torch.randn(20, 11)
     plain = policy.merged_actor(policy_name)  # type: ignore[arg-type]
     torch.testing.assert_close(plain(obs), policy.action_mean(obs, policy_name))  # type: ignore[arg-type]
@@ -135,13 +135,15 @@ def test_parameters_are_split_completely() -> None:
     assert all(p.grad is None for p in adapter)
 
 
+@two_networks_or_one
 @pytest.mark.parametrize("sizes", [(40, 60), (100, 0), (0, 100)])
-def test_new_return_statistics_change_no_prediction(sizes: tuple[int, int]) -> None:
-    policy = make_policy()
+def test_new_return_statistics_change_no_prediction(sizes: tuple[int, int], critic: list[int] | None) -> None:
+    policy = make_policy(critic_hidden=critic)
     obs = torch.randn(30, 11)
-    before = policy.values(obs, 10)
+    before, means = policy.values(obs, 10), policy.both_means(obs)
     policy.update_return_statistics(torch.randn(sizes[0]) * 30.0 + 100.0, torch.randn(sizes[1]) * 3.0 - 50.0)
     torch.testing.assert_close(policy.values(obs, 10), before, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(*pair) for pair in zip(policy.both_means(obs), means, strict=True))
 
 
 def test_adapter_stays_zero_without_high_data() -> None:
@@ -167,12 +169,13 @@ def test_state_round_trip_and_copies() -> None:
 
 def test_adapter_ratio() -> None:
     policy = make_policy(trained=False)
-    assert policy.adapter_ratio("actor").item() == 0.0
+    assert policy.adapter_ratio().item() == 0.0
     head = policy.actor.output_layer
     with torch.no_grad():
         head.lora_b.fill_(2.0)  # 3 x 16 entries: norm² = 192
-    total = sum(layer.weight.square().sum().item() for layer in policy.actor.dual_layers())
-    assert policy.adapter_ratio("actor").item() == pytest.approx((192.0 / total) ** 0.5, rel=1e-5)
+    layers = [layer for network in (policy.actor, policy.critic) for layer in network.dual_layers()]
+    total = sum(layer.weight.square().sum().item() for layer in layers)
+    assert policy.adapter_ratio().item() == pytest.approx((192.0 / total) ** 0.5, rel=1e-5)
 
 
 def test_first_actions_are_noise_and_first_values_are_small() -> None:

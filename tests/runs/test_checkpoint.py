@@ -98,7 +98,7 @@ class Payload:
 
 def test_loading_never_executes_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save({"format": "0.2", "x": Payload()}, tmp_path / "evil.pth")
+    torch.save({"format": "0.3", "x": Payload()}, tmp_path / "evil.pth")
     with pytest.raises(ConfigError, match="damaged, or no checkpoint"):
         load_checkpoint(tmp_path / "evil.pth")
     assert not (tmp_path / "executed").exists()
@@ -109,7 +109,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     torch.save({"format": 3}, tmp_path / "older.pth")
     with pytest.raises(ConfigError, match="not written by dualfid_robot"):
         load_checkpoint(tmp_path / "foreign.pth")
-    with pytest.raises(ConfigError, match=r"has format 3; this version reads format 0\.2 alone"):
+    with pytest.raises(ConfigError, match=r"has format 3; this version reads format 0\.3 alone"):
         load_checkpoint(tmp_path / "older.pth")
     with pytest.raises(ConfigError, match="no such file"):
         load_checkpoint(tmp_path / "absent")

@@ -36,7 +36,7 @@ def test_adapter_stays_zero_without_high_data(compose_config: Callable[..., Dict
     trainer = Trainer(Experiment(compose_config(*SMALL, "allocation=low_only")))
     for _ in range(3):
         metrics = trainer.iterate()
-    assert metrics["divergence/D"] == 0.0 and metrics["adapter/actor_ratio"] == 0.0
+    assert metrics["divergence/D"] == 0.0 and metrics["adapter/ratio"] == 0.0
     trainer.close()
 
 

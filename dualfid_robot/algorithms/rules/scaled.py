@@ -22,8 +22,8 @@ class Scaled:
 
     Attributes:
         alpha: α.
-        top: ρ at the beginning, where a second of E_high costs 1. A dearer one gets so many times fewer rows, hence the
-            same part of the cost.
+        top: ρ at the beginning, where all seconds have one price. An E_high that is so many times dearer gets so many
+            times fewer rows, hence the same part of the cost.
         hold: progress until which ρ stays.
         until: progress from which ρ is 0.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
@@ -23,7 +24,7 @@ class Worker(Protocol):
 
 
 def serve(make: Callable[[Any, dict[str, np.ndarray]], Worker], memory: int, answer: int) -> None:
-    """Serve until standard input is closed.
+    """Serve until standard input is closed, or nobody reads the answers any more.
 
     Args:
         make: builds the worker from its spec, which has a `layout`, and the shared arrays.
@@ -35,11 +36,12 @@ def serve(make: Callable[[Any, dict[str, np.ndarray]], Worker], memory: int, ans
     arrays = shared_memory.attach(memory, spec.layout)
     worker, cpu_seconds = make(spec, arrays), arrays["cpu_seconds"]
     built = time.process_time()
-    os.write(answer, b"r")
-    while request := os.read(0, 4):
-        worker.step(int.from_bytes(request, "little"))
-        cpu_seconds[spec.worker] = time.process_time() - built
-        os.write(answer, b"s")
+    with contextlib.suppress(BrokenPipeError):  # the run was killed
+        os.write(answer, b"r")
+        while request := os.read(0, 4):
+            worker.step(int.from_bytes(request, "little"))
+            cpu_seconds[spec.worker] = time.process_time() - built
+            os.write(answer, b"s")
 
 
 def rotation_matrices(quat: np.ndarray) -> np.ndarray:
