@@ -127,6 +127,19 @@ def test_the_dial_scales_the_adapter(export_of: ExportOf, dial: float) -> None:
     np.testing.assert_allclose(action, expected, atol=5e-5)
 
 
+@pytest.mark.parametrize(("name", "dials"), [("adapted", (1.0,)), ("dial", (0.0, 0.6))])
+def test_one_network_for_actor_and_critic(export_of: ExportOf, name: str, dials: tuple[float, ...]) -> None:
+    """The value stays out of the export."""
+    folder = export_of("Cartpole", "train.params.network.separate=false", policy=name)
+    policy = checkpoint_of(folder)
+    assert policy.critic is policy.actor
+    observations = observations_for(policy, 200)
+    for dial in dials:
+        given = (dial,) if name == "dial" else ()
+        action = ExportedPolicy(folder).action(observations, *given)
+        np.testing.assert_allclose(action, by_hand(policy, observations, dial), atol=2e-5)
+
+
 def test_a_layer_at_dial_0_is_the_base_layer_to_the_bit() -> None:
     torch.manual_seed(0)
     w, b, a, lora_b, change = (torch.randn(*s) for s in ((7, 5), (7,), (2, 5), (7, 2), (7,)))
