@@ -83,7 +83,7 @@ def test_settings_of_the_simulator_that_the_task_names_can_be_given(compose_conf
     cfg = compose_config("task=BallBalance", "simulator.low.mujoco_reduced.iterations=7")
     assert cfg.task.low == "mujoco_reduced" and list(cfg.simulator.low) == ["mujoco_reduced"]
     low = cfg.simulator.low.mujoco_reduced
-    assert (low.name, low.engine, low.iterations, low.cone) == ("mujoco_reduced", "mujoco", 7, "elliptic")
+    assert (low.name, low.engine, low.iterations, low.cone) == ("mujoco_reduced", "mujoco", 7, "pyramidal")
     assert list(compose_config("task=BallBalance", "simulator/low=pybullet").simulator.low) == ["pybullet"]
 
 
