@@ -99,7 +99,7 @@ def test_with_pybullet_a_loaded_run_goes_on_as_the_run_that_saved(
 def test_another_seed_gives_other_parameters(compose_config: Callable[..., DictConfig], tmp_path: Path) -> None:
     one = parameters_after(compose_config(*SMALL_ANT, "seed=1"), [1], tmp_path)
     other = parameters_after(compose_config(*SMALL_ANT, "seed=2"), [1], tmp_path)
-    assert not torch.equal(one["actor.layers.0.weight"], other["actor.layers.0.weight"])
+    assert not torch.equal(one["networks.0.layers.0.weight"], other["networks.0.layers.0.weight"])
 
 
 def train_command(*arguments: str) -> list[str]:
