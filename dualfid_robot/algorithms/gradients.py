@@ -102,7 +102,7 @@ class PolicyGradient:
             with torch.no_grad():
                 network, layers = passes[worker][index], networks[block.high][index]
                 result = network.forward(self.policy.inputs(batch.obs, index), layers)
-                gradient = torch.empty_like(result)
+                gradients = []
                 # the first network gives the means, the last one gives the value
                 if index == 0:
                     of_means = policy_loss_gradient(
@@ -113,14 +113,15 @@ class PolicyGradient:
                         self.coefficients,
                         surrogate_only,
                     )
-                    gradient[:, :num_actions] = of_means.mean
+                    gradients.append(of_means.mean)
                     place.log_std.copy_(of_means.log_std)
                     place.policy_sums.copy_(of_means.sums)
                 if index == last:
                     weight = 0.0 if surrogate_only else block.weight
                     of_value = value_loss_gradient(result[:, -1], batch, weight, self.coefficients)
-                    gradient[:, -1] = of_value.value
+                    gradients.append(of_value.value.unsqueeze(-1))
                     place.value_sum.copy_(of_value.sum)
+                gradient = gradients[0] if len(gradients) == 1 else torch.cat(gradients, 1)
                 network.backward(gradient, layers, place.networks[index])
 
         share_out(run, [(block, index) for block in blocks for index in range(last + 1)], sums.device)
