@@ -16,7 +16,7 @@ from dualfid_robot.atomic import is_writable, write_text
 from dualfid_robot.config.experiment import Experiment, complete_experiment, plain
 from dualfid_robot.config.machine import CONFIG_DIR, RUNS
 from dualfid_robot.config.output import plain_console
-from dualfid_robot.config.progress import track
+from dualfid_robot.config.progress import Progress, track
 from dualfid_robot.config.values import check_seed
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import Agent, policy_agent, random_agent, zero_agent
@@ -124,7 +124,8 @@ def evaluate_agent(
     write_text(stem.with_name(f"{stem.name}.json"), json.dumps(report, indent=2) + "\n")
     if filming is not None:
         path = stem.with_name(f"{stem.name}.mp4")
-        filming.record(subject.agent, experiment.make_pool(simulator, 1, cfg.seed), path)
+        with Progress("video"):
+            filming.record(subject.agent, experiment.make_pool(simulator, 1, cfg.seed), path)
         logger.info("video: %s", path)
 
 

@@ -123,7 +123,8 @@ class CheckpointShow:
         self._policy.load_state_dict(state["policy"])
         metrics = state["metrics"]
         returns = [f"{side} {metrics[f'return/{side}']:.4g}" for side in ("low", "high") if f"return/{side}" in metrics]
-        self._news = f"training: iteration {state['iteration']}, return {', '.join(returns)}"
+        reached = f"return {', '.join(returns)}" if returns else "no episode has ended yet"
+        self._news = f"training: iteration {state['iteration']}, {reached}"
 
     def _qpos(self) -> np.ndarray:
         qpos: np.ndarray = self._pool.simulator.qpos.cpu().numpy().copy()

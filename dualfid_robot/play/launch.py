@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.config.output import plain_console
+from dualfid_robot.config.progress import track
 from dualfid_robot.config.values import find_device, require_package
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.onboard.commands import CommandFile, Keyboard, Source
@@ -184,7 +185,7 @@ def _film(cfg: DictConfig, show: Show, duration: float) -> None:
     steps = max(1, round(duration / show.period))
     with Video(Path(cfg.video), show.robot, show.period, f"video={cfg.video}", size, show.n) as video:
         video.show(show.begin())
-        for _ in range(steps - 1):
+        for _ in track(range(steps - 1), "video, steps", steps - 1):
             step = show.step()
             video.show(step.qpos)
             for line in step.lines:

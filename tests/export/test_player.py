@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 from robot_files import permuted
 from untrained import NUM_ENVS, SEED, ExportOf
 
+from dualfid_robot.config import progress
 from dualfid_robot.config.engines import choose_engines, hydra_apart, simulator_settings
 from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.errors import ConfigError
@@ -446,7 +447,9 @@ def test_play_from_an_empty_folder(export_of: ExportOf, run_script: RunScript, t
     assert not list(tmp_path.iterdir())
 
 
-def test_a_video_of_the_permuted_robot_in_another_engine(export_of: ExportOf, tmp_path: Path) -> None:
+def test_a_video_of_the_permuted_robot_in_another_engine(
+    export_of: ExportOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = export_of("Ant", policy="dial")
     try:
         mujoco.Renderer(RobotModel(folder / "robot.xml").model, 32, 32).close()
@@ -454,7 +457,9 @@ def test_a_video_of_the_permuted_robot_in_another_engine(export_of: ExportOf, tm
         pytest.skip(f"no OpenGL: {error}")
     robot = permuted(folder / "robot.xml", tmp_path, 2)
     overrides = ("simulator=mujoco_reduced", "simulator.threads=1", "duration=0.5", f"video={tmp_path / 'ant.mp4'}")
+    monkeypatch.setattr(progress, "LINE_INTERVAL", 0.0)
     launch_play(composed(f"policy={folder}", f"robot={robot}", *overrides))
+    assert capsys.readouterr().err.splitlines()[-2].startswith("video, steps, 29 of 29, ")
     with imageio.get_reader(tmp_path / "ant.mp4") as video:
         frames = [frame.astype(int) for frame in video]
     assert len(frames) == 15  # of 30 steps at 60 Hz, at 30 Hz

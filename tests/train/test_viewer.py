@@ -71,11 +71,11 @@ def test_a_page_is_served_until_the_run_ends_or_its_process_does(
 def test_a_show_takes_up_what_training_hands_over(experiment: Experiment, tmp_path: Path) -> None:
     from dualfid_robot.runs.checkpoint import save_checkpoint
 
-    def save(bias: float, iteration: int) -> None:
+    def save(bias: float, iteration: int, **metrics: float) -> None:
         policy = experiment.make_policy()
         with torch.no_grad():
             policy.actor.output_layer.bias.fill_(bias)
-        state = {"policy": policy.state_dict(), "iteration": iteration, "metrics": {"return/high": 12.0}}
+        state = {"policy": policy.state_dict(), "iteration": iteration, "metrics": metrics}
         save_checkpoint(path, identity(experiment) | state)
         os.utime(path, (iteration, iteration))
 
@@ -86,11 +86,15 @@ def test_a_show_takes_up_what_training_hands_over(experiment: Experiment, tmp_pa
         show.begin()
         show.step()
         assert show.news() == "" and show._policy.actor.output_layer.bias.item() == 0.0
-        save(0.5, 2)
+        save(0.25, 2)
+        show._looked_at -= 1.0
+        show.step()
+        assert show.news() == "training: iteration 2, no episode has ended yet"
+        save(0.5, 3, **{"return/high": 12.0})
         show._looked_at -= 1.0
         step = show.step()
         assert show._policy.actor.output_layer.bias.item() == 0.5
-        assert show.news() == "training: iteration 2, return high 12"
+        assert show.news() == "training: iteration 3, return high 12"
         assert step.qpos.shape == (2, 2) and len(step.rewards) > 1
         assert show.policies == ("adapted", "base", "dial")
         show.choose_policy("dial", 0.5)
