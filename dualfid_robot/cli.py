@@ -46,7 +46,7 @@ def export() -> None:
 
 
 def play() -> None:
-    """Look at a trained policy: of a run, of an export, or one that ships with the program."""
+    """Look at a trained policy: one of yours, or one that ships."""
     _launch("play", "play.launch", "launch_play")
 
 
@@ -86,7 +86,7 @@ def calibrate() -> None:
 
 
 def isaacgym() -> None:
-    """Run a script that imports isaacgym, on an engine of this project."""
+    """Run a script that imports isaacgym, on an engine of ours."""
     from dualfid_robot.isaacgym.__main__ import main as run_script
 
     set_environment()

@@ -6,6 +6,7 @@ Everything is read from cfg/, so nothing is written twice. Nothing is composed a
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,9 @@ import yaml
 from dualfid_robot.config.machine import CONFIG_DIR, DEFAULT_HIGH, OTHER_ENGINE
 from dualfid_robot.errors import ConfigError
 
-WIDTH, COLUMN = 120, 46
+_WIDEST, _NARROWEST = 120, 60  # characters of a line
+_COLUMN, _NARROW_COLUMN = 46, 30  # where comments begin, and where they do on less than 100 characters
+_NOT_USED = "not used"  # ends what a command's file says of a group that it only takes along
 _EXAMPLE = "$ "  # begins a line of a file's header that is an example's settings
 _NO_GROUPS = ("open", "console", "_self_")
 _SHOWN = {"simulator/high": DEFAULT_HIGH, "simulator/low": OTHER_ENGINE}  # whose settings stand for `default`
@@ -136,7 +139,7 @@ def _groups(path: Path) -> dict[str, Setting]:
         entry = re.fullmatch(r"  - ([\w/]+): *([^#]*?) *(?:# *(.*))?", line)
         if not line.startswith("  "):
             break
-        if entry and entry[1] not in _NO_GROUPS:
+        if entry and entry[1] not in _NO_GROUPS and not (entry[3] or "").endswith(_NOT_USED):
             found[entry[1]] = Setting(entry[1], entry[2], entry[3] or "")
     return found
 
@@ -160,7 +163,7 @@ def _titles(group: str, names: Sequence[str], folders: Sequence[Path]) -> list[s
     found = []
     for name in names:
         title = " ".join(_header(_file(f"{group}/{name}", folders))).partition(". ")[0]
-        found += _row(f"  {name}", title.removeprefix(f"{name}: "))
+        found += _row(f"  {name}", title.removeprefix(f"{name}: ").removesuffix("."))
     return found
 
 
@@ -201,11 +204,17 @@ def _value(written: str) -> str:
 
 def _row(left: str, comment: str) -> list[str]:
     """`left` and its comment in a column of its own, below it where it is too long."""
-    lines = textwrap.wrap(comment, WIDTH - COLUMN)
-    if not lines or len(left) >= COLUMN - 1:
-        return [left, *(f"{'':{COLUMN}}{line}" for line in lines)]
-    return [f"{left:{COLUMN}}{lines[0]}", *(f"{'':{COLUMN}}{line}" for line in lines[1:])]
+    column = _COLUMN if _width() >= 100 else _NARROW_COLUMN
+    lines = textwrap.wrap(comment, _width() - column)
+    if not lines or len(left) >= column - 1:
+        return [left, *(f"{'':{column}}{line}" for line in lines)]
+    return [f"{left:{column}}{lines[0]}", *(f"{'':{column}}{line}" for line in lines[1:])]
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH)
+    return textwrap.wrap(text, _width())
+
+
+def _width() -> int:
+    """Characters of a line: the terminal's, within bounds."""
+    return min(max(shutil.get_terminal_size((_WIDEST, 0)).columns, _NARROWEST), _WIDEST)

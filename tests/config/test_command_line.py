@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
+from dualfid_robot.cli import _usage
 from dualfid_robot.config.command_line import describe, is_out_of_memory
 from dualfid_robot.config.engines import compose_with_choices, hydra_apart
 from dualfid_robot.config.experiment import Experiment
@@ -45,6 +46,19 @@ def test_help_explains(script: str, run_script: Run) -> None:
     file = {"train.py": "config.yaml"}.get(script, script.replace(".py", ".yaml"))
     for setting in explained_settings(CONFIG_DIR / file):
         assert f"  {setting.key}=" in text and setting.comment.split()[0] in text
+
+
+def test_help_fits_into_80_columns(run_script: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can be broken is: a key with its value cannot, and an example is to be pasted."""
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run_script("train.py", "--help").stdout.splitlines()
+    assert [line for line in lines if len(line) > 80 and not re.match(r"  (python|[\w.]+=)", line)] == []
+    assert "  experiment=''               name of the run's folder under runs/; empty: the" in lines
+    assert max(map(len, _usage().splitlines())) <= 80
+
+
+def test_help_leaves_out_what_a_command_does_not_use(run_script: Run) -> None:
+    assert "AntPPO" not in run_script("evaluate.py", "--help").stdout
 
 
 def test_help_lists_the_settings_of_what_the_command_line_names(run_script: Run) -> None:
