@@ -40,7 +40,7 @@ def launch_calibration(cfg: DictConfig) -> None:
     with Progress(f"{task.name}'s motion in {high['name']}"):
         windows = collect(robot, high, task.sim.dt, max_windows=settings["windows"], seed=settings["seed"])
     if not len(windows):
-        raise ConfigError(f"task={task.name}: in {high['name']} something besides the feet touches in every window")
+        raise ConfigError(f"task={task.name}: in {high['name']} more than the feet touches something in every window")
     print(f"{len(windows)} windows of {task.name}'s motion in {high['name']}", flush=True)
     for engine in engines:
         print(f"\n{engine['name']}:", flush=True)
@@ -82,7 +82,8 @@ def _fit(
     print(f"\n{_table({'in force': fit.before, 'fitted': fit.after}, fit.cost)}\n")
     if not fit.is_better:
         print(
-            f"not written: {fit.after['all']:.4f} is no smaller than {fit.before['all']:.4f}, that of what is in force"
+            f"not written: the error {fit.after['all']:.4f} is no smaller than {fit.before['all']:.4f},"
+            " that of the settings in force"
         )
         return
 

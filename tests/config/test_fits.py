@@ -112,7 +112,7 @@ def test_only_a_better_fit_is_written_and_the_next_run_has_it(
     path = mine / "calibration" / "Cartpole.yaml"
     expected = {
         True: f"written to {path}; train.py applies it to task=Cartpole",
-        False: f"not written: {after:.4f} is no smaller than 0.3000, that of what is in force",
+        False: f"not written: the error {after:.4f} is no smaller than 0.3000, that of the settings in force",
     }
     assert last == expected[written] and path.exists() == written
     assert asked["in_force"]["name"] == "pybullet" and asked["in_force"]["joint_damping"] == 1.0
