@@ -99,6 +99,7 @@ CASES = [
     Case("MatMul", ("x", "c0"), (np.linspace(-1, 1, COLUMNS * 4, dtype=np.float32).reshape(COLUMNS, 4),)),
     Case("Gather", ("x", "c0"), (i64(3, 0, -1),), {"axis": 1}),
     Case("Gather", ("c0", "k"), (np.linspace(0, 3, 19, dtype=np.float32),)),
+    Case("Gather", ("c0", "k"), (np.arange(7, 26, dtype=np.uint8),)),
     Case("Gather", ("c0", "k"), (np.arange(38, dtype=np.float32).reshape(2, 19),), {"axis": 1}),
     Case("GatherND", ("x", "c0"), (np.array([[0, 4], [0, -1]]),)),
     Case("ScatterND", ("x", "c0", "c1"), (np.array([[0, 4], [0, 1]]), f32(1.0, 2.0))),

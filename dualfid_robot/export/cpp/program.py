@@ -15,6 +15,7 @@ import numpy as np
 CPP_TYPES = {
     np.dtype(np.float32): "float",
     np.dtype(np.float64): "double",
+    np.dtype(np.uint8): "std::uint8_t",
     np.dtype(np.int32): "std::int32_t",
     np.dtype(np.int64): "std::int64_t",
     np.dtype(np.bool_): "bool",
