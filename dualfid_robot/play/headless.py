@@ -50,7 +50,7 @@ def in_numbers(
         stack.callback(simulated.close)
         wait = _pacer(period) if paced else lambda: None
         evaluation = Player(policy, simulated, float(cfg.dial), commands).play(steps, lambda _: wait())
-    lines = [f"{metadata.task}, {metadata.policy.head} policy in {settings['name']}: {evaluation.line()}"]
+    lines = [f"{metadata.task}, {_acting(metadata.policy.head, cfg.dial)} in {settings['name']}: {evaluation.line()}"]
     whole = steps is None or steps >= metadata.episode_length
     if whole and not cfg.commands and cfg.dial == 1.0:
         lines.append(comparison(metadata, settings, evaluation))
@@ -100,6 +100,13 @@ def serve_loop(
         f"return {episode.total_reward:.6g} in {episode.steps} steps, {end}; {episode.lost_controls} steps without a "
         f"new control; largest difference from onnxruntime's control {episode.control_difference:.2g}"
     )
+
+
+def _acting(head: str, dial: float) -> str:
+    """Which policy of an export acts, in words."""
+    if head != "dial":
+        return f"{head} policy"
+    return {1.0: "adapted policy", 0.0: "base policy"}.get(float(dial), f"policy at dial {dial:g}")
 
 
 def _pacer(period: float) -> Callable[[], None]:

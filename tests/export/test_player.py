@@ -36,6 +36,7 @@ from dualfid_robot.onboard.commands import CommandFile, Keyboard, Operator
 from dualfid_robot.onboard.metadata import SCHEMA_VERSION, Metadata
 from dualfid_robot.onboard.runtime import METADATA, POLICY, ExportedPolicy
 from dualfid_robot.play.export_show import ExportShow
+from dualfid_robot.play.headless import _acting
 from dualfid_robot.play.launch import engine_settings, launch_play
 from dualfid_robot.play.player import Player, comparison
 from dualfid_robot.play.simulated_robot import SimulatedRobot
@@ -445,6 +446,19 @@ def test_play_from_an_empty_folder(export_of: ExportOf, run_script: RunScript, t
     assert f"Cartpole, adapted policy in mujoco: return {stored.mean:.4g} (" in done.stdout
     assert f"the exporter measured {stored.mean:.6g} from these starts; here" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("head", "dial", "words"),
+    [
+        ("dial", 1.0, "adapted policy"),
+        ("dial", 0, "base policy"),
+        ("dial", 0.5, "policy at dial 0.5"),
+        ("base", 1.0, "base policy"),
+    ],
+)
+def test_numbers_say_which_policy_acts(head: str, dial: float, words: str) -> None:
+    assert _acting(head, dial) == words
 
 
 def test_a_video_of_the_permuted_robot_in_another_engine(

@@ -175,7 +175,7 @@ def test_from_training_to_playing(shell: Shell) -> None:
 
 
 def test_a_policy_that_ships_is_played(shell: Shell) -> None:
-    assert "Cartpole, dial policy in mujoco: return" in shell("dualfid", "play", "task=Cartpole", "viewer=none")
+    assert "Cartpole, adapted policy in mujoco: return" in shell("dualfid", "play", "task=Cartpole", "viewer=none")
 
 
 def test_pybullet_and_several_processes(shell: Shell) -> None:
