@@ -47,8 +47,10 @@ def launch_calibration(cfg: DictConfig) -> None:
         if settings["search"]:
             _fit(settings, task, robot, user, windows, engine)
         else:
-            cost = relative_cost(windows, robot, high, engine, task.sim.dt)
-            print(_table({"as configured": residual(windows, robot, engine, task.sim.dt)}, cost))
+            with Progress("measurement"):
+                cost = relative_cost(windows, robot, high, engine, task.sim.dt)
+                errors = residual(windows, robot, engine, task.sim.dt)
+            print(_table({"as configured": errors}, cost))
 
 
 def _fit(

@@ -124,3 +124,16 @@ def test_an_engine_that_reads_no_fit_is_not_fitted(monkeypatch: pytest.MonkeyPat
     cfg = composed("task=Cartpole", "simulator/low=pybullet_uncalibrated", config_name="calibrate")
     with pytest.raises(ConfigError, match=r"^simulator/low=pybullet_uncalibrated: nothing to fit; fit has \['pybullet"):
         launch.launch_calibration(cfg)
+
+
+def test_without_a_search_it_only_measures(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launch, "collect", lambda *arguments, **options: [0])
+    monkeypatch.setattr(launch, "relative_cost", lambda *arguments: 0.25)
+    monkeypatch.setattr(launch, "residual", lambda *arguments: {"all": 0.125})
+    launch.launch_calibration(composed("task=Cartpole", "search=false", mine=mine, config_name="calibrate"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3:] == ["| relative error after periods | as configured |", "|---|---|", "| all | 0.125 |"]
+    assert "Cost of a step: 0.25 of the high simulator's." in lines
+    assert not list((mine / "calibration").iterdir())
