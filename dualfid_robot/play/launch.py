@@ -185,7 +185,7 @@ def _film(cfg: DictConfig, show: Show, duration: float) -> None:
     steps = max(1, round(duration / show.period))
     with Video(Path(cfg.video), show.robot, show.period, f"video={cfg.video}", size, show.n) as video:
         video.show(show.begin())
-        for _ in track(range(steps - 1), "video, steps", steps - 1):
+        for _ in track(range(steps - 1), "video", steps - 1):
             step = show.step()
             video.show(step.qpos)
             for line in step.lines:

@@ -154,7 +154,8 @@ class BrowserPage:
     def _plot(self) -> None:
         playback = self._playback
         self._show_commands()
-        text = f"**{playback.show.title}** · {playback.policy} policy in {playback.engine} · {playback.time:.0f} s"
+        # What grows has a line that it always fits into, so that nothing below is pushed down.
+        text = f"**{playback.show.title}** · {playback.time:.0f} s  \n{playback.policy} policy in {playback.engine}"
         lines = [text, playback.show.news(), f"⚠ {playback.message}" if playback.message else ""]
         self._text.content = "\n\n".join(line for line in lines if line)
         times = np.array(playback.times)

@@ -473,7 +473,7 @@ def test_a_video_of_the_permuted_robot_in_another_engine(
     overrides = ("simulator=mujoco_reduced", "simulator.threads=1", "duration=0.5", f"video={tmp_path / 'ant.mp4'}")
     monkeypatch.setattr(progress, "LINE_INTERVAL", 0.0)
     launch_play(composed(f"policy={folder}", f"robot={robot}", *overrides))
-    assert capsys.readouterr().err.splitlines()[-2].startswith("video, steps, 29 of 29, ")
+    assert capsys.readouterr().err.splitlines()[-2].startswith("video, 29 of 29, ")
     with imageio.get_reader(tmp_path / "ant.mp4") as video:
         frames = [frame.astype(int) for frame in video]
     assert len(frames) == 15  # of 30 steps at 60 Hz, at 30 Hz

@@ -123,3 +123,12 @@ def test_sliders_follow_the_commands_until_a_person_gives_some(page: BrowserPage
     show.given = 0.7
     page._plot()
     assert slider.value == -0.3
+
+
+def test_the_time_has_a_line_that_never_becomes_two(page: BrowserPage) -> None:
+    playback = page._playback
+    playback.time = 12345.0
+    page._plot()
+    first, second = page._text.content.split("\n\n")[0].split("  \n")
+    assert first == f"**{playback.show.title}** · 12345 s" and len(first) < 40
+    assert second == f"{playback.policy} policy in {playback.engine}"
