@@ -85,9 +85,11 @@ def locked(folder: Path, setting: str, wait: bool = False) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise ConfigError(f"{setting}: {holder} is writing to {folder}; wait until it has ended") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        try:
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder / LOCK)) from error
         yield
 
 
@@ -98,3 +100,17 @@ def is_writable(folder: Path) -> bool:
             return True
     except OSError:
         return False
+
+
+def require_writable(folder: Path) -> None:
+    """Find out before long work whether its results can be written: to a folder, or the nearest above it that exists.
+
+    Raises:
+        OSError: no file can be made there.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(place)) from error

@@ -31,7 +31,7 @@ def _read_run() -> None:
 
         try:
             sys.argv[1:] = arguments_to_go_on(sys.argv[1:])
-        except (ConfigError, HydraException) as error:
+        except (ConfigError, HydraException, OSError) as error:
             exit_with(error)
 
 

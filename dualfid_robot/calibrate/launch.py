@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dualfid_robot.atomic import write_text
+from dualfid_robot.atomic import require_writable, write_text
 from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.config.experiment import TaskSettings, plain
 from dualfid_robot.config.fits import read_fits
@@ -34,6 +34,8 @@ def launch_calibration(cfg: DictConfig) -> None:
     engines = [engine for name, engine in low.items() if not settings["search"] or name in settings["fit"]]
     if not engines:
         raise ConfigError(f"simulator/low={','.join(low)}: nothing to fit; fit has {sorted(settings['fit'])}")
+    if settings["search"]:
+        require_writable(user.calibration(task.name).parent)
     robot = task.load_robot(user)
 
     # What the high simulator does, and how near each low one is as it stands, or can be.

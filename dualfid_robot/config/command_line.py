@@ -34,6 +34,8 @@ from dualfid_robot.settings import alternatives
 _USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, UnicodeDecodeError)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ENOLCK)
 
+_NO_PLACE = "No usable temporary directory"  # tempfile's error where it may write to none
+
 _NO_MAPPING = "Invalid loaded object type"  # OmegaConf's OSError of a file that holds a number
 
 _NO_TEXT = re.compile(r"null|true|false|[-+]?[0-9.]+(e[-+]?[0-9]+)?|\{.*", re.IGNORECASE)  # values of settings
@@ -89,6 +91,7 @@ def run(
             return
         arguments = _with_keys(_refuse_inert(_options_first(sys.argv[1:])), positional)
         sys.argv[1:] = [_as_list(argument, lists) for argument in arguments]
+        _check_config_dirs()
         _check_choices(sys.argv[1:])
         register_groups()
         job = _reporting(main, config_name)
@@ -142,6 +145,7 @@ def exit_with(error: Exception) -> NoReturn:
         and not isinstance(error, HydraException)
         and error.filename is None
         and error.errno not in _DISK_ERRORS
+        and _NO_PLACE not in str(error)
     ):
         raise error  # it is about no file: a fault of the program
     if int(os.environ.get("RANK", 0)) > 0:
@@ -152,8 +156,7 @@ def exit_with(error: Exception) -> NoReturn:
 
 def _file_without_settings() -> ConfigError | None:
     """Names the file of the user's folder that holds no settings, which the libraries that read it do not."""
-    folders = [text.partition("=")[2] for text in sys.argv[1:] if text.startswith(("--config-dir=", "-cd="))]
-    for path in sorted(path for folder in folders for path in Path(folder).rglob("*.yaml")):
+    for path in sorted(path for folder in _config_dirs() for path in folder.rglob("*.yaml")):
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except UnicodeDecodeError as error:
@@ -163,6 +166,20 @@ def _file_without_settings() -> ConfigError | None:
         if not isinstance(content, dict | None):
             return ConfigError(f"{path}: holds {content!r:.40}; a mapping of settings is expected")
     return None
+
+
+def _config_dirs() -> list[Path]:
+    """The user's folders of settings, each in one word with its option."""
+    return [Path(text.partition("=")[2]) for text in sys.argv[1:] if text.startswith(("--config-dir=", "-cd="))]
+
+
+def _check_config_dirs() -> None:
+    """Raise OSError where a user's folder of settings, or one in it, cannot be read. Hydra would take it for an empty
+    one."""
+    for folder in (folder for folder in _config_dirs() if folder.is_dir()):
+        for entry in list(os.scandir(folder)):
+            if entry.is_dir():
+                os.scandir(entry.path).close()
 
 
 def _options_first(arguments: Sequence[str]) -> list[str]:

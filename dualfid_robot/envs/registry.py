@@ -25,8 +25,13 @@ _OWN = Path(__file__).parents[1] / "tasks"
 
 
 def task_names(folders: Sequence[Path] = ()) -> list[str]:
-    """Names of the tasks: of the package's own, and of those in a user's folders."""
-    stems = {path.stem for folder in (_OWN, *folders) for path in folder.glob("*.py") if path.stem != "__init__"}
+    """Names of the tasks: of the package's own, and of those in a user's folders.
+
+    Raises:
+        OSError: a folder is there and cannot be read.
+    """
+    files = [path for folder in (_OWN, *folders) if folder.is_dir() for path in folder.iterdir()]
+    stems = {path.stem for path in files if path.suffix == ".py" and path.stem != "__init__"}
     return sorted("".join(part.capitalize() for part in stem.split("_")) for stem in stems)
 
 

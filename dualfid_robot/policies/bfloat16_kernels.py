@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 F, I = np.float32, np.int32  # noqa: E741
@@ -22,7 +23,23 @@ LEAST = F(-87.0)
 C2, C3, C4, C5, C6, C7 = (
     F(c) for c in (5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2, 8.3334519073e-3, 1.3981999507e-3, 1.9875691500e-4)
 )
-SETTINGS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
+
+
+def can_be_kept() -> bool:
+    """Whether Numba finds a folder for what it compiles: beside this file, or the user's for caches."""
+    try:
+        FunctionCache(can_be_kept)
+    except RuntimeError:  # it may write to neither
+        return False
+    return True
+
+
+SETTINGS: dict[str, Any] = {
+    "nogil": True,
+    "cache": can_be_kept(),
+    "error_model": "numpy",
+    "fastmath": {"contract", "nsz"},
+}
 
 
 @intrinsic

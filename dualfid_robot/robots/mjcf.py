@@ -130,11 +130,17 @@ class _Files:
 
 
 def is_urdf(path: Path) -> bool:
-    """Whether a file's outermost element is a URDF's."""
+    """Whether a file's outermost element is a URDF's.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return next((element.tag for _, element in ET.iterparse(file, ("start",))), None) == "robot"
-    except (OSError, ET.ParseError, LookupError, ValueError):
+    except OSError as error:
+        raise ConfigError(f"asset file {path}: cannot be read ({error.strerror})") from error
+    except (ET.ParseError, LookupError, ValueError):
         return False
 
 

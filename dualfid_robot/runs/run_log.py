@@ -7,6 +7,7 @@ import glob
 import importlib.metadata
 import itertools
 import json
+import os
 import platform
 import subprocess
 from datetime import datetime
@@ -52,7 +53,10 @@ def newest_checkpoint(experiment: str | None, task: str | None = None) -> Path:
 
     Raises:
         ConfigError: there is none.
+        OSError: the folder of all runs is there and cannot be read.
     """
+    if RUNS.is_dir():
+        os.scandir(RUNS).close()  # glob would take it for an empty one
     name = "*" if experiment is None else glob.escape(experiment)
     found = list(RUNS.glob(f"{name}_[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]_*/nn/last.pth"))
     if task is not None:

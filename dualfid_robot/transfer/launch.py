@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
+from dualfid_robot.atomic import require_writable
 from dualfid_robot.config.output import plain_console
 from dualfid_robot.config.progress import Progress, track
 from dualfid_robot.config.values import check_seed, require_package
@@ -35,6 +36,7 @@ def launch_transfer(cfg: DictConfig) -> None:
     console = plain_console(width=_WIDTH)
     request = parse_request(cfg)
     folder = _folder(str(cfg.out), request)
+    require_writable(folder)
     silence_pools()
     with Progress("checking checkpoints and engines"):
         matrix = Matrix(request)
