@@ -57,12 +57,15 @@ class RobotModel:
         """Compile the file.
 
         Raises:
-            ConfigError: the file is missing, a URDF, or not a model that MuJoCo accepts. Or a foot is not one of its
-                bodies, or an actuator has not exactly one control. Or the robot lacks what is to be changed.
+            ConfigError: the file is missing, a URDF, or not a model that MuJoCo accepts, or one of its numbers is not
+                finite. Or a foot is not one of its bodies, or an actuator has not exactly one control. Or the robot
+                lacks what is to be changed.
         """
         spec = self.spec()
         with self._invalid_named():
             object.__setattr__(self, "model", spec.compile())
+        if fields := not_finite(self.model):
+            raise ConfigError(f"asset file {self.path}: a number is not finite in {', '.join(fields)}")
         self._check_bodies("feet", self.feet)
         for actuator, controls in enumerate(self.model.actuator_ctrlnum):
             if controls != 1:
@@ -294,3 +297,13 @@ def _named(enum: type, prefix: str, key: str, value: str) -> int:
     if value.lower() not in members:
         raise ConfigError(f"{key}={value}: allowed are {sorted(members)}")
     return int(members[value.lower()])
+
+
+def not_finite(model: mujoco.MjModel) -> list[str]:
+    """The fields of a compiled model and of its options that hold NaN or an infinite number."""
+    values = {name: getattr(model, name) for name in dir(model) if not name.startswith("_")}
+    values |= {f"option {name}": getattr(model.opt, name) for name in dir(model.opt) if not name.startswith("_")}
+    numbers = {name: value for name, value in values.items() if isinstance(value, float | np.ndarray)}
+    return [
+        name for name, value in numbers.items() if np.asarray(value).dtype.kind == "f" and not np.isfinite(value).all()
+    ]

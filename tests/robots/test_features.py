@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import mujoco
 import pytest
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.features import COMPUTING, DISABLE, ENABLE, FEATURES, check_features, table
+from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.registry import engine_class, engine_names
 
 ARM = """<body name="arm"><joint name="hinge" range="-1 1" {joint}/><geom name="bar" size=".1" {geom}/>
@@ -155,3 +158,24 @@ def test_what_does_nothing_is_not_refused() -> None:
     )
     model.opt.gravity[:] = 0.0
     check_features(model, "robot.xml", "none", frozenset())
+
+
+@pytest.mark.parametrize(
+    ("option", "joint", "gear", "fields"),
+    [
+        ("", "", "inf", "actuator_gear"),
+        ("", 'damping="nan"', "1", "dof_damping"),
+        ('<option gravity="0 0 -inf"/>', "", "1", "option gravity"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused(
+    option: str, joint: str, gear: str, fields: str, tmp_path: Path
+) -> None:
+    """MuJoCo compiles them, and every world of such a robot fails at its first step."""
+    path = tmp_path / "robot.xml"
+    path.write_text(
+        f'''<mujoco>{option}<worldbody><body><joint name="j" {joint}/><geom size="0.1"/></body></worldbody>
+        <actuator><motor joint="j" gear="{gear}" ctrlrange="-1 1"/></actuator></mujoco>'''
+    )
+    with pytest.raises(ConfigError, match=rf"robot\.xml: a number is not finite in .*{fields}"):
+        RobotModel(path)
