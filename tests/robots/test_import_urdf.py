@@ -264,7 +264,8 @@ def test_a_link_world_is_the_world(base: str, degrees: int, tmp_path: Path) -> N
         ("<limit lower='0.5' upper='0.5' effort='1' velocity='1'/>", "it is fixed there"),
         ("<limit lower='0.5' upper='0.7' effort='1' velocity='1'/>", "0 is out of its range"),
         ("<limit lower='-1' upper='1' effort='1' velocity='1' apirate='3'/>", "<joint/limit@apirate> is not used"),
-        ("<limit lower='-1' upper='1'/>", "no actuator: its largest effort is not given"),
+        ("<limit lower='-1' upper='1'/>", "no actuator: its largest effort is not given, or has no bound"),
+        ("<limit lower='-1' upper='1' effort='inf'/>", "no actuator: its largest effort is not given, or has no bound"),
         ("<limit lower='-1' upper='1'/><limit lower='-2' upper='2'/>", "there is another before it"),
         ("<safety_controller k_velocity='3'/>", "<joint/safety_controller> is not used: bounds that"),
         ("<calibration rising='0'/>", "<joint/calibration> is not used: where the real robot's"),
@@ -275,6 +276,11 @@ def test_what_is_not_taken_over_is_said(content: str, expected: str, tmp_path: P
     body = link("a", "") + link("b") + joint("hip", "a", "b", "revolute", content)
     (line,) = lines(imported(tmp_path, body), expected)
     assert line.startswith(("joint hip: ", "hip: "))
+
+
+def test_nothing_is_said_of_actuators_that_are_not_there(tmp_path: Path) -> None:
+    body = link("a", "") + link("b") + joint("hip", "a", "b", "revolute", "<limit lower='-1' upper='1'/>")
+    assert not lines(imported(tmp_path, body), "of kind motor")
 
 
 def test_elements_of_other_programs_are_named(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def add_actuators(root: ET.Element, drives: Sequence[Drive], options: ImportOpti
         effort = drive.effort or options.effort
         control = _control(drive, options, decisions)
         if not effort:
-            decisions.add("no actuator: its largest effort is not given; effort=… gives it one", place)
+            decisions.add("no actuator: its largest effort is not given, or has no bound; effort=… gives it one", place)
         elif control is not None:
             attributes = {"name": drive.name, "joint": drive.name, "ctrllimited": "true", "ctrlrange": _pair(control)}
             if options.actuators == "motor":
@@ -70,8 +70,9 @@ def add_actuators(root: ET.Element, drives: Sequence[Drive], options: ImportOpti
         "position": f"control is a position; kp {options.kp:g}, kd {options.kd:g}",
         "velocity": f"control is a speed; kd {options.kd:g}",
     }[options.actuators]
-    number = f"{len(made)} actuator{'s' if len(made) > 1 else ''}"
-    decisions.add(f"{number} of kind {options.actuators}: {meaning}", few(made))
+    if made:
+        number = f"{len(made)} actuator{'s' if len(made) > 1 else ''}"
+        decisions.add(f"{number} of kind {options.actuators}: {meaning}", few(made))
     limited = [drive.name for drive in drives if drive.velocity and drive.name in made]
     if options.actuators != "velocity" and limited:
         decisions.add("<limit velocity> is not used: only actuators=velocity has a bound on the speed", few(limited))
