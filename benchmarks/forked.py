@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
@@ -15,8 +17,9 @@ from dualfid_robot.config.machine import set_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTED = [
-    *("hydra.main", "dualfid_robot.train.launch", "dualfid_robot.simulators.mujoco.simulator"),
+    *("composed_once", "dualfid_robot.train.launch", "dualfid_robot.simulators.mujoco.simulator"),
     *("dualfid_robot.tasks.cartpole", "torch._dynamo", "torch._inductor", "mujoco_warp", "torch.utils.tensorboard"),
+    *("dualfid_robot.policies.bfloat16_kernels", "dualfid_robot.evaluate.launch", "scipy.stats"),
 ]
 
 
@@ -56,6 +59,31 @@ def run_script(script: str, arguments: Sequence[str]) -> None:
     sys.path[0] = str(path.parent)
     sys.argv = [str(path), *arguments]
     runpy.run_path(str(path), run_name="__main__")
+
+
+def run_module(module: str, arguments: Sequence[str]) -> None:
+    """What `python -m MODULE ARGUMENTS` does."""
+    sys.path[0] = os.getcwd()
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def completed(
+    function: Callable[..., None], arguments: tuple[object, ...], cwd: Path, timeout: float = 300.0
+) -> subprocess.CompletedProcess[str]:
+    """Call a function as `start` does, and wait for its end.
+
+    Raises:
+        subprocess.TimeoutExpired: it takes longer than so many seconds.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        errors, output = Path(name) / "errors", Path(name) / "output"
+        process = start(function, arguments, cwd, errors, output)
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(str(arguments), timeout, output.read_text(), errors.read_text())
+        return subprocess.CompletedProcess(arguments, process.exitcode, output.read_text(), errors.read_text())
 
 
 def _call(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import subprocess
 import sys
-import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from dualfid_robot.config.engines import compose_config as config_of
+from dualfid_robot.config import engines
 from dualfid_robot.config.engines import hydra_apart
 from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.robots.model import RobotModel
@@ -25,6 +27,22 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
 import forked
+
+# Files that take longest, the longest first: they begin first, so that at the end no process is alone with one of them.
+LONGEST = [
+    *("packaging/test_installed.py", "train/test_distributed.py", "studies/test_study.py", "export/test_export.py"),
+    *("export/test_graphs.py", "export/test_robot_loop.py", "export/test_header.py", "test_notebook.py"),
+    *("config/test_command_line.py", "isaacgym/test_foreign_task.py", "evaluate/test_your_own_robot.py"),
+    *("studies/test_job.py", "train/test_trainer.py", "simulators/test_calibration.py", "fake_gpu/test_fake_gpu.py"),
+    *("train/test_resume.py", "simulators/test_scenes.py", "adapters/test_adapters.py", "transfer/test_matrix.py"),
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the files, for `make test`: the longest, then those with many tests."""
+    tests = Counter(item.path for item in items)
+    ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (ranks.get(item.path, len(ranks)), -tests[item.path]))
 
 
 def pytest_report_header() -> str:
@@ -50,12 +68,14 @@ def cartpole() -> RobotModel:
 @pytest.fixture
 def compose_config() -> Callable[..., DictConfig]:
     """Compose cfg/config.yaml with overrides, as the command line does."""
+    return lambda *overrides: copy.deepcopy(_composed(overrides, Path.cwd(), engines.pybullet_is_installed()))
 
-    def composed(*overrides: str) -> DictConfig:
-        with hydra_apart():
-            return config_of(overrides)
 
-    return composed
+@functools.cache
+def _composed(overrides: tuple[str, ...], folder: Path, pybullet: bool) -> DictConfig:
+    """A configuration, which depends on the present folder and on the machine."""
+    with hydra_apart():
+        return engines.compose_config(overrides)
 
 
 @pytest.fixture
@@ -66,15 +86,6 @@ def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
     """
 
     def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        with tempfile.TemporaryDirectory() as name:
-            errors, output = Path(name) / "errors", Path(name) / "output"
-            process = forked.start(forked.run_script, (script, arguments), tmp_path, errors, output)
-            process.join(300)
-            if process.exitcode is None:
-                process.kill()
-                raise subprocess.TimeoutExpired([script, *arguments], 300, output.read_text(), errors.read_text())
-            return subprocess.CompletedProcess(
-                [script, *arguments], process.exitcode, output.read_text(), errors.read_text()
-            )
+        return forked.completed(forked.run_script, (script, arguments), tmp_path)
 
     return run

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 import shlex
 import subprocess
@@ -14,12 +16,13 @@ import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from dualfid_robot.cli import _usage
 from dualfid_robot.config.command_line import describe, is_out_of_memory
+from dualfid_robot.config.engines import compose_config as composed
 from dualfid_robot.config.engines import compose_with_choices, hydra_apart
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.help import explained_settings
@@ -302,13 +305,17 @@ def _leaves(config: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@functools.cache
+def small_cartpole() -> DictConfig:
+    with hydra_apart():
+        return composed(["task=Cartpole", "num_envs=64", "train.params.config.minibatch_size=256"])
+
+
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_fuzzed_settings_are_accepted_or_refused_by_name(
-    data: st.DataObject, compose_config: Callable[..., DictConfig]
-) -> None:
+def test_fuzzed_settings_are_accepted_or_refused_by_name(data: st.DataObject) -> None:
     """Whatever value a setting gets, the outcome is a valid experiment or a ConfigError that names the setting."""
-    config = compose_config("task=Cartpole", "num_envs=64", "train.params.config.minibatch_size=256")
+    config = copy.deepcopy(small_cartpole())
     keys = [
         key for key in _leaves(config) if key.startswith(("task.env", "task.sim", "train.params", "num_envs", "seed"))
     ]

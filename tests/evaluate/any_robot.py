@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -17,6 +18,20 @@ env: {numEnvs: 8, episodeLength: 50}
 asset: {assetFileName: nothing.xml, feet: []}
 sim: {dt: 0.02}
 """
+
+
+def set_up_user(folder: Path, asset: Path, feet: tuple[str, ...]) -> list[str]:
+    """Make a user's folder with a task for an asset; gives the overrides that find it."""
+    config_dir = folder / "cfg"
+    shutil.copytree(Path(__file__).parent / "users_tasks", folder / "tasks")
+    for group in ("task", "train"):
+        (config_dir / group).mkdir(parents=True)
+    text = YAML.replace("nothing.xml", str(asset)).replace("feet: []", f"feet: [{', '.join(feet)}]")
+    (config_dir / "task" / "AnyRobot.yaml").write_text(text)
+    (config_dir / "train" / "AnyRobotPPO.yaml").write_text(
+        "defaults: [CartpolePPO, _self_]\nparams: {config: {name: AnyRobot, minibatch_size: 32}}\n"
+    )
+    return [f"hydra.searchpath=[file://{config_dir}]", f"+config_dir={config_dir}"]
 
 
 def compose_check(*overrides: str) -> DictConfig:

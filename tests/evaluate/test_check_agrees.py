@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import importlib.util
 import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from any_robot import compose_check, robots_of_others
+from any_robot import QUICK, robots_of_others, set_up_user
+from omegaconf import DictConfig
 from rich.console import Console
 
 from dualfid_robot.config.engines import compose_config, hydra_apart
@@ -83,28 +86,46 @@ def outcome(function: Callable[[], object]) -> str:
     return ""
 
 
+Composed = Callable[[str, str, Path, tuple[str, ...]], DictConfig]
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Composed:
+    """The configuration of a command (check_task or config) with a low simulator, for a robot and its feet. Hydra
+    composes one for all robots, which takes longer than the rest of a test."""
+    settings = [*set_up_user(tmp_path_factory.mktemp("user"), Path("nothing.xml"), ()), "task=AnyRobot"]
+
+    @functools.cache
+    def of(command: str, low: str) -> DictConfig:
+        all_ = [*settings, f"simulator/low={low}", f"simulator.low.{low}.substeps=4", "task.env.episodeLength=4"]
+        all_ += ["simulator.low.pybullet.workers=1"] * (low == "pybullet")
+        with hydra_apart():
+            return compose_config([*(QUICK if command == "check_task" else SMALL), *all_], command)
+
+    def with_robot(command: str, low: str, file: Path, feet: tuple[str, ...]) -> DictConfig:
+        cfg = copy.deepcopy(of(command, low))
+        cfg.task.asset.assetFileName, cfg.task.asset.feet = str(file), list(feet)
+        return cfg
+
+    return with_robot
+
+
 @pytest.mark.filterwarnings("ignore:compiler attribute 'settotalmass'")
 @pytest.mark.parametrize("low", ["mujoco_reduced", pytest.param("pybullet", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", robot_files())
-def test_they_agree(
-    name: str, low: str, users_folder: Callable[[Path, tuple[str, ...]], list[str]], tmp_path: Path
-) -> None:
+def test_they_agree(name: str, low: str, composed: Composed, tmp_path: Path) -> None:
     if low == "pybullet" and importlib.util.find_spec("pybullet") is None:
         pytest.skip("PyBullet is not installed")
     file, feet = robot_files()[name]
     if isinstance(file, str):
         (tmp_path / "robot.xml").write_text(file)
         file = tmp_path / "robot.xml"
-    settings = [*users_folder(file, feet), "task=AnyRobot", f"simulator/low={low}", "task.env.episodeLength=4"]
 
     def checked() -> None:
-        cfg = compose_check(*settings, f"simulator.low.{low}.substeps=4")
-        check(cfg, Console(file=io.StringIO()))
+        check(composed("check_task", low, file, feet), Console(file=io.StringIO()))
 
     def trained() -> None:
-        with hydra_apart():
-            cfg = compose_config([*SMALL, *settings, f"simulator.low.{low}.substeps=4"])
-        trainer = Trainer(Experiment(cfg))
+        trainer = Trainer(Experiment(composed("config", low, file, feet)))
         try:
             for _ in range(2):
                 trainer.iterate()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 from dualfid_robot.config.experiment import Experiment
@@ -46,10 +49,16 @@ def folder(tmp_path: Path) -> Callable[..., RunFolder]:
     return make
 
 
-def start(folder: RunFolder, *arguments: str) -> subprocess.Popen[bytes]:
-    with folder.log.open("a") as log:
-        command = [sys.executable, "-m", "dualfid_robot.studies.job", str(folder.path), *arguments]
-        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+def start(folder: RunFolder) -> ForkServerProcess:
+    """Start the run's process."""
+    job = ("dualfid_robot.studies.job", (str(folder.path),))
+    return forked.start(forked.run_module, job, ROOT, folder.log, folder.log)
+
+
+def status(process: ForkServerProcess) -> int | None:
+    """How it ended, once it has."""
+    process.join(120)
+    return process.exitcode
 
 
 def rows(folder: RunFolder) -> list[dict[str, float]]:
@@ -95,7 +104,7 @@ def check_deployed(result: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_a_run_is_evaluated_at_even_costs_from_the_untrained_policy_on(folder: Callable[..., RunFolder]) -> None:
     run = folder(2.0)
-    assert start(run).wait(120) == 0, run.last_lines(20)
+    assert status(start(run)) == 0, run.last_lines(20)
     check_curve(run, 2.0)
     result = run.result()
     assert result is not None and result["machine"]["versions"]["dualfid_robot"]
@@ -106,7 +115,7 @@ def test_a_run_is_evaluated_at_even_costs_from_the_untrained_policy_on(folder: C
     pool.simulator.close()
     assert result["curve"][0]["returns"] == pytest.approx(untrained.returns.tolist(), rel=1e-2)
     check_deployed(result)
-    assert start(run).wait(120) == 0  # a run that has finished stays as it is
+    assert status(start(run)) == 0  # a run that has finished stays as it is
     assert run.result() == result
 
 
@@ -116,12 +125,13 @@ def test_a_run_that_is_stopped_goes_on_with_its_curve(number: signal.Signals, fo
     run = folder(4.0)
     process = start(run)
     wait_for(lambda: run.checkpoint.is_file() and run.last_metrics().get("cost_seconds", 0.0) > 1.6)
-    process.send_signal(number)
-    assert process.wait(120) == (STOPPED if number == signal.SIGTERM else -number), run.last_lines(20)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    assert status(process) == (STOPPED if number == signal.SIGTERM else -number), run.last_lines(20)
     assert run.result() is None
     first = run.partial()["curve"][:2]
     assert first[1]["iteration"] > 0
-    assert start(run).wait(120) == 0, run.last_lines(20)
+    assert status(start(run)) == 0, run.last_lines(20)
     check_curve(run, 4.0)
     result = run.result()
     assert result is not None and result["curve"][:2] == first

@@ -6,12 +6,11 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from omegaconf import DictConfig
@@ -19,8 +18,6 @@ from omegaconf import DictConfig
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.runs.checkpoint import load_checkpoint
 from dualfid_robot.train.trainer import Trainer
-
-ROOT = Path(__file__).parents[2]
 
 SMALL_ANT = (
     "task=Ant",
@@ -102,8 +99,9 @@ def test_another_seed_gives_other_parameters(compose_config: Callable[..., DictC
     assert not torch.equal(one["networks.0.layers.0.weight"], other["networks.0.layers.0.weight"])
 
 
-def train_command(*arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), *SMALL_ANT, "simulator/low=mujoco_reduced", *arguments]
+def train(*arguments: str) -> tuple[str, tuple[str, ...]]:
+    """What `forked.run_script` takes."""
+    return "train.py", (*SMALL_ANT, "simulator/low=mujoco_reduced", *arguments)
 
 
 def wait_for_lines(path: Path, lines: int) -> None:
@@ -133,7 +131,7 @@ STOPPED = ("max_iterations=12", "train.params.config.save_frequency=4")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The last checkpoint of a run that nobody stopped."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    subprocess.run(train_command(*STOPPED), cwd=folder, check=True, capture_output=True, timeout=300)
+    forked.completed(forked.run_script, train(*STOPPED), folder).check_returncode()
     return only_run(folder) / "nn" / "last.pth"
 
 
@@ -141,18 +139,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_run_goes_on_exactly(number: signal.Signals, undisturbed: Path, tmp_path: Path) -> None:
     """Stopped by any signal and resumed by `resume=True`, the run ends with the parameters of one that was not."""
-    process = subprocess.Popen(train_command(*STOPPED), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    errors = tmp_path / "errors"
+    process = forked.start(forked.run_script, train(*STOPPED), tmp_path, errors)
     run = only_run(tmp_path)
     wait_for_lines(run / "metrics.jsonl", 5)
+    assert process.pid is not None
     os.kill(process.pid, number)
-    _, errors = process.communicate(timeout=60)
+    process.join(60)
     if number == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
+        assert process.exitcode == -signal.SIGKILL
         assert load_checkpoint(run / "nn" / "last.pth")["iteration"] % 4 == 0
     else:
-        assert process.returncode == 0, errors.decode()
+        assert process.exitcode == 0, errors.read_text()
         assert 5 <= load_checkpoint(run / "nn" / "last.pth")["iteration"] < 12
-    subprocess.run(train_command(*STOPPED, "resume=True"), cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    forked.completed(forked.run_script, train(*STOPPED, "resume=True"), tmp_path).check_returncode()
 
     ended = load_checkpoint(only_run(tmp_path) / "nn" / "last.pth")
     expected = load_checkpoint(undisturbed)

@@ -274,7 +274,8 @@ def test_the_command_in_four_engines(make_checkpoint: Make, run_script: Run, tmp
         "transfer.py",
         f"checkpoint={path.parent.parent}",
         "simulators=mujoco,mujoco_reduced,pybullet,physx",
-        "perturb=[mass=1.2,slope=5]",
+        "perturb=[slope=5]",
+        "policies=[base]",
         "dial=[0.5]",
         "num_envs=8",
     )
@@ -283,8 +284,8 @@ def test_the_command_in_four_engines(make_checkpoint: Make, run_script: Run, tmp
     assert "pybullet, slope=5: not supported: engine pybullet cannot set it" in result.stdout
     report = json.loads((tmp_path / "run" / "transfer" / "transfer.json").read_text())
     cells = report["cells"]
-    assert len(cells) == 3 * 4 * 3
-    assert sum("unsupported" in cell for cell in cells) == 3
+    assert len(cells) == 2 * 4 * 2
+    assert sum("unsupported" in cell for cell in cells) == 2
     nominal = {
         (cell["simulator"], cell["dial"]): np.array(cell["returns"])
         for cell in cells
@@ -293,6 +294,6 @@ def test_the_command_in_four_engines(make_checkpoint: Make, run_script: Run, tmp
     # A cart and a pole are the same in all of them, but for the step h of symplectic Euler, 1/480 s and else 1/120 s:
     # the error of a displacement after time t is of h/t = 3%, and what a step costs is the square of an angle.
     for name in ("mujoco_reduced", "pybullet", "physx"):
-        for dial in (0.0, 0.5, 1.0):
+        for dial in (0.0, 0.5):
             np.testing.assert_allclose(12 - nominal[name, dial], 12 - nominal["mujoco", dial], rtol=0.1)
     assert torch.isfinite(torch.tensor([cell["return_mean"] for cell in cells if "return_mean" in cell])).all()
