@@ -81,7 +81,7 @@ class Contract:
         """The measurements for a reader, in one line."""
         if self.problems:
             return f"{self.simulator}: contract broken: {'; '.join(self.problems)}"
-        actuators = f"{self.actuators} actuators in order"
+        actuators = f"{self.actuators} actuator{'s' if self.actuators > 1 else ''} in order"
         if self.actuators > len(self.silent):
             actuators += f" (cosine {self.alignment:.3f}, gain {self.gain[0]:.3g} to {self.gain[1]:.3g})"
         if self.silent:
@@ -91,7 +91,8 @@ class Contract:
             f"{1e3 * dt:.4g} ms" for dt in (self.control_dt, self.control_dt / self.substeps, self.measured_dt)
         )
         return (
-            f"{self.simulator}: contract holds: {self.joints} joints in order, {actuators}, control period"
+            f"{self.simulator}: contract holds: {self.joints} joint{'s' if self.joints > 1 else ''} in order,"
+            f" {actuators}, control period"
             f" {period} = {self.substeps} x {physics} (measured {measured}), default pose"
             f" within {self.default_pose:.1g}, states read back within"
             f" {self.position:.1g} and {self.velocity:.1g}, observation of {self.columns} columns{without} within"

@@ -139,5 +139,5 @@ def test_an_engine_that_does_not_take_the_task_says_why(experiment_of: Callable[
 def test_the_line_says_what_is_delayed(experiment_of: Callable[..., Experiment]) -> None:
     found = check(experiment_of("Cartpole"), "mujoco")
     delayed = dataclasses.replace(found, silent=("cart_motor",))
-    assert "1 actuators in order, 1 of them delayed" in delayed.line()
+    assert "1 actuator in order, 1 of them delayed" in delayed.line()
     assert torch.isfinite(torch.tensor(found.gain)).all()
