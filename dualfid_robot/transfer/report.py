@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 JSON, CSV, HEAT_MAP, CURVES = "transfer.json", "transfer.csv", "heatmap.png", "dial.png"
 NOT_SUPPORTED = "not supported"
 _ENDLESS = 10_000  # characters of a line on which any table fits
+_NARROWEST = 5.0  # inches, into which a heat map's title fits
 
 
 def write_report(
@@ -164,13 +165,18 @@ def _table(
                 for name in simulators:
                     result = found[subject.label, dial, name, world]
                     half = 0.0 if result is None else result.interval[1] - result.mean
-                    texts.append(NOT_SUPPORTED if result is None else f"{result.mean:.4g} ± {half:.2g}")
+                    texts.append(NOT_SUPPORTED if result is None else f"{_digits(result.mean, 4)} ± {_digits(half, 2)}")
                 first = [letters[subject.label]] if several else []
                 shown.add_row(*first, dial_name(dial), str(world), *texts)
             shown.add_section()
     first = [""] if several else []
-    shown.add_row(*first, "random", "nominal", *(f"{random_returns[name]:.4g}" for name in simulators))
+    shown.add_row(*first, "random", "nominal", *(_digits(random_returns[name], 4) for name in simulators))
     return shown
+
+
+def _digits(value: float, digits: int) -> str:
+    """A number rounded to so many digits, never with an exponent."""
+    return np.format_float_positional(float(f"{value:.{digits}g}"), trim="-")
 
 
 def unsupported_lines(cells: Sequence[MatrixCell]) -> list[str]:
@@ -222,9 +228,8 @@ def heat_map(matrix: Matrix, cells: Sequence[MatrixCell], random_returns: Mappin
         for world in request.perturbations
     ]
     values = returns.reshape(len(rows), len(columns))
-    figure = Figure(
-        figsize=(2.5 + 0.95 * len(columns), 1.8 + (0.55 if several else 0.4) * len(rows)), layout="constrained"
-    )
+    width, height = 2.5 + 0.95 * len(columns), 2.0 + (0.55 if several else 0.4) * len(rows)
+    figure = Figure(figsize=(max(width, _NARROWEST), height), layout="constrained")
     axes = figure.subplots()
     axes.set_facecolor("0.85")
     least = float(np.mean(list(random_returns.values())))
@@ -237,8 +242,12 @@ def heat_map(matrix: Matrix, cells: Sequence[MatrixCell], random_returns: Mappin
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
-    axes.set_title(f"{matrix.task}: mean return of {request.num_envs} episodes (—: not supported)", fontsize=9)
-    figure.colorbar(image, ax=axes, label=f"from a random agent's {least:.3g}")
+    figure.suptitle(
+        f"{matrix.task}: mean return of {request.num_envs} episodes (—: not supported)\n"
+        f"colours start at a random agent's return, {_digits(least, 3)}",
+        fontsize=9,
+    )
+    figure.colorbar(image, ax=axes).ax.tick_params(labelsize=8)
     return figure
 
 
