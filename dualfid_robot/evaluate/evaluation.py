@@ -81,7 +81,7 @@ class Evaluation:
         text = (
             f"return {self.mean:.4g} (95% interval {low:.4g} to {high:.4g}, median {np.median(self.returns):.4g}),"
             f" episode length {self.lengths.mean():.1f}, terminated {self.terminated.mean():.0%},"
-            f" {len(self.returns)} episodes"
+            f" {len(self.returns)} episode{'s' if len(self.returns) > 1 else ''}"
         )
         for name, values in self.measures.items():
             text += f"; {name} {values.mean():.3g}, at the end {self.final_measures[name].mean():.3g}"

@@ -159,3 +159,9 @@ def test_train_with_test_is_evaluate(
             "train.py", named, "test=True", *([argument] if "." not in argument else ["task=Cartpole", argument])
         )
         assert refused.returncode == 2 and words in refused.stderr, refused.stderr
+
+
+@pytest.mark.parametrize(("n", "words"), [(1, ", 1 episode"), (3, ", 3 episodes")])
+def test_the_line_counts_episodes(n: int, words: str) -> None:
+    evaluation = Evaluation(np.ones(n), np.full(n, 5.0), np.zeros(n, bool), 0, {}, {})
+    assert evaluation.line().endswith(words)
