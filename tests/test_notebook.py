@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+from command_server import CommandServer
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
@@ -21,14 +23,23 @@ def test_it_is_kept_without_outputs() -> None:
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
 
 
+@pytest.fixture
+def server() -> Iterator[CommandServer]:
+    server = CommandServer(Path(sys.executable), os.environ | {"PYTHONPATH": str(ROOT)})
+    yield server
+    server.close()
+
+
 @pytest.mark.slow
-def test_every_cell_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_cell_does_what_it_says(server: CommandServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In an empty folder. A command that fails raises nothing in a notebook, so what they write is looked at."""
-    dualfid = tmp_path / "bin" / "dualfid"  # of this checkout, whatever is installed
-    dualfid.parent.mkdir()
-    dualfid.write_text(f"#!{sys.executable}\nfrom dualfid_robot.cli import main\n\nmain()\n")
-    dualfid.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{dualfid.parent}{os.pathsep}{os.environ['PATH']}")
+    command = tmp_path / "command" / "dualfid"  # of this checkout, whatever is installed
+    shim = tmp_path / "bin" / "dualfid"
+    for path in (command, shim):
+        path.parent.mkdir()
+    command.write_text("from dualfid_robot.cli import main\n\nmain()\n")
+    server.write_shim(shim, command)
+    monkeypatch.setenv("PATH", f"{shim.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()

@@ -1,12 +1,14 @@
-"""Exports of untrained policies, made once for all tests of a session."""
+"""Exports of untrained policies, made once for all tests and processes of a session."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from untrained import NUM_ENVS, SEED, ExportOf, make_checkpoint
 
+from dualfid_robot.atomic import locked
 from dualfid_robot.export.launch import export
 from dualfid_robot.export.request import ExportRequest
 
@@ -17,18 +19,20 @@ def export_of(tmp_path_factory: pytest.TempPathFactory) -> ExportOf:
 
     Its checkpoint is `checkpoint.pth` beside the folder. Further arguments are those of `ExportRequest`.
     """
-    made: dict[tuple[object, ...], Path] = {}
+    session = tmp_path_factory.getbasetemp()
+    shared = session.parent if "PYTEST_XDIST_WORKER" in os.environ else session
 
     def exported(
         task: str, *overrides: str, policy: str = "adapted", formats: tuple[str, ...] = ("onnx", "torchscript")
     ) -> Path:
-        key = (task, overrides, policy, formats)
-        if key not in made:
-            folder = tmp_path_factory.mktemp(f"export_{task}_{policy}")
-            checkpoint = make_checkpoint(folder / "checkpoint.pth", task, *overrides)
-            graphs = next((path for other, path in made.items() if other[:2] == (task, overrides)), None)
-            export(checkpoint, ExportRequest(formats, policy, NUM_ENVS, SEED, graphs=graphs), folder / "export")
-            made[key] = folder / "export"
-        return made[key]
+        of_task = shared / "exports" / " ".join([task, *overrides]).replace("/", "_")
+        of_task.mkdir(parents=True, exist_ok=True)
+        folder = of_task / " ".join([policy, *formats]) / "export"
+        with locked(of_task, "export_of", wait=True):
+            if not folder.is_dir():
+                checkpoint = make_checkpoint(folder.parent / "checkpoint.pth", task, *overrides)
+                graphs = next(of_task.glob("*/export"), None)
+                export(checkpoint, ExportRequest(formats, policy, NUM_ENVS, SEED, graphs=graphs), folder)
+        return folder
 
     return exported
