@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
@@ -76,39 +77,94 @@ def _is_installed(plugin: str) -> bool:
 
 
 def launch_study(cfg: DictConfig) -> None:
-    """Run the unfinished runs of a study, then write its report.
+    """Run the unfinished runs of a study, or of each plan of a series, then write the reports.
 
     Raises:
         ConfigError: names what is wrong, before anything runs.
     """
     from dualfid_robot.config.values import require_package  # imports torch
-    from dualfid_robot.studies.plan import PlannedStudy
-    from dualfid_robot.studies.plan_file import parse_plan
-    from dualfid_robot.studies.report import build_report
+    from dualfid_robot.studies.plan_file import parse_series
+    from dualfid_robot.studies.report import build_series_report
 
     require_package("study", "matplotlib", "study")
     console = plain_console()
     choice = str(HydraConfig.get().runtime.choices["study"])
     if "study" not in cfg:
         raise ConfigError(f"study: name a plan, such as study=cartpole_small; allowed are {options('study')}")
-    name = str(cfg.name or choice)
-    folder = (Path(cfg.folder) / name).resolve()
+    name, settings = str(cfg.name or choice), _container(cfg)
+    studies = Path(cfg.folder).resolve()
+    if "plans" not in settings:
+        _run(_Choice(choice, name, studies / name, settings), cfg, console)
+        return
+    # a series: check all of its plans before the first run starts
+    names = parse_series(settings, options("study")).plans
+    chosen = [_Choice(plan, plan, studies / plan, _container(_composed(plan))) for plan in names]
     if not cfg.report_only:
-        plan = parse_plan(cast(dict[str, Any], OmegaConf.to_container(cfg.study, resolve=True)))
-        _say(console, f"study {name}: composing and checking every run")
-        study = PlannedStudy(name, plan, folder)
+        for plan in chosen:
+            plan.check(console)
+    if all(_run(plan, cfg, console) for plan in chosen):
+        page = build_series_report(studies / name, [plan.folder for plan in chosen])
+        _say(console, f"report of all: {page}")
+
+
+@dataclass
+class _Choice:
+    """A plan to run.
+
+    Attributes:
+        choice: the file of cfg/study; name: of the study; folder: of its runs; settings: what the file says.
+    """
+
+    choice: str
+    name: str
+    folder: Path
+    settings: dict[str, Any]
+    study: PlannedStudy | None = None
+
+    def check(self, console: Console) -> PlannedStudy:
+        """Compose and check every run, once."""
+        from dualfid_robot.studies.plan import PlannedStudy
+        from dualfid_robot.studies.plan_file import parse_plan
+
+        if self.study is None:
+            plan = parse_plan(self.settings)
+            _say(console, f"study {self.name}: composing and checking every run")
+            self.study = PlannedStudy(self.name, plan, self.folder)
+        return self.study
+
+
+def _container(cfg: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(cfg.study, resolve=True))
+
+
+def _composed(choice: str) -> DictConfig:
+    """The configuration of another plan, with no other setting."""
+    hydra_ = GlobalHydra.instance().hydra
+    assert hydra_ is not None
+    config_name = HydraConfig.get().job.config_name
+    return hydra_.compose_config(config_name, [f"study={choice}"], RunMode.RUN, with_log_configuration=False)
+
+
+def _run(chosen: _Choice, cfg: DictConfig, console: Console) -> bool:
+    """Run a plan's unfinished runs and write its report. Returns False if a signal stopped it."""
+    from dualfid_robot.studies.report import build_report
+
+    folder = chosen.folder
+    if not cfg.report_only:
+        study = chosen.check(console)
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder, f"name={name}"):
+        with locked(folder, f"name={chosen.name}"):
             pending = _prepare(study, bool(cfg.retry_failed), console)
-            if pending and not _launch(study, choice, pending):
+            if pending and not _launch(study, chosen.choice, pending):
                 _say(console, "stopped, and saved what there is; the same command goes on")
-                return
+                return False
             _say_failures(study, console)
     elif not (folder / "plan.json").is_file():
         raise ConfigError(f"report_only=True: there is no study in {folder}")
     with Progress("report"):
         page = build_report(folder)
     _say(console, f"report: {page}")
+    return True
 
 
 def _prepare(study: PlannedStudy, retry_failed: bool, console: Console) -> list[PlannedRun]:

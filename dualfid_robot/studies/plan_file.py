@@ -181,6 +181,36 @@ def parse_plan(settings: Mapping[str, Any]) -> Plan:
     return plan
 
 
+@dataclass(frozen=True)
+class Series:
+    """A file of cfg/study that names other plans.
+
+    Attributes:
+        plans: files of cfg/study, in the order in which they are run.
+    """
+
+    plans: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        require(len(self.plans) > 0, "plans", list(self.plans), "at least one")
+        _require_different("plans", self.plans)
+
+
+def parse_series(settings: Mapping[str, Any], allowed: Sequence[str]) -> Series:
+    """The series of plans that a composed configuration's `study` describes.
+
+    Args:
+        allowed: names of plans.
+
+    Raises:
+        ConfigError: names the key, the value and what is allowed.
+    """
+    series: Series = parse_settings(Series, settings, "study")
+    for plan in series.plans:
+        require(plan in allowed, "study.plans", plan, f"one of {list(allowed)}")
+    return series
+
+
 def _require_budgets(budgets: Sequence[float]) -> None:
     for budget in budgets:
         require_number("budgets", budget, 0.0, _LONGEST, open_low=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,35 @@ def build_report(folder: Path, repetitions: int = statistics.REPETITIONS) -> Pat
     flat = [flat_row(scope, row) for scope, rows in tables for row in rows]
     _write_csv(data / "summary.csv", flat)
     write_text(data / "summary.json", json.dumps(_finite(_as_json(summary, flat, contrasts)), indent=1) + "\n")
-    page = _template().render(_page(summary, tables, contrasts, sections(summary.study, comparisons), data))
+    page = _template("report").render(_page(summary, tables, contrasts, sections(summary.study, comparisons), data))
     write_text(folder / REPORT, page)
+    return folder / REPORT
+
+
+def build_series_report(folder: Path, studies: Sequence[Path]) -> Path:
+    """Write report.html of a series of studies: of each the contrasts, the comparisons and a link to its own page.
+
+    Args:
+        folder: of the page.
+        studies: the studies' folders, of which each has its own report.
+
+    Returns:
+        the page.
+    """
+    summaries = [Summary(StudyRecord(study), statistics.REPETITIONS) for study in studies]
+    parts = [
+        {
+            "link": Path(os.path.relpath(study / REPORT, folder)).as_posix(),
+            "study": summary.study,
+            "finished": sum(run.finished for run in summary.study.runs),
+            "contrasts": [_contrast_texts(contrast) for contrast in summary.contrasts()],
+            "comparisons": sections(summary.study, Comparisons(summary)),
+        }
+        for study, summary in zip(studies, summaries, strict=True)
+    ]
+    values = {"name": folder.name, "date": _now(), "parts": parts, "contrast_headers": _CONTRAST_HEADERS}
+    folder.mkdir(exist_ok=True)
+    write_text(folder / REPORT, _template("series").render(values))
     return folder / REPORT
 
 
@@ -152,7 +179,7 @@ def _page(
     ]
     return {
         "name": study.plan["name"],
-        "date": f"{datetime.now():%Y-%m-%d %H:%M}",
+        "date": _now(),
         "study": study,
         "plan": json.dumps({key: value for key, value in study.plan.items() if key != "runs"}, indent=1),
         "counts": {
@@ -257,9 +284,14 @@ def _last_lines(study: StudyRecord, run: RunRecord) -> str:
     return "\n".join(text for text in (run.error.strip()[-2000:], printed) if text)
 
 
-def _template() -> jinja2.Template:
-    source = resources.files("dualfid_robot.studies").joinpath("report.html.jinja").read_text()
-    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
+def _now() -> str:
+    return f"{datetime.now():%Y-%m-%d %H:%M}"
+
+
+def _template(name: str) -> jinja2.Template:
+    loader = jinja2.PackageLoader("dualfid_robot.studies", "")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(f"{name}.html.jinja")
 
 
 def _write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:

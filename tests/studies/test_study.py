@@ -193,6 +193,28 @@ def test_runs_that_fail_are_reported_and_the_others_finish(user: Callable[..., l
 
 
 @pytest.mark.slow
+def test_a_series_runs_its_plans_in_turn_and_has_a_page_of_all(user: Callable[..., list[str]], tmp_path: Path) -> None:
+    command = user(
+        "study=all", "hydra/launcher=basic", methods=["high_only", "default"], contrasts=[["default", "high_only"]]
+    )
+    plans = tmp_path / "cfg" / "study"
+    other = PLAN | {"methods": ["high_only"], "runs_of": ["mine"]}
+    (plans / "other.yaml").write_text(yaml.safe_dump(other))
+    (plans / "all.yaml").write_text(yaml.safe_dump({"plans": ["mine", "other"]}))
+    output = run_to_end(command, tmp_path)
+    # All is checked before anything runs, and the second plan has nothing left to run.
+    lines = [line for line in output.splitlines() if "composing" in line or " to run" in line]
+    assert [line.split(":")[0] for line in lines] == ["study mine", "study other", "study mine", "study other"]
+    assert lines[-1].endswith("1 runs: 1 finished, 0 failed, 0 to run")
+    page = (tmp_path / "studies" / "all" / "report.html").read_text()
+    for name, runs in (("mine", 2), ("other", 1)):
+        assert (tmp_path / "studies" / name / "report.html").is_file()
+        assert f'<a href="../{name}/report.html">{name}</a>' in page and f"{runs} of {runs} runs finished" in page
+    assert "default over high_only" in page
+    assert run_to_end([*command, "report_only=True"], tmp_path).splitlines()[-1].startswith("report of all: ")
+
+
+@pytest.mark.slow
 def test_wrong_input_is_one_line_and_nothing_runs(user: Callable[..., list[str]], tmp_path: Path) -> None:
     for arguments, changes, message in (
         ((), {"methods": ["magic"]}, "error: study.methods=magic: must be one of ['default'"),
@@ -206,6 +228,8 @@ def test_wrong_input_is_one_line_and_nothing_runs(user: Callable[..., list[str]]
             "error: hydra/launcher=submitit_slurm: hydra-submitit-launcher is not",
         ),
         (("study=none",), {}, "error: study=none: allowed are ["),
+        (("study=pays", "study.seeds=[1]"), {}, "error: study.seeds: no such setting; allowed are"),
+        (("study=pays", "study.plans=[tiny,none]"), {}, "error: study.plans=none: must be one of ["),
     ):
         result = subprocess.run(user(*arguments, **changes), cwd=tmp_path, capture_output=True, text=True, timeout=100)
         assert result.returncode == 2, (arguments, result.stdout, result.stderr)
