@@ -22,7 +22,7 @@ from dualfid_robot.studies.configuration import compose_run, options
 from dualfid_robot.studies.expected_time import expected_seconds, runs_at_once, time_line
 from dualfid_robot.studies.launcher import chains
 from dualfid_robot.studies.plan import PlannedRun, PlannedStudy
-from dualfid_robot.studies.plan_file import parse_plan
+from dualfid_robot.studies.plan_file import parse_plan, parse_series
 from dualfid_robot.studies.run_folder import ANY_GAP
 from dualfid_robot.train.trainer import Trainer
 
@@ -265,9 +265,13 @@ def test_what_is_wrong_with_a_plan_is_said_in_one_line(changes: dict[str, Any], 
 
 @pytest.mark.parametrize("path", sorted((CONFIG_DIR / "study").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_plans_of_this_repository_are_plans(path: Path) -> None:
-    """And they name tasks, methods and gaps that there are."""
+    """And they name tasks, methods and gaps that there are; a series names plans."""
     composed: Any = compose("study", [f"study={path.stem}"]).study
-    plan = parse_plan(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
+    settings: Any = OmegaConf.to_container(composed, resolve=True)
+    if "plans" in settings:
+        parse_series(settings, options("study"))
+        return
+    plan = parse_plan(settings)
     assert set(plan.tasks) <= set(options("task")) and set(plan.methods) <= set(options("method"))
     assert {gap for task in plan.tasks for gap in plan.gaps_of(task)} <= {"default", *options("gap")}
     assert set(plan.abroad) <= set(simulator_names())
