@@ -10,6 +10,8 @@ from dualfid_robot.algorithms.rules import rule
 from dualfid_robot.algorithms.signals import Signals, known
 from dualfid_robot.settings import require, require_number
 
+_ROUNDING = 1e-9
+
 
 @rule("scaled")
 @dataclass(frozen=True)
@@ -19,6 +21,9 @@ class Scaled:
     left is 1 until progress ``hold``, and then falls linearly to 0 at ``until``. What E_low teaches wrongly is unlearnt
     after that. G says how much straighter the divergence grows than by chance (``Signals.gap``). It has no unit, so α
     fits every robot. The rule reads no seconds, so a seed repeats a run of so many iterations to the bit.
+
+    A step of E_high costs something however few its rows. So less than 1 − top of them come seldom and not few: in some
+    iterations ρ is top, and in the others 1, as often as gives the same mean.
 
     Attributes:
         alpha: α.
@@ -44,4 +49,9 @@ class Scaled:
         scarce = 1.0 - self.top
         high = scarce / signals.price if signals.price > scarce else 1.0
         left = min(max((self.until - signals.progress) / (self.until - self.hold), 0.0), 1.0)
-        return (1.0 - high) * left * math.exp(-self.alpha * known(signals.gap))
+        rho = (1.0 - high) * left * math.exp(-self.alpha * known(signals.gap))
+        often = (1.0 - rho) / scarce if scarce else 1.0
+        if often > 1.0 - _ROUNDING:
+            return rho
+        before, after = (math.floor((signals.iteration + half) * often) for half in (-0.5, 0.5))
+        return self.top if after > before else 1.0
