@@ -70,12 +70,12 @@ def test_help_lists_the_settings_of_what_the_command_line_names(run_script: Run)
     ).stdout
     for line in (
         r"  task\.env\.resetDist=3\.0",
-        r"  train\.params\.config\.mini_epochs=8 +passes over an iteration's samples",
-        r"  simulator\.high\.solver=tgs +tgs \(temporal Gauss-Seidel\)",
-        r"  simulator\.low\.mujoco\.share=null +of E_low's environments",
+        r"  train\.params\.config\.mini_epochs=8\s+passes over an iteration's samples",
+        r"  simulator\.high\.solver=tgs\s+tgs \(temporal Gauss-Seidel\)",
+        r"  simulator\.low\.mujoco\.share=null\s+of E_low's environments",
         r"  simulator\.low\.physx\.solver=tgs",
-        r"  simulator\.high\.price=1\.0 +of a second",
-        r"  allocation\.rate_limit=0\.05 +greatest change",
+        r"  simulator\.high\.price=1\.0\s+of a second",
+        r"  allocation\.rate_limit=0\.05\s+greatest change",
     ):
         assert re.search(f"^{line}", text, re.MULTILINE), line
     refused = run_script("train.py", "task=Foo", "--help")

@@ -138,7 +138,7 @@ def import_mjcf(path: Path, options: ImportOptions = _DEFAULTS) -> ImportedRobot
     files = {name: mjcf.content(name) for name in mjcf.files}
     robot = ImportedRobot(mjcf.root, files, ())
     model = _taken(robot, path)
-    _settle_base(mjcf.root, model, options, decisions)
+    _settle_base(path, mjcf.root, model, options, decisions)
     model = _taken(robot, path)
     report_start(model, decisions)
     has_free_base = model.njnt > 0 and model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
@@ -159,13 +159,15 @@ def import_mjcf(path: Path, options: ImportOptions = _DEFAULTS) -> ImportedRobot
     return robot
 
 
-def _settle_base(root: ET.Element, model: mujoco.MjModel, options: ImportOptions, decisions: Decisions) -> None:
+def _settle_base(
+    path: Path, root: ET.Element, model: mujoco.MjModel, options: ImportOptions, decisions: Decisions
+) -> None:
     """Give the first body a free joint, or take it away."""
     bodies = elements(root, "body")
     if options.base == "auto" and options.height == "auto":
         return
     if not bodies or model.nbody < 2:
-        raise ConfigError("base and height: the file has no body that they could be for")
+        raise ConfigError(f"base and height: {path} has no body that they could be for")
     base, place = bodies[0], f"body {model.body(1).name or bodies[0].get('name', '')}"
     free = [joint for joint in base if joint.tag == "freejoint" or joint.get("type") == "free"]
     others = [joint for joint in base if joint.tag == "joint" and joint not in free]
