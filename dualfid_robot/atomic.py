@@ -96,10 +96,10 @@ def locked(folder: Path, setting: str, wait: bool = False) -> Iterator[None]:
 def is_writable(folder: Path) -> bool:
     """Whether files can be made in a folder; tried, since permissions do not tell of read-only and full disks."""
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
+        _try_to_write(folder)
     except OSError:
         return False
+    return True
 
 
 def require_writable(folder: Path) -> None:
@@ -108,9 +108,12 @@ def require_writable(folder: Path) -> None:
     Raises:
         OSError: no file can be made there.
     """
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    _try_to_write(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
+
+
+def _try_to_write(folder: Path) -> None:
     try:
-        with tempfile.TemporaryFile(dir=place):
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(place)) from error
+        raise OSError(error.errno, error.strerror, str(folder)) from error

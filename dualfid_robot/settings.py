@@ -45,6 +45,11 @@ def alternatives(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else f"allowed are {sorted(known)}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words, such as "1 joint" or "2 joints"."""
+    return f"{number} {noun}{'s' if number > 1 else ''}"
+
+
 def _checked(value: Any, expected: Any, key: str) -> Any:
     origin = typing.get_origin(expected)
     if origin is typing.Literal:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +43,9 @@ class CommandServer:
         self._folder = tempfile.TemporaryDirectory()
         self._address = str(Path(self._folder.name) / "socket")
         self._process = subprocess.Popen([str(python), "-P", __file__, self._address], env=dict(environment))
-        self._environment = dict(environment)
         while not Path(self._address).exists():
             assert self._process.poll() is None, "the command server ended"
             time.sleep(0.05)
-
-    def run(self, command: Path, arguments: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-        """What a script of Python does with these arguments in a folder."""
-        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-            with socket.socket(socket.AF_UNIX) as server:
-                server.connect(self._address)
-                request = json.dumps([str(command), list(arguments), str(cwd), self._environment])
-                socket.send_fds(server, [request.encode()], [output.fileno(), errors.fileno()])
-                status = int(server.recv(16))
-            for file in (output, errors):
-                file.seek(0)
-            return subprocess.CompletedProcess([str(command), *arguments], status, output.read(), errors.read())
 
     def write_shim(self, path: Path, command: Path) -> None:
         """Write a program that does what a script of Python does, by this server."""

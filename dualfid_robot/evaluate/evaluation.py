@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.settings import counted
 from dualfid_robot.view.video import Video
 
 if TYPE_CHECKING:  # a player of exported policies knows no task
@@ -81,7 +82,7 @@ class Evaluation:
         text = (
             f"return {self.mean:.4g} (95% interval {low:.4g} to {high:.4g}, median {np.median(self.returns):.4g}),"
             f" episode length {self.lengths.mean():.1f}, terminated {self.terminated.mean():.0%},"
-            f" {len(self.returns)} episode{'s' if len(self.returns) > 1 else ''}"
+            f" {counted(len(self.returns), 'episode')}"
         )
         for name, values in self.measures.items():
             text += f"; {name} {values.mean():.3g}, at the end {self.final_measures[name].mean():.3g}"

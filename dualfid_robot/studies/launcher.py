@@ -12,8 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
@@ -77,63 +76,50 @@ def _is_installed(plugin: str) -> bool:
 
 
 def launch_study(cfg: DictConfig) -> None:
-    """Run the unfinished runs of a study, or of each plan of a series, then write the reports.
+    """Run the unfinished runs of a plan, or of each plan of a series, and report on each when it has ended.
 
     Raises:
         ConfigError: names what is wrong, before anything runs.
     """
     from dualfid_robot.config.values import require_package  # imports torch
     from dualfid_robot.studies.plan_file import parse_series
-    from dualfid_robot.studies.report import build_series_report
+    from dualfid_robot.studies.report import read_findings, write_report, write_series_report
 
     require_package("study", "matplotlib", "study")
     console = plain_console()
     choice = str(HydraConfig.get().runtime.choices["study"])
     if "study" not in cfg:
         raise ConfigError(f"study: name a plan, such as study=cartpole_small; allowed are {options('study')}")
-    name, settings = str(cfg.name or choice), _container(cfg)
-    studies = Path(cfg.folder).resolve()
-    if "plans" not in settings:
-        _run(_Choice(choice, name, studies / name, settings), cfg, console)
-        return
-    # a series: check all of its plans before the first run starts
-    names = parse_series(settings, options("study")).plans
-    chosen = [_Choice(plan, plan, studies / plan, _container(_composed(plan))) for plan in names]
+    name, settings = str(cfg.name or choice), _settings(cfg)
+    is_series = "plans" in settings
+    # The studies' names, and the files of cfg/study that are their plans.
+    plans = {name: choice}
+    if is_series:
+        plans = {plan: plan for plan in parse_series(settings, options("study")).plans}
+    folders = {study: (Path(cfg.folder) / study).resolve() for study in (name, *plans)}
+    # All are checked before the first run starts.
+    checked = {}
     if not cfg.report_only:
-        for plan in chosen:
-            plan.check(console)
-    if all(_run(plan, cfg, console) for plan in chosen):
-        page = build_series_report(studies / name, [plan.folder for plan in chosen])
-        _say(console, f"report of all: {page}")
+        for study, plan in plans.items():
+            of_plan = _settings(_composed(plan)) if is_series else settings
+            checked[study] = _check(study, folders[study], of_plan, console)
+    found = []
+    for study, plan in plans.items():
+        if not cfg.report_only:
+            if not _run(checked[study], plan, bool(cfg.retry_failed), console):
+                return
+        elif not (folders[study] / "plan.json").is_file():
+            raise ConfigError(f"report_only=True: there is no study in {folders[study]}")
+        with Progress("report"):
+            found.append(read_findings(folders[study]))
+            page = write_report(found[-1])
+        _say(console, f"report: {page}")
+    if is_series:
+        _say(console, f"report of all: {write_series_report(folders[name], found)}")
 
 
-@dataclass
-class _Choice:
-    """A plan to run.
-
-    Attributes:
-        choice: the file of cfg/study; name: of the study; folder: of its runs; settings: what the file says.
-    """
-
-    choice: str
-    name: str
-    folder: Path
-    settings: dict[str, Any]
-    study: PlannedStudy | None = None
-
-    def check(self, console: Console) -> PlannedStudy:
-        """Compose and check every run, once."""
-        from dualfid_robot.studies.plan import PlannedStudy
-        from dualfid_robot.studies.plan_file import parse_plan
-
-        if self.study is None:
-            plan = parse_plan(self.settings)
-            _say(console, f"study {self.name}: composing and checking every run")
-            self.study = PlannedStudy(self.name, plan, self.folder)
-        return self.study
-
-
-def _container(cfg: DictConfig) -> dict[str, Any]:
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    """What a file of cfg/study says."""
     return cast(dict[str, Any], OmegaConf.to_container(cfg.study, resolve=True))
 
 
@@ -145,25 +131,25 @@ def _composed(choice: str) -> DictConfig:
     return hydra_.compose_config(config_name, [f"study={choice}"], RunMode.RUN, with_log_configuration=False)
 
 
-def _run(chosen: _Choice, cfg: DictConfig, console: Console) -> bool:
-    """Run a plan's unfinished runs and write its report. Returns False if a signal stopped it."""
-    from dualfid_robot.studies.report import build_report
+def _check(name: str, folder: Path, settings: Mapping[str, Any], console: Console) -> PlannedStudy:
+    """Compose and check every run of a plan."""
+    from dualfid_robot.studies.plan import PlannedStudy
+    from dualfid_robot.studies.plan_file import parse_plan
 
-    folder = chosen.folder
-    if not cfg.report_only:
-        study = chosen.check(console)
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder, f"name={chosen.name}"):
-            pending = _prepare(study, bool(cfg.retry_failed), console)
-            if pending and not _launch(study, chosen.choice, pending):
-                _say(console, "stopped, and saved what there is; the same command goes on")
-                return False
-            _say_failures(study, console)
-    elif not (folder / "plan.json").is_file():
-        raise ConfigError(f"report_only=True: there is no study in {folder}")
-    with Progress("report"):
-        page = build_report(folder)
-    _say(console, f"report: {page}")
+    plan = parse_plan(settings)
+    _say(console, f"study {name}: composing and checking every run")
+    return PlannedStudy(name, plan, folder)
+
+
+def _run(study: PlannedStudy, choice: str, retry_failed: bool, console: Console) -> bool:
+    """Run the unfinished runs of a study. Returns False if a signal stopped it."""
+    study.folder.mkdir(parents=True, exist_ok=True)
+    with locked(study.folder, f"name={study.name}"):
+        pending = _prepare(study, retry_failed, console)
+        if pending and not _launch(study, choice, pending):
+            _say(console, "stopped, and saved what there is; the same command goes on")
+            return False
+        _say_failures(study, console)
     return True
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 
@@ -33,54 +33,74 @@ _CONTRAST_HEADERS = (
 )
 
 
-def build_report(folder: Path, repetitions: int = statistics.REPETITIONS) -> Path:
-    """Write report.html, and the curves, the summary and the comparisons in data/, of a study's folder.
+class Findings(NamedTuple):
+    """What a study found, for its own page and for that of its series."""
 
-    The study may be only partly done. The page then says what is missing.
+    summary: Summary
+    contrasts: Sequence[Contrast]
+    comparisons: Comparisons
+    sections: list[Section]
+
+
+def read_findings(folder: Path, repetitions: int = statistics.REPETITIONS) -> Findings:
+    """Compute what a study's folder shows. The study may be only partly done."""
+    summary = Summary(StudyRecord(folder), repetitions)
+    comparisons = Comparisons(summary)
+    return Findings(summary, summary.contrasts(), comparisons, sections(summary.study, comparisons))
+
+
+def build_report(folder: Path, repetitions: int = statistics.REPETITIONS) -> Path:
+    """`write_report` of what a study's folder shows."""
+    return write_report(read_findings(folder, repetitions))
+
+
+def write_report(found: Findings) -> Path:
+    """Write report.html, and the curves, the summary and the comparisons in data/, in a study's folder.
+
+    The page says what is missing.
 
     Returns:
         the page.
     """
-    summary = Summary(StudyRecord(folder), repetitions)
+    summary, contrasts = found.summary, found.contrasts
+    folder = summary.study.folder
     tables = [(scope, summary.rows(scope)) for scope in summary.scopes()]
-    contrasts, comparisons = summary.contrasts(), Comparisons(summary)
     data = folder / "data"
     data.mkdir(exist_ok=True)
     _write_csv(data / "curves.csv", curve_rows(summary.study))
-    _write_csv(data / "comparisons.csv", against_rows(comparisons))
-    _write_csv(data / "kept.csv", kept_rows(comparisons))
+    _write_csv(data / "comparisons.csv", against_rows(found.comparisons))
+    _write_csv(data / "kept.csv", kept_rows(found.comparisons))
     flat = [flat_row(scope, row) for scope, rows in tables for row in rows]
     _write_csv(data / "summary.csv", flat)
     write_text(data / "summary.json", json.dumps(_finite(_as_json(summary, flat, contrasts)), indent=1) + "\n")
-    page = _template("report").render(_page(summary, tables, contrasts, sections(summary.study, comparisons), data))
+    page = _template("report").render(_page(summary, tables, contrasts, found.sections, data))
     write_text(folder / REPORT, page)
     return folder / REPORT
 
 
-def build_series_report(folder: Path, studies: Sequence[Path]) -> Path:
+def write_series_report(folder: Path, studies: Sequence[Findings]) -> Path:
     """Write report.html of a series of studies: of each the contrasts, the comparisons and a link to its own page.
 
     Args:
         folder: of the page.
-        studies: the studies' folders, of which each has its own report.
 
     Returns:
         the page.
     """
-    summaries = [Summary(StudyRecord(study), statistics.REPETITIONS) for study in studies]
     parts = [
         {
-            "link": Path(os.path.relpath(study / REPORT, folder)).as_posix(),
-            "study": summary.study,
-            "finished": sum(run.finished for run in summary.study.runs),
-            "contrasts": [_contrast_texts(contrast) for contrast in summary.contrasts()],
-            "comparisons": sections(summary.study, Comparisons(summary)),
+            "link": Path(os.path.relpath(found.summary.study.folder / REPORT, folder)).as_posix(),
+            "study": found.summary.study,
+            "finished": sum(run.finished for run in found.summary.study.runs),
+            "contrasts": [_contrast_texts(contrast) for contrast in found.contrasts],
+            "comparisons": found.sections,
         }
-        for study, summary in zip(studies, summaries, strict=True)
+        for found in studies
     ]
-    values = {"name": folder.name, "date": _now(), "parts": parts, "contrast_headers": _CONTRAST_HEADERS}
+    values = {"name": folder.name, "date": _now(), "parts": parts}
     folder.mkdir(exist_ok=True)
-    write_text(folder / REPORT, _template("series").render(values))
+    page = _template("series").render(values | {"contrast_headers": _CONTRAST_HEADERS, "high_only": HIGH_ONLY})
+    write_text(folder / REPORT, page)
     return folder / REPORT
 
 

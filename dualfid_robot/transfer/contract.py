@@ -20,6 +20,7 @@ from dualfid_robot.envs.foreign_task import ForeignTask, RobotTask
 from dualfid_robot.envs.task import State, Task
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
+from dualfid_robot.settings import counted
 from dualfid_robot.simulators.base import Simulator
 from dualfid_robot.simulators.registry import engine_class, make_simulator
 
@@ -81,7 +82,7 @@ class Contract:
         """The measurements for a reader, in one line."""
         if self.problems:
             return f"{self.simulator}: contract broken: {'; '.join(self.problems)}"
-        actuators = f"{self.actuators} actuator{'s' if self.actuators > 1 else ''} in order"
+        actuators = f"{counted(self.actuators, 'actuator')} in order"
         if self.actuators > len(self.silent):
             actuators += f" (cosine {self.alignment:.3f}, gain {self.gain[0]:.3g} to {self.gain[1]:.3g})"
         if self.silent:
@@ -91,7 +92,7 @@ class Contract:
             f"{1e3 * dt:.4g} ms" for dt in (self.control_dt, self.control_dt / self.substeps, self.measured_dt)
         )
         return (
-            f"{self.simulator}: contract holds: {self.joints} joint{'s' if self.joints > 1 else ''} in order,"
+            f"{self.simulator}: contract holds: {counted(self.joints, 'joint')} in order,"
             f" {actuators}, control period"
             f" {period} = {self.substeps} x {physics} (measured {measured}), default pose"
             f" within {self.default_pose:.1g}, states read back within"

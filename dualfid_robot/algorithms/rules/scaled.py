@@ -53,5 +53,6 @@ class Scaled:
         often = (1.0 - rho) / scarce if scarce else 1.0
         if often > 1.0 - _ROUNDING:
             return rho
+        # the mean share so far passes another 1 − top in this iteration, or does not
         before, after = (math.floor((signals.iteration + half) * often) for half in (-0.5, 0.5))
         return self.top if after > before else 1.0

@@ -13,6 +13,7 @@ import numpy as np
 
 from dualfid_robot.robots.importer.decisions import Decisions, few
 from dualfid_robot.robots.importer.options import ImportOptions
+from dualfid_robot.settings import counted
 
 FLOOR = "floor"
 
@@ -71,8 +72,7 @@ def add_actuators(root: ET.Element, drives: Sequence[Drive], options: ImportOpti
         "velocity": f"control is a speed; kd {options.kd:g}",
     }[options.actuators]
     if made:
-        number = f"{len(made)} actuator{'s' if len(made) > 1 else ''}"
-        decisions.add(f"{number} of kind {options.actuators}: {meaning}", few(made))
+        decisions.add(f"{counted(len(made), 'actuator')} of kind {options.actuators}: {meaning}", few(made))
     limited = [drive.name for drive in drives if drive.velocity and drive.name in made]
     if options.actuators != "velocity" and limited:
         decisions.add("<limit velocity> is not used: only actuators=velocity has a bound on the speed", few(limited))
