@@ -72,6 +72,8 @@ def _checked(value: Any, expected: Any, key: str) -> Any:
         expected = origin
     if expected is Any:
         return value
+    if isinstance(value, int) and abs(value) > sys.maxsize:
+        raise ConfigError(f"{key}={value}: must be from {-sys.maxsize} to {sys.maxsize}")
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, float) and math.isnan(value):
@@ -124,6 +126,8 @@ def require_integer(key: str, value: Any, low: int, high: int | None = None) -> 
         ConfigError: value is another one, or no whole number.
     """
     whole = isinstance(value, int) and not isinstance(value, bool)
+    if high is None and whole and value > sys.maxsize:
+        high = sys.maxsize
     allowed = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
     require(whole and low <= value and (high is None or value <= high), key, value, allowed)
     return int(value)

@@ -11,18 +11,18 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationKeyError, OmegaConfBaseException
 
 from dualfid_robot.config.engines import choose_engines, register_groups, simulator_names
+from dualfid_robot.config.faulty_file import brief, check_config_dirs, faulty_file
 from dualfid_robot.config.help import asks_for_help, help_text
 from dualfid_robot.config.hints import quoted, setting
 from dualfid_robot.config.machine import CONFIG_DIR
@@ -91,13 +91,18 @@ def run(
             return
         arguments = _with_keys(_refuse_inert(_options_first(sys.argv[1:])), positional)
         sys.argv[1:] = [_as_list(argument, lists) for argument in arguments]
-        _check_config_dirs()
+        check_config_dirs()
         _check_choices(sys.argv[1:])
         register_groups()
         job = _reporting(main, config_name)
         hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")(job)()
     except _USER_ERRORS as error:
         exit_with(error)
+    except (ValueError, RecursionError) as error:
+        if HydraConfig.initialized():  # the settings were composed: a fault of the program
+            raise
+        endless = "settings are nested too deeply, or files include each other by their `defaults`"
+        exit_with(faulty_file() or ConfigError(endless if isinstance(error, RecursionError) else brief(error)))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -110,7 +115,7 @@ def _reporting(main: Callable[[DictConfig], None], config_name: str) -> Callable
     def job(cfg: DictConfig) -> None:
         hydra_job = HydraConfig.get()
         try:
-            _check_switches(cfg, config_name)
+            _check_kinds(cfg, config_name, hydra_job.runtime.choices)
             remember_config_dir(cfg, command_line_config_dir())
             main(choose_engines(cfg, hydra_job.runtime.choices, hydra_job.overrides.task))
         except _USER_ERRORS as error:
@@ -123,8 +128,12 @@ def _reporting(main: Callable[[DictConfig], None], config_name: str) -> Callable
     return job
 
 
-def _check_switches(cfg: DictConfig, config_name: str) -> None:
-    """Raise ConfigError where a setting that is True or False in the command's file has become something else."""
+def _check_kinds(cfg: DictConfig, config_name: str, choices: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a group, or a setting that is True or False in the command's file, has become something
+    else."""
+    for group in sorted({choice.partition("/")[0] for choice in choices} & cfg.keys()):
+        if not isinstance(cfg[group], DictConfig):
+            raise ConfigError(f"{group}={cfg[group]}: a mapping is expected")
     for key, default in OmegaConf.load(CONFIG_DIR / f"{config_name}.yaml").items():
         value = cfg[key] if isinstance(default, bool) else True
         if not isinstance(value, bool):
@@ -133,13 +142,16 @@ def _check_switches(cfg: DictConfig, config_name: str) -> None:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether there was too little memory: NumPy and MuJoCo raise MemoryError, torch and Warp RuntimeError."""
-    return isinstance(error, MemoryError) or re.search("out of memory|allocate", str(error)) is not None
+    return (
+        isinstance(error, MemoryError)
+        or re.search("out of memory|allocate|size calculation overflowed", str(error)) is not None
+    )
 
 
 def exit_with(error: Exception) -> NoReturn:
     """Say what the user can mend in one line, and end with status 2."""
-    if isinstance(error, UnicodeDecodeError) or str(error).startswith(_NO_MAPPING):
-        error = _file_without_settings() or error
+    if isinstance(error, UnicodeDecodeError) or not str(error).strip() or str(error).startswith(_NO_MAPPING):
+        error = faulty_file() or error
     if (
         isinstance(error, OSError)
         and not isinstance(error, HydraException)
@@ -152,34 +164,6 @@ def exit_with(error: Exception) -> NoReturn:
         time.sleep(5.0)  # what rank 0 finds too, it says for all: torchrun ends the others when it exits
     print(f"error: {describe(error)}", file=sys.stderr)
     sys.exit(2)
-
-
-def _file_without_settings() -> ConfigError | None:
-    """Names the file of the user's folder that holds no settings, which the libraries that read it do not."""
-    for path in sorted(path for folder in _config_dirs() for path in folder.rglob("*.yaml")):
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            return ConfigError(f"{path}: a text in UTF-8 is expected ({error})")
-        except (OSError, yaml.YAMLError):
-            continue
-        if not isinstance(content, dict | None):
-            return ConfigError(f"{path}: holds {content!r:.40}; a mapping of settings is expected")
-    return None
-
-
-def _config_dirs() -> list[Path]:
-    """The user's folders of settings, each in one word with its option."""
-    return [Path(text.partition("=")[2]) for text in sys.argv[1:] if text.startswith(("--config-dir=", "-cd="))]
-
-
-def _check_config_dirs() -> None:
-    """Raise OSError where a user's folder of settings, or one in it, cannot be read. Hydra would take it for an empty
-    one."""
-    for folder in (folder for folder in _config_dirs() if folder.is_dir()):
-        for entry in list(os.scandir(folder)):
-            if entry.is_dir():
-                os.scandir(entry.path).close()
 
 
 def _options_first(arguments: Sequence[str]) -> list[str]:
@@ -229,7 +213,7 @@ def _with_keys(arguments: Sequence[str], positional: Sequence[str]) -> list[str]
     keys = iter(positional)
     kept = []
     for argument in arguments:
-        is_value = not argument.startswith("-") and ("=" not in argument or Path(argument).exists())
+        is_value = not argument.startswith("-") and ("=" not in argument or os.path.exists(argument))
         key = next(keys, None) if is_value else None
         kept.append(argument if key is None else f"{key}={quoted(argument)}")
     return kept
@@ -258,8 +242,9 @@ def describe(error: Exception) -> str:
     """One line for an error: the key, the value and what is allowed, without Hydra's and OmegaConf's further lines."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
         group, _, option = error.missing_cfg_file.rpartition("/")
-        options = error.options or simulator_names()  # Hydra tells none where a list was given: of E_low's engines
-        return f"{group}={option}: allowed are {sorted(options)}"
+        # Hydra tells no options where a list was given: one of E_low's engines, or a file's `defaults`
+        options = error.options or (simulator_names() if group.startswith("simulator") else None)
+        return f"{group}={option}: allowed are {sorted(options)}" if options else f"{group}/{option}: no such file"
     if isinstance(error, OverrideParseException):
         key, is_setting, value = str(error.override).partition("=")
         if not is_setting:
@@ -274,6 +259,10 @@ def describe(error: Exception) -> str:
     if other := re.search(r"To append to your default list use \+(simulator(?:/low|/high)?)=(.*)", str(error)):
         meant = ("simulator/high", "simulator/low") if other[1] == "simulator" else ("simulator",)
         return f"{other[1]}={other[2]}: did you mean {' or '.join(f'{name}={other[2]}' for name in meant)}?"
+    if isinstance(error, InterpolationKeyError) and (
+        absent := re.match("Interpolation key '(.*)' not found", str(error))
+    ):
+        return f"{absent[1]}: is not set, but {error.full_key} takes its value"
     cause = error.__cause__
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
         known = (
@@ -282,4 +271,4 @@ def describe(error: Exception) -> str:
             else []
         )
         return f"{cause.full_key}: no such setting; {alternatives(str(cause.key), known)}"
-    return " ".join(str(error).split())
+    return brief(error)

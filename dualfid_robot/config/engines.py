@@ -223,7 +223,11 @@ def _check_fitted(task: DictConfig) -> None:
     """Raise ConfigError where a task has a value for a simulator that no file of cfg/simulator reads."""
     read = _values_of_tasks()
     for name, values in (task.get("simulators") or {}).items():
-        for key in values if isinstance(values, DictConfig) else [""]:
+        if name not in simulator_names():
+            raise ConfigError(f"task.simulators.{name!s}: no such engine; allowed are {simulator_names()}")
+        if not isinstance(values, DictConfig):
+            raise ConfigError(f"task.simulators.{name!s}={values}: a mapping is expected")
+        for key in values:
             setting = f"simulators.{name!s}.{key!s}"
             if setting not in read:
                 raise ConfigError(f"task.{setting}: no such setting; {alternatives(setting, read)}")

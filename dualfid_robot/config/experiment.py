@@ -34,6 +34,7 @@ from dualfid_robot.simulators.registry import changed_robot, engine_class, engin
 logger = logging.getLogger(__name__)
 
 MOST_REWARD_FACTOR = 1e3
+MOST_THREADS = 1024
 
 _TOP_LEVEL = {str(key) for key in OmegaConf.load(CONFIG_DIR / "config.yaml")} - {"defaults"} | {
     "task",
@@ -184,7 +185,7 @@ class Experiment:
         self._fill_defaults()
         self.sim_device, self.rl_device = (find_device(key, self.settings[key]) for key in ("sim_device", "rl_device"))
         engine_class(self.high_engine.get("engine")).check_device(self.sim_device)
-        self.threads = require_integer("threads", self.settings.get("threads", 0), 0)
+        self.threads = require_integer("threads", self.settings.get("threads", 0), 0, MOST_THREADS)
         unknown = sorted(self.settings.keys() - _TOP_LEVEL)
         if unknown:
             raise KeysError(f"{unknown[0]}: no such setting; allowed are {sorted(_TOP_LEVEL)}")
@@ -206,6 +207,8 @@ class Experiment:
     def _fill_defaults(self) -> None:
         settings = self.settings
         settings["task"] = described(settings["task"])
+        for section in ("task.env", "train.params.config", "simulator.low", "simulator.high"):
+            _check_is_mapping(settings, section)
         task, config = settings["task"], settings["train"]["params"]["config"]
         if not settings["sim_device"]:
             settings["sim_device"] = _default_device(
@@ -343,6 +346,16 @@ class Experiment:
     def save_path(self, folder: Path) -> Path:
         """Where the best policy of a run goes."""
         return folder / "nn" / f"{self.run.name}.pth"
+
+
+def _check_is_mapping(settings: dict[str, Any], section: str) -> None:
+    """Raise ConfigError where a section, or one that it is in, is absent or something else than a mapping."""
+    value: Any = settings
+    names = section.split(".")
+    for depth, name in enumerate(names, start=1):
+        value = value.get(name)
+        if not isinstance(value, dict):
+            raise ConfigError(f"{'.'.join(names[:depth])}={value}: a mapping is expected")
 
 
 def _override(settings: dict[str, Any], key: str, section: dict[str, Any], full_name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -26,7 +27,9 @@ def rows_of_engines(n_low: int, shares: Sequence[float]) -> list[int]:
 
 def capacities(most_low: int, shares: Sequence[float]) -> list[int]:
     """The most rows that each engine can ever get while E_low has at most `most_low`."""
-    every = [rows_of_engines(n_low, shares) for n_low in range(most_low + 1)]
+    # with n rows, an engine of share s has n s - 1 to n s + 1; so fewer rows by 2 / s cannot give it more
+    least = most_low - math.ceil(2.0 / min(shares))
+    every = [rows_of_engines(n_low, shares) for n_low in range(max(0, least), most_low + 1)]
     return [max(rows) for rows in zip(*every, strict=True)]
 
 

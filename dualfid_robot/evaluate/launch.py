@@ -78,8 +78,8 @@ def _take_own_settings(cfg: DictConfig, refused: tuple[str, ...]) -> dict[str, A
     named = [text for text in HydraConfig.get().overrides.task if text.lstrip("+~").startswith(refused)]
     if named:
         raise ConfigError(f"{named[0]}: a checkpoint's policy is evaluated with its own settings; leave it out")
-    state = load_checkpoint(Path(cfg.checkpoint))
-    with fitting(Path(cfg.checkpoint)):
+    state = load_checkpoint(Path(str(cfg.checkpoint)))
+    with fitting(Path(str(cfg.checkpoint))):
         cfg.task = saved_settings(state)["task"]
     return state
 
@@ -149,7 +149,7 @@ class _Subject:
 
 
 def _policy_of(cfg: DictConfig, simulator: Mapping[str, Any], saved: Mapping[str, Any]) -> _Subject:
-    path = resolve_checkpoint(Path(cfg.checkpoint))
+    path = resolve_checkpoint(Path(str(cfg.checkpoint)))
     experiment, policy = policy_of(path, saved, simulator, cfg.sim_device, cfg.get("randomize", ""))
     _compare_changes(path, saved, simulator)
     name: PolicyName = cfg.policy

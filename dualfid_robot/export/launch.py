@@ -45,8 +45,8 @@ def launch_export(cfg: DictConfig) -> None:
     check_seed("seed", cfg.seed)
     formats, simulators = choose_formats(_names(cfg.format)), _names(cfg.simulators)
     request = ExportRequest(formats, cfg.policy, cfg.num_envs, cfg.seed, cfg.simulator, simulators, cfg.sim_device)
-    checkpoint = resolve_checkpoint(Path(cfg.checkpoint))
-    folder = Path(cfg.out) if cfg.out else output_folder(checkpoint, FOLDER)
+    checkpoint = resolve_checkpoint(Path(str(cfg.checkpoint)))
+    folder = Path(str(cfg.out)) if cfg.out else output_folder(checkpoint, FOLDER)
     with Progress("export") as progress:
         lines = export(checkpoint, request, folder, progress.say)
     console = plain_console()

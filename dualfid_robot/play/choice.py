@@ -50,11 +50,11 @@ def choose(cfg: DictConfig) -> Choice:
     if cfg.policy and cfg.checkpoint:
         raise ConfigError(f"policy={cfg.policy}: leave it or checkpoint={cfg.checkpoint} out")
     if cfg.policy and cfg.policy != SHIPPED:
-        path = Path(cfg.policy)
+        path = Path(str(cfg.policy))
         folder = path.parent if path.suffix == ".onnx" else path
         return Choice(path, True, folder.absolute().name, f"playing the export {folder}")
     if cfg.checkpoint:
-        choice = _of_checkpoint(resolve_checkpoint(Path(cfg.checkpoint)), "")
+        choice = _of_checkpoint(resolve_checkpoint(Path(str(cfg.checkpoint))), "")
         if task not in ("", choice.title):
             raise ConfigError(f"checkpoint={choice.path}: was trained on task={choice.title}, not on task={task}")
         return choice

@@ -83,7 +83,7 @@ def serve_loop(
         if cfg.video:
             size = video_size("video_size", cfg.video_size)
             period = policy.metadata.timing.control_dt
-            film = stack.enter_context(Video(Path(cfg.video), robot, period, f"video={cfg.video}", size)).show
+            film = stack.enter_context(Video(Path(str(cfg.video)), robot, period, f"video={cfg.video}", size)).show
         say(f"waiting for a robot loop at udp_port={cfg.udp_port}")
         episode = serve(
             simulated,

@@ -107,7 +107,7 @@ def _play_export(cfg: DictConfig, choice: Choice, stack: ExitStack) -> None:
 
     policy = ExportedPolicy(choice.path)
     metadata = policy.metadata
-    path = Path(cfg.robot) if cfg.robot else policy.folder / metadata.robot.file
+    path = Path(str(cfg.robot)) if cfg.robot else policy.folder / metadata.robot.file
     check_robot(metadata, RobotModel(path))  # before its feet, so that another robot is called another robot
     robot = RobotModel(path, metadata.robot.feet)
     device = find_device("sim_device", cfg.sim_device or "cpu")
@@ -183,21 +183,21 @@ def _film(cfg: DictConfig, show: Show, duration: float) -> None:
     """A video of so many seconds, and the returns of the episodes that ended in it."""
     size = video_size("video_size", cfg.video_size)
     steps = max(1, round(duration / show.period))
-    with Video(Path(cfg.video), show.robot, show.period, f"video={cfg.video}", size, show.n) as video:
+    with Video(Path(str(cfg.video)), show.robot, show.period, f"video={cfg.video}", size, show.n) as video:
         video.show(show.begin())
         for _ in track(range(steps - 1), "video", steps - 1):
             step = show.step()
             video.show(step.qpos)
             for line in step.lines:
                 say(line)
-    say(f"video: {Path(cfg.video).absolute()}")
+    say(f"video: {Path(str(cfg.video)).absolute()}")
 
 
 def _commands(cfg: DictConfig, metadata: Metadata, stack: ExitStack) -> Source | None:
     if not cfg.commands:
         return None
     if cfg.commands != KEYBOARD:
-        return CommandFile(Path(cfg.commands), metadata)
+        return CommandFile(Path(str(cfg.commands)), metadata)
     if cfg.viewer == "none" and cfg.real_time is not True:
         raise ConfigError("commands=keyboard: nobody presses keys that fast; add viewer=… or real_time=True")
     keyboard = stack.enter_context(Keyboard(metadata))

@@ -60,7 +60,7 @@ def with_own_settings(cfg: DictConfig) -> DictConfig:
     job = HydraConfig.get()
     overrides = list(job.overrides.task)
     if cfg.checkpoint and not cfg.multi_gpu and job.mode == RunMode.RUN:
-        own = _settings_of(Path(cfg.checkpoint))
+        own = _settings_of(Path(str(cfg.checkpoint)))
         before, after = _composed(own.get("overrides", [])), _composed(overrides)
         own |= dict.fromkeys(_ABBREVIATIONS, "") | {key: cfg[key] for key in (*_OF_ONE_PROCESS, "multi_gpu")}
         cfg = OmegaConf.create(_changed(own, before, after))

@@ -96,7 +96,7 @@ def launch_study(cfg: DictConfig) -> None:
     plans = {name: choice}
     if is_series:
         plans = {plan: plan for plan in parse_series(settings, options("study")).plans}
-    folders = {study: (Path(cfg.folder) / study).resolve() for study in (name, *plans)}
+    folders = {study: (Path(str(cfg.folder)) / study).resolve() for study in (name, *plans)}
     # All are checked before the first run starts.
     checked = {}
     if not cfg.report_only:
@@ -287,7 +287,7 @@ def run_job(cfg: DictConfig) -> list[str]:
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study's process acts on a terminal's Ctrl-C
-    study = Path(cfg.job.folder)
+    study = Path(str(cfg.job.folder))
     alive = _Alive(study / _STOP, cfg.job.study_process)
     return [_run_one(RunFolder(study / "runs" / run), alive) for run in cfg.job.runs]
 

@@ -173,7 +173,7 @@ def _where(pools: Sequence[EnvironmentPool], engines: Sequence[Mapping[str, Any]
 
 def _checkpoint_to_resume(cfg: DictConfig, name: str) -> Path | None:
     if cfg.checkpoint:
-        return resolve_checkpoint(Path(cfg.checkpoint))
+        return resolve_checkpoint(Path(str(cfg.checkpoint)))
     if cfg.resume:
         return newest_checkpoint(name)
     return None

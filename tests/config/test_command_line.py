@@ -25,6 +25,7 @@ from dualfid_robot.config.command_line import describe, is_out_of_memory
 from dualfid_robot.config.engines import compose_config as composed
 from dualfid_robot.config.engines import compose_with_choices, hydra_apart
 from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.faulty_file import faulty_file
 from dualfid_robot.config.help import explained_settings
 from dualfid_robot.config.machine import ASSETS, CONFIG_DIR
 from dualfid_robot.errors import ConfigError
@@ -361,7 +362,14 @@ def test_what_hydra_cannot_read_is_said_with_what_it_can(name: str) -> None:
     ("content", "message"),
     [
         (b"3", "cfg/task/Mine.yaml: holds 3; a mapping of settings is expected"),
-        (b"\xff", "cfg/task/Mine.yaml: a text in UTF-8 is expected"),
+        (b"defaults: [Mine]", "settings are nested too deeply, or files include each other by their `defaults`"),
+        (b"defaults: [absent]", "task/absent: no such file"),
+        (b"env: &env {again: *env}", "cfg/task/Mine.yaml: nested too deeply"),
+        (b"low: mujoco_reduced", "task.name: is required"),
+        (b"defaults: [Cartpole]\nlow: ${absent}", "absent: is not set, but task.low takes its value"),
+        (b"defaults: [Cartpole]\nlow: mujoco_reduced\nenv: 3", "task.env=3: a mapping is expected"),
+        (b"defaults: [Cartpole]\nsimulators: {mujoko: {}}", "task.simulators.mujoko: no such engine; allowed are"),
+        (b"defaults: [Cartpole]\nsimulators: {mujoco: 3}", "task.simulators.mujoco=3: a mapping is expected"),
     ],
 )
 def test_a_file_that_holds_no_settings_is_one_line(
@@ -369,9 +377,56 @@ def test_a_file_that_holds_no_settings_is_one_line(
 ) -> None:
     (tmp_path / "cfg" / "task").mkdir(parents=True)
     (tmp_path / "cfg" / "task" / "Mine.yaml").write_bytes(content)
-    result = run_script("check_task.py", "--config-dir=cfg", "task=Mine")
-    assert result.returncode == 2 and result.stderr.count("\n") == 1
-    assert result.stderr.startswith("error: ") and message in result.stderr
+    result = run_script("train.py", "--config-dir=cfg", "task=Mine", "train=CartpolePPO", "max_iterations=1")
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: ") and message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name: Mine", None),
+        (b"# nothing", None),
+        (b"\xff", "a text in UTF-8 is expected"),
+        (b"defaults: 3", "defaults=3: a list is expected"),
+        (b"name: !!int x", "invalid literal for int() with base 10: 'x'"),
+        (b"null: 3", "Incompatible key type 'NoneType'"),
+        (b"name: ${", "name: no viable alternative at input '${'"),
+        (b"name: 2001-01-01", "name: Value 'date' is not a supported primitive type"),
+        (b"env: " + b"[" * 2000 + b"]" * 2000, "nested too deeply"),
+    ],
+)
+def test_which_file_is_at_fault(
+    content: bytes, message: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "Mine.yaml").write_bytes(content)
+    monkeypatch.setattr(sys, "argv", ["train.py", f"--config-dir={tmp_path}"])
+    fault = faulty_file()
+    if message is None:
+        assert fault is None
+    else:
+        assert str(fault).startswith(f"{tmp_path}/task/Mine.yaml: {message}") and "\n" not in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("~train", "train.params=None: a mapping is expected"),
+        ("threads=1025", "threads=1025: must be a whole number from 0 to 1024"),
+        ("task.env.episodeLength=99999999999999999999", "must be from -9223372036854775807 to 9223372036854775807"),
+        ("num_envs=4611686018427387904", "the memory does not suffice; take a smaller num_envs"),
+        ("seed=" + "1" * 5000, "Exceeds the limit"),
+        ("seed=" + "x" * 300, "error: seed=xxx"),  # longer than a file's name may be
+        ("+x=" + "[" * 900 + "]" * 900, "settings are nested too deeply"),
+    ],
+)
+def test_settings_without_bounds_are_one_line(argument: str, message: str, run_script: Run) -> None:
+    result = run_script("train.py", "task=Cartpole", "simulator/low=mujoco_reduced", "max_iterations=1", argument)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: ") and message in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("option", [["--config-dir=cfg"], ["--config-dir", "cfg"], ["-cd", "cfg"]])

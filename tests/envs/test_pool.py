@@ -169,11 +169,11 @@ def test_what_overlap_hides() -> None:
 def test_rows_of_several_engines(of_low: tuple[float, ...]) -> None:
     """Whole numbers that add up, each within one of its share; capacities hold every split."""
     most = capacities(100, of_low)
+    assert most == [max(rows) for rows in zip(*(rows_of_engines(n_low, of_low) for n_low in range(101)), strict=True)]
     for n_low in range(101):
         rows = rows_of_engines(n_low, of_low)
         assert sum(rows) == n_low and min(rows) >= 0
         assert all(abs(n - share * n_low) <= 1.0 for n, share in zip(rows, of_low, strict=True))
-        assert all(n <= size for n, size in zip(rows, most, strict=True))
     assert rows_of_engines(10, (0.7, 0.3)) == [7, 3]
 
 
