@@ -1,28 +1,53 @@
-"""A policy that somebody else ships, in every engine: how it tracks a velocity, and how often it falls.
+"""A policy of somebody else's code, in every engine: how it tracks a velocity, and how often it falls.
 
     python benchmarks/gym_policy.py …/unitree_rl_gym …/rsl_rl --robot g1
+    python benchmarks/gym_policy.py …/legged_gym …/rsl_rl --robot anymal_c_flat --trained …/model_500.pt
 
-The robots are those of Unitree's unitree_rl_gym with a policy in its `deploy/pre_train`: g1, h1, h1_2. Their task class
-runs unmodified, without noise, pushes and random friction. Nothing of the repository is kept.
+g1, h1 and h1_2 are those of Unitree's unitree_rl_gym with a policy in its `deploy/pre_train`. `--trained` names a
+checkpoint of rsl_rl in place of it. The task class runs unmodified, without noise, pushes and random friction. Nothing
+of the repository is kept.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dualfid_robot.config.engines import compose_config, hydra_apart, simulator_settings
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.isaacgym.pool import GymPool
 
-# Only what lies under an ankle is made of spheres; the engines of PyBullet and PhysX take no collision meshes.
-FEET = {"g1": "ankle_roll", "h1": "ankle", "h1_2": "ankle_roll"}
-CLASSES = {"g1": ("G1Robot", "G1RoughCfg"), "h1": ("H1Robot", "H1RoughCfg"), "h1_2": ("H1_2Robot", "H1_2RoughCfg")}
+
+@dataclass(frozen=True)
+class Robot:
+    """Where a repository has a robot's task.
+
+    Attributes:
+        task: its class, as module:class in `legged_gym.envs`.
+        config: its configuration, likewise.
+        feet: a part of the names of its feet. Only they are made of spheres, and PyBullet and PhysX take no meshes.
+    """
+
+    task: str
+    config: str
+    feet: str
+
+
+ROBOTS = {
+    "anymal_c_flat": Robot("anymal_c.anymal:Anymal", "anymal_c.flat.anymal_c_flat_config:AnymalCFlatCfg", "FOOT"),
+    "g1": Robot("g1.g1_env:G1Robot", "g1.g1_config:G1RoughCfg", "ankle_roll"),
+    "go2": Robot("base.legged_robot:LeggedRobot", "go2.go2_config:GO2RoughCfg", "foot"),
+    "h1": Robot("h1.h1_env:H1Robot", "h1.h1_config:H1RoughCfg", "ankle"),
+    "h1_2": Robot("h1_2.h1_2_env:H1_2Robot", "h1_2.h1_2_config:H1_2RoughCfg", "ankle_roll"),
+}
 SPEED = 0.5  # m/s, that is asked for
 SETTLED = 2.0  # s after which the speed counts
 
@@ -31,7 +56,7 @@ def main() -> None:
     options = _options()
     with hydra_apart():
         experiment = Experiment(compose_config(_overrides(options)))
-    file = options.repository / "deploy" / "pre_train" / options.robot / "motion.pt"
+    shipped = options.repository / "deploy" / "pre_train" / options.robot / "motion.pt"
     steps = round(options.seconds / experiment.task.sim.dt)
     print("| engine | m/s of 0.5 | least to greatest | sideways | falls |\n|---|---|---|---|---|")
     for name in options.engines.split(","):
@@ -44,7 +69,8 @@ def main() -> None:
             print(f"| {name} | refused: {error} |", flush=True)
             continue
         assert isinstance(pool, GymPool)
-        speeds, falls = walk(pool, file, steps, round(SETTLED / experiment.task.sim.dt))
+        policy = trained_policy(options.trained) if options.trained else shipped_policy(shipped, options.num_envs)
+        speeds, falls = walk(pool, policy, steps, round(SETTLED / experiment.task.sim.dt))
         ahead = speeds[:, :, 0].mean(0)
         print(
             f"| {name} | {ahead.mean():.3f} | {ahead.min():.3f} to {ahead.max():.3f} | {speeds[:, :, 1].mean():+.3f} "
@@ -54,29 +80,52 @@ def main() -> None:
         pool.simulator.close()
 
 
-def walk(pool: GymPool, file: Path, steps: int, settled: int) -> tuple[np.ndarray, int]:
-    """Speeds (steps, environments, 2) after so many steps, m/s in the base's frame, and environments that ever fell.
-
-    The policies remember their past, one environment each, so every environment has a copy.
-    """
-    policies = [torch.jit.load(str(file)) for _ in range(pool.num_envs)]
+def walk(pool: GymPool, policy: Callable[[Tensor], Tensor], steps: int, settled: int) -> tuple[np.ndarray, int]:
+    """Speeds (steps, environments, 2) after so many steps, m/s in the base's frame, and environments that ever fell."""
     columns = pool.task.num_observations - pool.task.num_privileged
     pool.reset_all()
     speeds = []
     fallen = torch.zeros(pool.num_envs, dtype=torch.bool)
     with torch.no_grad():
         for step in range(steps):
-            rows = pool.observations[:, :columns].split(1)
-            pool.step(torch.cat([policy(row) for policy, row in zip(policies, rows, strict=True)]))
+            pool.step(policy(pool.observations[:, :columns]))
             fallen |= pool.terminated
             if step >= settled:
                 speeds.append(pool.env.base_lin_vel[:, :2].numpy().copy())
     return np.stack(speeds), int(fallen.sum())
 
 
+def shipped_policy(file: Path, num_envs: int) -> Callable[[Tensor], Tensor]:
+    """A TorchScript module that remembers its past for one environment, so every environment has a copy."""
+    policies = [torch.jit.load(str(file)) for _ in range(num_envs)]
+    return lambda rows: torch.cat([policy(row) for policy, row in zip(policies, rows.split(1), strict=True)])
+
+
+def trained_policy(file: Path) -> Callable[[Tensor], Tensor]:
+    """The actor of a checkpoint of rsl_rl 1.0: linear layers with ELUs between, behind an LSTM where it has one."""
+    weights = torch.load(file, map_location="cpu", weights_only=True)["model_state_dict"]
+    layers = sorted({int(key.split(".")[1]) for key in weights if key.startswith("actor.")})
+    memory, state = None, None
+    if "memory_a.rnn.weight_ih_l0" in weights:
+        columns, hidden = weights["memory_a.rnn.weight_ih_l0"].shape[1], weights["memory_a.rnn.weight_hh_l0"].shape[1]
+        memory = torch.nn.LSTM(columns, hidden)
+        memory.load_state_dict({key: weights[f"memory_a.rnn.{key}"] for key in memory.state_dict()})
+
+    def act(rows: Tensor) -> Tensor:
+        nonlocal state
+        if memory is not None:
+            output, state = memory(rows.unsqueeze(0), state)
+            rows = output.squeeze(0)
+        for layer in layers:
+            rows = torch.nn.functional.linear(rows, weights[f"actor.{layer}.weight"], weights[f"actor.{layer}.bias"])
+            rows = rows if layer == layers[-1] else torch.nn.functional.elu(rows)
+        return rows
+
+    return act
+
+
 def _overrides(options: argparse.Namespace) -> list[str]:
-    task, config = CLASSES[options.robot]
-    package = f"legged_gym.envs.{options.robot}"
+    robot = ROBOTS[options.robot]
     settings: dict[str, Any] = {
         "noise.add_noise": False,
         "domain_rand.randomize_friction": False,
@@ -92,18 +141,19 @@ def _overrides(options: argparse.Namespace) -> list[str]:
     return [
         "task=isaacgym.LeggedRobot",
         f"task.env.folders=[{folders}]",
-        f"task.env.feet=[{FEET[options.robot]}]",
-        f"task.env.taskClass={package}.{options.robot}_env:{task}",
-        f"task.env.taskConfig={package}.{options.robot}_config:{config}",
+        f"task.env.feet=[{robot.feet}]",
+        f"task.env.taskClass=legged_gym.envs.{robot.task}",
+        f"task.env.taskConfig=legged_gym.envs.{robot.config}",
         *(f"+task.env.settings.{key}={value}" for key, value in settings.items()),
     ]
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("repository", type=Path, help="unitree_rl_gym")
+    parser.add_argument("repository", type=Path, help="unitree_rl_gym or legged_gym")
     parser.add_argument("folders", type=Path, nargs="*", help="of other packages that it imports, such as rsl_rl")
-    parser.add_argument("--robot", choices=sorted(CLASSES), default="g1")
+    parser.add_argument("--robot", choices=sorted(ROBOTS), default="g1")
+    parser.add_argument("--trained", type=Path, help="a checkpoint of rsl_rl in place of the shipped policy")
     parser.add_argument("--engines", default="mujoco,mujoco_reduced,physx,pybullet", help="files of cfg/simulator")
     parser.add_argument("--physx-contacts", choices=("full", "feet"), default="feet")
     parser.add_argument("--num-envs", type=int, default=16)
