@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.envs.task import Task, uniform
 from dualfid_robot.policies.actor_critic import DualActorCritic, PolicyName
 
@@ -21,6 +22,13 @@ def policy_agent(policy: DualActorCritic, name: PolicyName | float) -> Agent:
         return policy.to(observations.device).action_mean(observations, name)
 
     return act
+
+
+def policy_agents(experiment: Experiment, policy: DualActorCritic, first: PolicyName = "adapted") -> dict[str, Agent]:
+    """Both policies of a network by name, one of them first; that one alone where there is no adapter."""
+    second: PolicyName = "base" if first == "adapted" else "adapted"
+    names = (first, second) if experiment.network.adapter.kind != "none" else (first,)
+    return {name: policy_agent(policy, name) for name in names}
 
 
 def zero_agent(task: Task) -> Agent:

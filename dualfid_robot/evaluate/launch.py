@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Mapping
@@ -19,7 +20,8 @@ from dualfid_robot.config.output import plain_console
 from dualfid_robot.config.progress import Progress, track
 from dualfid_robot.config.values import check_seed
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.evaluate.agents import Agent, policy_agent, random_agent, zero_agent
+from dualfid_robot.evaluate.agents import Agent, policy_agents, random_agent, zero_agent
+from dualfid_robot.evaluate.environment_show import EnvironmentShow
 from dualfid_robot.evaluate.evaluation import evaluate
 from dualfid_robot.evaluate.films import FilmSettings
 from dualfid_robot.policies.actor_critic import PolicyName
@@ -28,6 +30,8 @@ from dualfid_robot.runs.checkpoint import fitting, load_checkpoint, resolve_chec
 from dualfid_robot.runs.saved_policy import policy_of
 from dualfid_robot.settings import require_integer
 from dualfid_robot.simulators.registry import engine_config
+from dualfid_robot.view.page import open_page, wants_page
+from dualfid_robot.view.playback import Playback, play_in
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +97,9 @@ def check_agent(cfg: DictConfig) -> None:
 def evaluate_agent(
     cfg: DictConfig, simulator: Mapping[str, Any], episodes: Any, saved: Mapping[str, Any] | None
 ) -> None:
-    """Evaluate what a configuration names, a policy or another agent, in a simulator; print, write a report, film.
+    """Evaluate what a configuration names, a policy or another agent, in a simulator.
+
+    The result is printed and written into a report. Then it is filmed or shown in a page, where that was asked for.
 
     Args:
         cfg: the configuration.
@@ -106,15 +112,17 @@ def evaluate_agent(
     require_integer("num_envs", episodes, 1)
     check_seed("seed", cfg.seed)
     filming = FilmSettings.of(cfg) if cfg.capture_video else None
+    watched = wants_page(cfg)
     subject = _agent_without_policy(cfg, simulator) if saved is None else _policy_of(cfg, simulator, saved)
     experiment = subject.experiment
+    title, agent = next(iter(subject.agents.items()))
     pool = experiment.make_pool(simulator, episodes, cfg.seed)
     try:
         steps = pool.task.config.episodeLength
-        evaluation = evaluate(subject.agent, pool, lambda rollout: track(rollout, "evaluation, steps", steps))
+        evaluation = evaluate(agent, pool, lambda rollout: track(rollout, "evaluation, steps", steps))
     finally:
         pool.simulator.close()
-    name = f"{experiment.task.name}, {subject.title} in {simulator['name']}"
+    name = f"{experiment.task.name}, {title} {subject.kind} in {simulator['name']}"
     console = plain_console()
     console.print(f"{name}: {evaluation.line()}", soft_wrap=not console.is_terminal)
     stem = subject.stem.with_name(f"{subject.stem.name}_{simulator['name']}")
@@ -125,8 +133,21 @@ def evaluate_agent(
     if filming is not None:
         path = stem.with_name(f"{stem.name}.mp4")
         with Progress("video"):
-            filming.record(subject.agent, experiment.make_pool(simulator, 1, cfg.seed), path)
+            filming.record(agent, experiment.make_pool(simulator, 1, cfg.seed), path)
         logger.info("video: %s", path)
+    if watched:
+        _show(cfg, subject, simulator)
+
+
+def _show(cfg: DictConfig, subject: _Subject, simulator: Mapping[str, Any]) -> None:
+    """A page with what was evaluated, until Ctrl-C."""
+    show = EnvironmentShow(subject.experiment, subject.agents, {simulator["name"]: simulator}, seed=cfg.seed)
+    with contextlib.closing(show):
+        playback = Playback(show)
+        page = open_page(playback, cfg.viewer_host, cfg.viewer_port)
+        with contextlib.closing(page), contextlib.suppress(KeyboardInterrupt):
+            for line in play_in(page, playback):
+                plain_console().print(line, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -135,15 +156,15 @@ class _Subject:
 
     Attributes:
         experiment: the task and its settings.
-        agent: what acts.
-        title: how the console names it.
+        agents: by name. The first is evaluated, the others can be chosen in a page.
+        kind: of agent, after the name: "policy" or "agent".
         source: how the report names it.
         stem: path of the report and the video, without the simulator's name.
     """
 
     experiment: Experiment
-    agent: Agent
-    title: str
+    agents: Mapping[str, Agent]
+    kind: str
     source: dict[str, str]
     stem: Path
 
@@ -158,7 +179,7 @@ def _policy_of(cfg: DictConfig, simulator: Mapping[str, Any], saved: Mapping[str
     if not is_writable(path.parent):
         stem = Path(f"{path.absolute().parent.parent.name}_{stem.name}")
         logger.warning("%s cannot be written: the report goes to %s", path.parent, Path.cwd())
-    return _Subject(experiment, policy_agent(policy, name), f"{name} policy", source, stem)
+    return _Subject(experiment, policy_agents(experiment, policy, name), "policy", source, stem)
 
 
 def _compare_changes(path: Path, saved: Mapping[str, Any], simulator: Mapping[str, Any]) -> None:
@@ -176,4 +197,4 @@ def _agent_without_policy(cfg: DictConfig, simulator: Mapping[str, Any]) -> _Sub
     task = experiment.make_task()
     agent = zero_agent(task) if cfg.agent == "zero" else random_agent(task, cfg.seed)
     stem = RUNS / f"{experiment.task.name}_{cfg.agent}"
-    return _Subject(experiment, agent, f"{cfg.agent} agent", {"agent": cfg.agent}, stem)
+    return _Subject(experiment, {cfg.agent: agent}, "agent", {"agent": cfg.agent}, stem)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import sys
-import webbrowser
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +23,7 @@ from dualfid_robot.play.choice import Choice, choose
 from dualfid_robot.play.engines import own_settings, playable_engines
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import require_integer, require_number
-from dualfid_robot.view.page import BrowserPage
+from dualfid_robot.view.page import has_display, open_page
 from dualfid_robot.view.playback import Playback, Show, View, play_in
 from dualfid_robot.view.video import Video, video_size
 from dualfid_robot.view.window import Window
@@ -92,14 +90,9 @@ def _choose_view(cfg: DictConfig, choice: Choice) -> None:
         say("no display here, so a video is made; viewer=browser serves a page all the same")
 
 
-def has_display() -> bool:
-    """Whether a browser can open on this machine."""
-    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
 def _play_export(cfg: DictConfig, choice: Choice, stack: ExitStack) -> None:
     """An exported policy: as a robot for a robot loop, in numbers, or before a person's eyes."""
-    require_package("play", "onnxruntime", "export")
+    require_package("play", "onnxruntime", "play")
     from dualfid_robot.onboard.runtime import ExportedPolicy
     from dualfid_robot.play.export_show import ExportShow
     from dualfid_robot.play.player import read_starts, rows_of
@@ -164,19 +157,12 @@ def _present(cfg: DictConfig, show: Show, stack: ExitStack) -> None:
     if cfg.viewer == "browser":
         require_package("viewer=browser", "mjviser", "viewer")
     playback = Playback(show, math.inf if cfg.real_time is False else 1.0, float(cfg.dial))
-    view: View = Window(playback) if cfg.viewer == "native" else _page(cfg, playback)
+    native = cfg.viewer == "native"
+    view: View = Window(playback) if native else open_page(playback, cfg.viewer_host, cfg.viewer_port, not cfg.follow)
     stack.callback(view.close)
     with contextlib.suppress(KeyboardInterrupt):
         for line in play_in(view, playback, duration):
             say(line)
-
-
-def _page(cfg: DictConfig, playback: Playback) -> BrowserPage:
-    page = BrowserPage(playback, cfg.viewer_host, cfg.viewer_port)
-    say(f"open {page.url}; Ctrl-C ends it")
-    if has_display() and not cfg.follow:
-        webbrowser.open(page.url)
-    return page
 
 
 def _film(cfg: DictConfig, show: Show, duration: float) -> None:

@@ -35,7 +35,7 @@ from dualfid_robot.simulators.registry import lost_contacts
 from dualfid_robot.threads import set_threads
 from dualfid_robot.train.distributed import communicator, prepare, use_own_gpu
 from dualfid_robot.train.trainer import Trainer
-from dualfid_robot.train.viewer import wants_viewer
+from dualfid_robot.view.page import wants_page
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def launch(cfg: DictConfig) -> None:
 def _train(cfg: DictConfig) -> None:
     if cfg.export:
         require_packages()
-    wants_viewer(cfg)
+    wants_page(cfg)
     cfg = with_own_settings(cfg)
     experiment = Experiment(cfg)
     if cfg.export and isinstance(task := experiment.make_task(), ForeignTask):

@@ -34,7 +34,8 @@ from dualfid_robot.train.accounting import Books, IterationReport, Prices
 from dualfid_robot.train.control_variate import check_control_variate
 from dualfid_robot.train.films import TrainingFilms
 from dualfid_robot.train.progress import ProgressDisplay
-from dualfid_robot.train.viewer import RunViewer, wants_viewer
+from dualfid_robot.train.viewer import RunViewer
+from dualfid_robot.view.page import wants_page
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ class Trainer:
         watching = []
         if experiment.settings["capture_video"]:
             watching.append(TrainingFilms(experiment, self.policy, folder, log.add_video).update)
-        if wants_viewer(experiment.settings):
+        if wants_page(experiment.settings):
             viewer = RunViewer(folder, self.policy, identity(experiment), experiment.settings)
             watching.append(stack.enter_context(viewer).update)
         return [log.write, stack.enter_context(display).update, *watching]

@@ -13,33 +13,14 @@ from typing import Any, Self
 
 from dualfid_robot.config.hints import setting
 from dualfid_robot.config.output import plain_console
-from dualfid_robot.config.values import require_package
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.policies.actor_critic import DualActorCritic
 from dualfid_robot.runs.checkpoint import save_checkpoint
-from dualfid_robot.settings import require_integer
 
 logger = logging.getLogger(__name__)
 
-VIEWERS = ("none", "browser")
 _LIVE, _LOG = "live.pth", "viewer.log"  # in the run's folder: the policy as it is, and what the process says
 _PERIOD = 2.0  # s between two policies that are handed over
-
-
-def wants_viewer(settings: Any) -> bool:
-    """Whether a run shall be watched: viewer=browser, or headless=False as in IsaacGymEnvs.
-
-    Raises:
-        ConfigError: another viewer, or mjviser is not installed.
-    """
-    viewer = settings["viewer"]
-    if viewer not in VIEWERS:
-        raise ConfigError(f"viewer={viewer}: allowed are {list(VIEWERS)}; play.py has other ones")
-    if viewer == "none" and settings["headless"]:
-        return False
-    require_integer("viewer_port", settings["viewer_port"], 0, 65535)
-    require_package("viewer=browser", "mjviser", "viewer")
-    return True
 
 
 class RunViewer:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import sys
 import time
+import webbrowser
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from dualfid_robot.command import Command
+from dualfid_robot.config.output import plain_console
 from dualfid_robot.config.values import require_package
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.settings import require_integer
 from dualfid_robot.view.playback import SPEEDS, Playback
 from dualfid_robot.view.scene import SKY, Scene
 
@@ -27,6 +33,45 @@ _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#
 _PADDING = (12, 24, 0, 0)
 _HORIZONTAL_AXIS = {"size": 32, "labelSize": 20, "labelGap": 0}
 _VERTICAL_AXIS = {"size": 68}
+
+
+VIEWERS = ("none", "browser")
+"""Of training and evaluation."""
+
+
+def wants_page(settings: Any) -> bool:
+    """Whether a page shall show what is trained or evaluated: viewer=browser, or headless=False as in IsaacGymEnvs.
+
+    Raises:
+        ConfigError: another viewer, or mjviser is not installed.
+    """
+    viewer = settings["viewer"]
+    if viewer not in VIEWERS:
+        raise ConfigError(f"viewer={viewer}: allowed are {list(VIEWERS)}; play.py has other ones")
+    if viewer == "none" and settings["headless"]:
+        return False
+    require_integer("viewer_port", settings["viewer_port"], 0, 65535)
+    require_package("viewer=browser", "mjviser", "viewer")
+    return True
+
+
+def has_display() -> bool:
+    """Whether a browser can open on this machine."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def open_page(playback: Playback, host: str, port: int, in_browser: bool = True) -> BrowserPage:
+    """Serve a page and say where it is.
+
+    Args:
+        playback, host, port: see `BrowserPage`.
+        in_browser: open it in the user's browser, too, where there is a display.
+    """
+    page = BrowserPage(playback, host, port)
+    plain_console().print(f"open {page.url}; Ctrl-C ends it", soft_wrap=True)
+    if in_browser and has_display():
+        webbrowser.open(page.url)
+    return page
 
 
 class BrowserPage:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -14,10 +15,14 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from dualfid_robot.config.experiment import Experiment
+from dualfid_robot.config.experiment import Experiment, plain
 from dualfid_robot.envs.pool import EnvironmentPool
-from dualfid_robot.evaluate.agents import policy_agent, random_agent, zero_agent
+from dualfid_robot.evaluate import launch
+from dualfid_robot.evaluate.agents import policy_agent, policy_agents, random_agent, zero_agent
+from dualfid_robot.evaluate.environment_show import EnvironmentShow
 from dualfid_robot.evaluate.evaluation import Evaluation, evaluate, record_video
+from dualfid_robot.view.page import BrowserPage
+from dualfid_robot.view.playback import Playback
 
 
 @pytest.fixture
@@ -165,3 +170,49 @@ def test_train_with_test_is_evaluate(
 def test_the_line_counts_episodes(n: int, words: str) -> None:
     evaluation = Evaluation(np.ones(n), np.full(n, 5.0), np.zeros(n, bool), 0, {}, {})
     assert evaluation.line().endswith(words)
+
+
+def test_what_was_evaluated_is_shown_in_a_page_until_ctrl_c(
+    compose_config: Callable[..., DictConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("mjviser")
+    seen = []
+
+    def look_and_press_ctrl_c(page: BrowserPage, playback: Playback) -> Iterator[str]:
+        with urllib.request.urlopen(page.url, timeout=20) as answer:
+            seen.append((answer.status, page.url, playback.show.policies, playback.show.engines))
+        raise KeyboardInterrupt
+        yield ""
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "play_in", look_and_press_ctrl_c)
+    small = ("task=Cartpole", "task.env.episodeLength=20", "viewer_port=18090")
+    cfg = compose_config(*small, "agent=random", "headless=False")
+    launch.evaluate_agent(cfg, plain(cfg.simulator.high), 2, None)
+    [(status, url, policies, engines)] = seen
+    assert (status, policies, engines) == (200, ("random",), ("mujoco",))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("Cartpole, random agent in mujoco: ") and said[-1] == f"open {url}; Ctrl-C ends it"
+
+
+def test_a_page_begins_with_the_policy_that_was_evaluated(experiment: Experiment) -> None:
+    policy = experiment.make_policy()
+    with torch.no_grad():
+        policy.actor.output_layer.bias.fill_(0.5)
+        policy.actor.output_layer.bias_delta.fill_(-1.0)
+    show = EnvironmentShow(
+        experiment, policy_agents(experiment, policy, "base"), {"mujoco": dict(experiment.high_engine)}
+    )
+    try:
+        assert show.policies == ("base", "adapted")
+        show.begin()
+        for name, push in (("base", 1.0), ("adapted", -1.0)):
+            show.choose_policy(name, 1.0)
+            before = show._pool.simulator.qvel[0, 0].item()
+            show.step()
+            assert np.sign(show._pool.simulator.qvel[0, 0].item() - before) == push
+    finally:
+        show.close()

@@ -19,7 +19,8 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.play.checkpoint_show import CheckpointShow
 from dualfid_robot.runs.checkpoint import load_checkpoint
 from dualfid_robot.runs.identity import identity
-from dualfid_robot.train.viewer import RunViewer, wants_viewer
+from dualfid_robot.train.viewer import RunViewer
+from dualfid_robot.view.page import wants_page
 
 SMALL = ("task=Cartpole", "simulator/low=mujoco_reduced", "num_envs=16", "train.params.config.minibatch_size=256")
 
@@ -105,11 +106,11 @@ def test_a_show_takes_up_what_training_hands_over(experiment: Experiment, tmp_pa
 
 def test_which_runs_are_watched(compose_config: Callable[..., DictConfig]) -> None:
     pytest.importorskip("mjviser")
-    assert not wants_viewer(compose_config(*SMALL))
-    assert wants_viewer(compose_config(*SMALL, "headless=False"))
-    assert wants_viewer(compose_config(*SMALL, "viewer=browser"))
+    assert not wants_page(compose_config(*SMALL))
+    assert wants_page(compose_config(*SMALL, "headless=False"))
+    assert wants_page(compose_config(*SMALL, "viewer=browser"))
     with pytest.raises(ConfigError, match=r"viewer=native: allowed are \['none', 'browser'\]"):
-        wants_viewer(compose_config(*SMALL, "viewer=native"))
+        wants_page(compose_config(*SMALL, "viewer=native"))
 
 
 def test_the_port_is_the_next_free_one(experiment: Experiment) -> None:
