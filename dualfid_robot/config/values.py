@@ -60,4 +60,4 @@ def check_name(key: str, name: str) -> None:
 def require_package(program: str, package: str, extra: str) -> None:
     """Raise ConfigError unless a package of one of the extras of setup.py is installed."""
     if importlib.util.find_spec(package) is None:
-        raise ConfigError(f"{program}: {package} is not installed; pip install dualfid_robot[{extra}]")
+        raise ConfigError(f'{program}: {package} is not installed; pip install "dualfid_robot[{extra}]"')

@@ -63,7 +63,7 @@ def require_launcher(arguments: Sequence[str]) -> None:
     if plugin in _PACKAGES and not _is_installed(_PACKAGES[plugin]):
         raise ConfigError(
             f"hydra/launcher={name}: {_PACKAGES[plugin].replace('_', '-')} is not installed; "
-            f"pip install dualfid_robot[{_EXTRAS[plugin]}], or take hydra/launcher=basic, one run at a time"
+            f'pip install "dualfid_robot[{_EXTRAS[plugin]}]", or take hydra/launcher=basic, one run at a time'
         )
 
 

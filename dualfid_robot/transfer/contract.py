@@ -94,10 +94,9 @@ class Contract:
         return (
             f"{self.simulator}: contract holds: {counted(self.joints, 'joint')} in order,"
             f" {actuators}, control period"
-            f" {period} = {self.substeps} x {physics} (measured {measured}), default pose"
-            f" within {self.default_pose:.1g}, states read back within"
-            f" {self.position:.1g} and {self.velocity:.1g}, observation of {self.columns} columns{without} within"
-            f" {self.observation:.1g}"
+            f" {period} = {self.substeps} x {physics} (measured {measured}); differences from MuJoCo: default pose"
+            f" {self.default_pose:.1g}, positions {self.position:.1g}, velocities {self.velocity:.1g},"
+            f" observation of {self.columns} columns{without} {self.observation:.1g}"
         )
 
 

@@ -146,10 +146,12 @@ class Matrix:
         return {subject.label: chr(ord("A") + i) if i < 26 else str(i) for i, subject in enumerate(self.subjects)}
 
     def subject_lines(self) -> list[str]:
-        """What is evaluated, for a reader: a line for each checkpoint."""
+        """What is evaluated, for a reader: a line for each checkpoint, with its letter where there are several."""
+        letters = self.letters if len(self.subjects) > 1 else {}
         return [
-            f"{self.letters[s.label]}: {s.label}: trained in {s.trained_in['low']} (low) and"
-            f" {s.trained_in['high']} (high), {s.samples:,} samples"
+            (f"{letters[s.label]}: " if letters else "")
+            + f"{s.label}: trained in {s.trained_in['low']} (low) and {s.trained_in['high']} (high),"
+            f" {s.samples:,} samples"
             for s in self.subjects
         ]
 

@@ -316,7 +316,7 @@ def test_a_folder_that_is_no_export_is_not_replaced(checkpoint: Path, tmp_path: 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name))
-    with pytest.raises(ConfigError, match=r"onnxscript is not installed; pip install dualfid_robot\[export\]"):
+    with pytest.raises(ConfigError, match=r'onnxscript is not installed; pip install "dualfid_robot\[export\]"'):
         launch_export(config(checkpoint=str(checkpoint)))
 
 
@@ -325,7 +325,7 @@ def test_training_does_not_begin_without_the_packages(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(launch_module, "Experiment", None)
-    with pytest.raises(ConfigError, match=r"pip install dualfid_robot\[export\]"):
+    with pytest.raises(ConfigError, match=r'pip install "dualfid_robot\[export\]"'):
         launch_module.launch(compose_config("task=Cartpole", "export=True", "simulator/low=mujoco_reduced"))
 
 

@@ -107,7 +107,7 @@ def _converted(path: Path) -> tuple[bytes, str]:
     missing = [package for package in needed if importlib.util.find_spec(package) is None]
     if missing:
         raise ConfigError(
-            f"mesh {path.name}: MuJoCo reads no such {path.suffix}; to convert it, pip install dualfid_robot[import]"
+            f'mesh {path.name}: MuJoCo reads no such {path.suffix}; to convert it, pip install "dualfid_robot[import]"'
         )
     import trimesh
 
