@@ -15,7 +15,7 @@ from dualfid_robot.config.progress import Progress
 from dualfid_robot.config.user_folder import UserFolder
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.settings import parse_settings
+from dualfid_robot.settings import counted, parse_settings
 from dualfid_robot.simulators.calibration import Windows, calibrate, collect, relative_cost, residual
 
 _HEADER = "# Settings of low simulators, fitted to this task's high one; written by calibrate.py.\n"
@@ -101,7 +101,9 @@ def _fit(
 def _table(residuals: dict[str, dict[str, float]], cost: float) -> str:
     """Residuals as Markdown: a row per quantity and horizon."""
     lines = [f"Cost of a step: {cost:.2f} of the high simulator's.", ""]
-    lines += [f"| relative error after periods | {' | '.join(residuals)} |", "|---|" + "---|" * len(residuals)]
+    lines += [f"| relative error | {' | '.join(residuals)} |", "|---|" + "---|" * len(residuals)]
     for row in next(iter(residuals.values())):
-        lines.append(f"| {row} | {' | '.join(f'{column[row]:.3f}' for column in residuals.values())} |")
+        quantity, _, periods = row.partition("/")
+        after = f", {counted(int(periods), 'period')}" if periods else ""
+        lines.append(f"| {quantity}{after} | {' | '.join(f'{column[row]:.3f}' for column in residuals.values())} |")
     return "\n".join(lines)

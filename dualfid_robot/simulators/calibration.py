@@ -86,11 +86,11 @@ def calibrate(
         say(f"discrete settings, {number} of {len(combinations)}")
         cost = relative_cost(windows, robot, reference, {**engine, **chosen}, control_dt)
         error = residual(windows, robot, {**engine, **chosen}, control_dt)["all"]
-        report(f"{chosen}: cost {cost:.2f} of the reference, residual {error:.3f}")
+        report(f"{_words(chosen)}: costs {cost:.2f} of the reference, residual {error:.3f}")
         tried.append((error, cost, chosen))
     allowed = [entry for entry in tried if entry[1] <= cost_bound]
     if not allowed:
-        report(f"every combination costs more than cost_bound={cost_bound:g}: {present} stays")
+        report(f"every combination costs more than cost_bound={cost_bound:g}, so these stay: {_words(present)}")
         allowed = [entry for entry in tried if entry[2] == present]
     _, cost, chosen = min(allowed, key=lambda entry: entry[0])
 
@@ -108,13 +108,18 @@ def calibrate(
         {name: engine[name] for name in bounds},
         bounds,
     ):
-        report(f"residual {error:.4f} at " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        report(f"residual {error:.4f} at " + _words(values))
     values = {name: float(f"{value:.4g}") for name, value in values.items()}
 
     # What they are worth, rounded as they are written, beside what was in force.
     before = residual(windows, robot, {**in_force, **chosen}, control_dt)
     after = residual(windows, robot, {**fixed, **values}, control_dt)
     return Fit({**chosen, **values}, before, after, cost)
+
+
+def _words(settings: Mapping[str, float]) -> str:
+    """Settings for a reader."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in settings.items())
 
 
 @dataclasses.dataclass(frozen=True)

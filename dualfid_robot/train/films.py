@@ -19,7 +19,7 @@ from dualfid_robot.view.video import check_drawing
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "videos"  # in a run's folder
+FILMS = "videos"  # in a run's folder
 
 
 class TrainingFilms:
@@ -52,7 +52,7 @@ class TrainingFilms:
         require_integer("capture_video_freq", self._every, 1)
         check_drawing(experiment.robot, self._settings.size, "capture_video=True")
         self._experiment, self._policy, self._publish = experiment, policy, publish
-        self._folder = folder / FOLDER
+        self._folder = folder / FILMS
         self._folder.mkdir(exist_ok=True)
         remove_partial(self._folder, "*")
 

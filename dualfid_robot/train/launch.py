@@ -34,6 +34,7 @@ from dualfid_robot.runs.run_log import new_run_folder, newest_checkpoint
 from dualfid_robot.simulators.registry import lost_contacts
 from dualfid_robot.threads import set_threads
 from dualfid_robot.train.distributed import communicator, prepare, use_own_gpu
+from dualfid_robot.train.films import FILMS
 from dualfid_robot.train.trainer import Trainer
 from dualfid_robot.view.page import wants_page
 
@@ -97,7 +98,8 @@ def _train(cfg: DictConfig) -> None:
         finally:
             trainer.close()
     if ranks.rank == 0:
-        logger.info("checkpoints, metrics.jsonl and TensorBoard curves: %s", folder)
+        videos = ", videos" if any((folder / FILMS).glob("*.mp4")) else ""
+        logger.info("checkpoints, metrics.jsonl%s and TensorBoard curves: %s", videos, folder)
         for line in next_commands(experiment, folder, finished):
             plain_console().print(line, soft_wrap=True)
 

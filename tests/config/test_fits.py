@@ -134,6 +134,6 @@ def test_without_a_search_it_only_measures(
     monkeypatch.setattr(launch, "residual", lambda *arguments: {"all": 0.125})
     launch.launch_calibration(composed("task=Cartpole", "search=false", mine=mine, config_name="calibrate"))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-3:] == ["| relative error after periods | as configured |", "|---|---|", "| all | 0.125 |"]
+    assert lines[-3:] == ["| relative error | as configured |", "|---|---|", "| all | 0.125 |"]
     assert "Cost of a step: 0.25 of the high simulator's." in lines
     assert not list((mine / "calibration").iterdir())

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.train.films import FOLDER, TrainingFilms
+from dualfid_robot.train.films import FILMS, TrainingFilms
 from dualfid_robot.train.trainer import Trainer
 from dualfid_robot.view.video import check_drawing
 
@@ -44,10 +44,10 @@ def test_films_change_nothing_and_are_found(compose_config: Callable[..., DictCo
         pytest.skip(str(error))
     plain = Experiment(compose_config(*SMALL, *fixed))
     assert trained(filmed, tmp_path / "filmed") == trained(plain, tmp_path / "plain")
-    films = sorted((tmp_path / "filmed" / FOLDER).iterdir())
+    films = sorted((tmp_path / "filmed" / FILMS).iterdir())
     assert [film.name for film in films] == ["iteration_000002.mp4", "iteration_000004.mp4"]
     assert imageio.imread(films[0]).shape == (5, 64, 96, 3)
-    assert not (tmp_path / "plain" / FOLDER).exists()
+    assert not (tmp_path / "plain" / FILMS).exists()
     (curves,) = (path.parent for path in (tmp_path / "filmed").rglob("events*") if "cost" not in path.parent.name)
     events = EventAccumulator(str(curves))
     events.Reload()
