@@ -43,8 +43,6 @@ def launch_play(cfg: DictConfig) -> None:
     choice = choose(cfg)
     say(choice.announcement)
     _choose_view(cfg, choice)
-    if cfg.follow:
-        os.nice(10)  # the training that is watched comes first
     with ExitStack() as stack:
         if choice.is_export:
             _play_export(cfg, choice, stack)
@@ -158,8 +156,10 @@ def _present(cfg: DictConfig, show: Show, stack: ExitStack) -> None:
         require_package("viewer=browser", "mjviser", "viewer")
     playback = Playback(show, math.inf if cfg.real_time is False else 1.0, float(cfg.dial))
     native = cfg.viewer == "native"
-    view: View = Window(playback) if native else open_page(playback, cfg.viewer_host, cfg.viewer_port, not cfg.follow)
+    view: View = Window(playback) if native else open_page(playback, cfg.viewer_host, cfg.viewer_port)
     stack.callback(view.close)
+    if cfg.follow:
+        os.nice(10)  # the training that is watched comes first, but a browser that was opened has its usual priority
     with contextlib.suppress(KeyboardInterrupt):
         for line in play_in(view, playback, duration):
             say(line)

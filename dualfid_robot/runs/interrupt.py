@@ -6,7 +6,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 class Interrupt:
@@ -14,7 +14,7 @@ class Interrupt:
 
     Attributes:
         requested: a signal has come.
-        name: its name.
+        name: what a person calls it.
     """
 
     def __init__(self) -> None:
@@ -38,4 +38,4 @@ class Interrupt:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
-        self.name = signal.Signals(number).name
+        self.name = _SIGNALS[signal.Signals(number)]

@@ -60,16 +60,15 @@ def has_display() -> bool:
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def open_page(playback: Playback, host: str, port: int, in_browser: bool = True) -> BrowserPage:
-    """Serve a page and say where it is.
+def open_page(playback: Playback, host: str, port: int) -> BrowserPage:
+    """Serve a page, say where it is, and open it in the user's browser where there is a display.
 
     Args:
         playback, host, port: see `BrowserPage`.
-        in_browser: open it in the user's browser, too, where there is a display.
     """
     page = BrowserPage(playback, host, port)
     plain_console().print(f"open {page.url}; Ctrl-C ends it", soft_wrap=True)
-    if in_browser and has_display():
+    if has_display():
         webbrowser.open(page.url)
     return page
 

@@ -39,9 +39,18 @@ def wait_until(condition: Callable[[], bool], seconds: float = 300.0) -> None:
 
 @pytest.mark.slow
 def test_a_page_is_served_until_the_run_ends_or_its_process_does(
-    experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    experiment: Experiment,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("mjviser")
+    browser, opened = tmp_path / "browser", tmp_path / "opened"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setenv("BROWSER", str(browser))
     policy = experiment.make_policy()
     with RunViewer(tmp_path, policy, identity(experiment), experiment.settings) as viewer:
         url = re.findall(r"http://\S+", capsys.readouterr().out)[0]
@@ -49,6 +58,7 @@ def test_a_page_is_served_until_the_run_ends_or_its_process_does(
         wait_until(lambda: "open http" in log.read_text())
         with urllib.request.urlopen(url, timeout=20) as page:
             assert page.status == 200
+        wait_until(lambda: opened.is_file() and opened.read_text() == f"{url}\n")
         # A new policy is handed over, at most every two seconds.
         with torch.no_grad():
             policy.actor.output_layer.bias.fill_(0.25)
