@@ -152,7 +152,7 @@ class BestExport:
 def _in_place_of(folder: Path) -> Iterator[Path]:
     """An empty folder that becomes `folder` at the end, or vanishes after an error."""
     if folder.exists() and not (folder / _SUMS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"out={folder}: exists and is no export; name another folder")
+        raise ConfigError(f"out={folder}: exists and is not an export; name another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     place = folder.absolute()
     beside = str(place.with_name(f".{place.name}."))

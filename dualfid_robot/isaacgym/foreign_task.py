@@ -159,7 +159,7 @@ def _probed(text: str) -> _Probe:
     with using(session):
         task_class = find("task.env.taskClass", config.taskClass, folders)
         if not isinstance(task_class, type):
-            raise ConfigError(f"task.env.taskClass={config.taskClass}: is no class")
+            raise ConfigError(f"task.env.taskClass={config.taskClass}: is not a class")
         origin = Origin(
             style,
             task_class,

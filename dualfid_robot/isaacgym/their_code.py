@@ -27,7 +27,7 @@ def find(key: str, text: str, folders: Sequence[Path]) -> Any:
     """
     place, colon, name = text.rpartition(":")
     if not colon:
-        raise ConfigError(f"{key}={text}: expected is module:name or file.py:name")
+        raise ConfigError(f"{key}={text}: module:name or file.py:name is expected")
     sys.path[:0] = [str(folder) for folder in folders if str(folder) not in sys.path]
     module = _file_module(key, text, place, folders) if place.endswith(".py") else _module(key, text, place, folders)
     if not hasattr(module, name):

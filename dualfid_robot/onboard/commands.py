@@ -126,7 +126,7 @@ class Keyboard:
         if len(metadata.commands) > len(_KEYS):
             raise ConfigError(f"commands=keyboard: there are keys for {len(_KEYS)} commands; use a file")
         if not sys.stdin.isatty():
-            raise ConfigError("commands=keyboard: the standard input is no terminal")
+            raise ConfigError("commands=keyboard: the standard input is not a terminal")
         self._changes = {
             key: (command, sign * (command.high - command.low) / _KEY_STEPS)
             for command, pair in zip(metadata.commands, _KEYS, strict=False)

@@ -127,7 +127,7 @@ def resolve_checkpoint(path: Path) -> Path:
 def output_folder(checkpoint: Path, name: str) -> Path:
     """Where what is made of a checkpoint goes: `name` in the run's folder, or beside a checkpoint that lies elsewhere.
 
-    Where these cannot be written, it is `<run>_<name>` in the present folder, which is announced.
+    Where these cannot be written, it is `<run>_<name>` in the current folder, which is announced.
     """
     run = checkpoint.parent.parent if checkpoint.absolute().parent.name == "nn" else checkpoint.parent
     if is_writable(run):

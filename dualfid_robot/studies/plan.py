@@ -227,7 +227,7 @@ class PlannedStudy:
                 self._check_abroad(experiment)
         if replays and self.plan.replayed not in self.plan.methods_of(gap):
             raise ConfigError(
-                f"study.methods={method}: replays the runs of method {self.plan.replayed}, which the plan has not"
+                f"study.methods={method}: replays the runs of method {self.plan.replayed}, which is not in the plan"
             )
         return PlannedCell(task, method, gap, _plain(cfg), tuple(overrides), uses_low, replays)
 

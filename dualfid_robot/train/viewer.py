@@ -90,4 +90,4 @@ def _free_port(host: str, first: int) -> int:
             except OSError:
                 continue
             return port
-    raise ConfigError(f"viewer_host={host}, viewer_port={first}: no port from there on can be had")
+    raise ConfigError(f"viewer_host={host}, viewer_port={first}: no port from there on is free")

@@ -101,7 +101,7 @@ def _folder(out: str, request: TransferRequest) -> Path:
     """Where the results go: by default the folder of the first checkpoint's run."""
     folder = Path(out) if out else output_folder(request.checkpoints[0], FOLDER)
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"out={folder}: is no folder")
+        raise ConfigError(f"out={folder}: is not a folder")
     return folder
 
 

@@ -308,7 +308,7 @@ def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_export_is_not_replaced(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "thesis.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match="exists and is no export"):
+    with pytest.raises(ConfigError, match="exists and is not an export"):
         launch_export(config(checkpoint=str(checkpoint), out=str(tmp_path / "own")))
     assert (tmp_path / "own" / "thesis.txt").read_text() == "years of work"
 

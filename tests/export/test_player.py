@@ -276,7 +276,7 @@ def test_keys_need_a_terminal_and_something_to_command(export_of: ExportOf, monk
         Keyboard(ExportedPolicy(export_of("Cartpole")).metadata)
     with Path(os.devnull).open() as nothing:
         monkeypatch.setattr(sys, "stdin", nothing)
-        with pytest.raises(ConfigError, match="commands=keyboard: the standard input is no terminal"):
+        with pytest.raises(ConfigError, match="commands=keyboard: the standard input is not a terminal"):
             Keyboard(ExportedPolicy(export_of("Anymal")).metadata)
 
 

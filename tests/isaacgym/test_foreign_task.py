@@ -260,9 +260,9 @@ def test_as_a_vector_environment_of_gymnasium(arguments: dict[str, list[str]]) -
     [
         ("LeggedRobot", "task.env.interface=legged", r"task.env.interface=legged: allowed are \['legged_robot', 'vec"),
         ("LeggedRobot", "task.env.taskClass=walker:Runner", "task.env.taskClass=walker:Runner: walker has no Runner"),
-        ("LeggedRobot", "task.env.taskClass=walker", "expected is module:name or file.py:name"),
+        ("LeggedRobot", "task.env.taskClass=walker", "module:name or file.py:name is expected"),
         ("LeggedRobot", "task.env.taskClass=runner:Runner", "cannot be imported: No module named 'runner'"),
-        ("LeggedRobot", "task.env.taskClass=walker:torch", "task.env.taskClass=walker:torch: is no class"),
+        ("LeggedRobot", "task.env.taskClass=walker:torch", "task.env.taskClass=walker:torch: is not a class"),
         ("LeggedRobot", "task.env.taskClass=walker:WalkerCfg", "is built from .*; this interface expects"),
         ("LeggedRobot", "task.env.taskConfig=''", "task.env.taskConfig: is required"),
         ("LeggedRobot", "task.env.folders=[/nowhere]", "task.env.folders=/nowhere: no such folder"),

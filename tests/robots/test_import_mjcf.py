@@ -102,7 +102,7 @@ def test_the_command_takes_any_file_name(name: str, run_script: Run, tmp_path: P
         (("no.urdf", "out.xml"), "no.urdf: cannot be read"),
         (("r.urdf", "out.urdf"), "out=out.urdf: a file that ends in .xml is expected"),
         (("r.urdf", "out.xml", "base=loose"), "base=loose: allowed are"),
-        (("r.urdf", "out.xml", "joints='['"), "is no regular expression"),
+        (("r.urdf", "out.xml", "joints='['"), "is not a regular expression"),
         (("r.urdf", "r.urdf/out.xml"), "cannot be written"),
     ],
 )

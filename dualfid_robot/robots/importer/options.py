@@ -60,4 +60,4 @@ class ImportOptions:
         try:
             re.compile(self.joints)
         except re.error as error:
-            raise ConfigError(f"joints={self.joints}: is no regular expression ({error})") from error
+            raise ConfigError(f"joints={self.joints}: is not a regular expression ({error})") from error

@@ -134,7 +134,7 @@ def import_mjcf(path: Path, options: ImportOptions = _DEFAULTS) -> ImportedRobot
     decisions = Decisions()
     mjcf = read_mjcf(path)
     if mjcf.root.tag != "mujoco":
-        raise ConfigError(f"{path}: <{mjcf.root.tag}> is no robot; <robot> (URDF) or <mujoco> (MJCF) is expected")
+        raise ConfigError(f"{path}: <{mjcf.root.tag}> is not a robot; <robot> (URDF) or <mujoco> (MJCF) is expected")
     files = {name: mjcf.content(name) for name in mjcf.files}
     robot = ImportedRobot(mjcf.root, files, ())
     model = _taken(robot, path)

@@ -177,7 +177,7 @@ def read_urdf(path: Path, decisions: Decisions) -> Urdf:
     document = Document(path)
     root = document.root
     if root.tag != "robot":
-        raise ConfigError(f"{path}: <{root.tag}> is no URDF; its outermost element is <robot>")
+        raise ConfigError(f"{path}: <{root.tag}> is not a URDF; its outermost element is <robot>")
     if any(isinstance(part.tag, str) and "xacro" in part.tag for part in root.iter()):
         raise ConfigError(f"{path}: is a xacro; make a URDF of it first: xacro robot.xacro > robot.urdf")
     document.text(root, "name", "")
