@@ -29,7 +29,7 @@ from dualfid_robot.view.scene import Scene  # noqa: E402
 from dualfid_robot.view.video import renderer  # noqa: E402
 
 OUT = Path(__file__).parents[1] / "docs" / "gallery"
-TOGETHER = ("Ant", "Humanoid", "AnymalTerrain", "Quadcopter", "FrankaCabinet", "BallBalance", "Cartpole")
+TOGETHER = ("Ant", "Humanoid", "Anymal", "AnymalTerrain", "Quadcopter", "FrankaCabinet", "BallBalance", "Cartpole")
 SIZE = (320, 240)
 RATE = 15  # pictures a second
 SKIPPED = 0.5  # s at the beginning that are not shown
