@@ -42,7 +42,7 @@ class Robot:
 
 
 ROBOTS = {
-    "anymal_c_flat": Robot("anymal_c.anymal:Anymal", "anymal_c.flat.anymal_c_flat_config:AnymalCFlatCfg", "FOOT"),
+    "anymal_c_flat": Robot("anymal_c.anymal:Anymal", "anymal_c.flat.anymal_c_flat_config:AnymalCFlatCfg", "foot"),
     "g1": Robot("g1.g1_env:G1Robot", "g1.g1_config:G1RoughCfg", "ankle_roll"),
     "go2": Robot("base.legged_robot:LeggedRobot", "go2.go2_config:GO2RoughCfg", "foot"),
     "h1": Robot("h1.h1_env:H1Robot", "h1.h1_config:H1RoughCfg", "ankle"),

@@ -76,7 +76,8 @@ def build_scene(
     _free_stiff_drives(spec, properties, physics_dt)
     names = [name for actor in first.actors for name in actor.asset.body_names]
     feet = [f"{slot}/{name}" for slot, actor in enumerate(first.actors) for name in actor.asset.body_names]
-    feet = [long for long, name in zip(feet, names, strict=True) if any(part in name.lower() for part in CURRENT.feet)]
+    parts = [part.lower() for part in CURRENT.feet]
+    feet = [long for long, name in zip(feet, names, strict=True) if any(part in name.lower() for part in parts)]
     return SceneModel(Path("isaacgym"), tuple(feet), scene=spec)
 
 

@@ -21,7 +21,7 @@ class Session:
         settings: of the engine; None stands for those of that file.
         threads: worker threads of the engine, where the file's settings are used; 0 takes all CPUs.
         armature_floor: least armature of a joint that is driven by explicit efforts, kg m² (hinge) or kg (slide).
-        feet: patterns; bodies whose names contain one keep their contacts in an engine with reduced contacts.
+        feet: parts of names, in either case; bodies with one keep their contacts in an engine with reduced contacts.
     """
 
     engine: str = "mujoco"

@@ -29,7 +29,7 @@ def test_only_feet_touch_in_the_reduced_engine(
     gymapi: Any, walker: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "_said", set())
-    with using(Session(engine="mujoco_reduced")):
+    with using(Session(engine="mujoco_reduced", feet=("FOOT",))):
         gym, asset = load(gymapi, walker, collapse_fixed_joints=True)
         sim = build(gymapi, asset, 2, height=0.281)
         forces = gym.acquire_net_contact_force_tensor(sim)
