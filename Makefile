@@ -29,10 +29,10 @@ install-test: .venv/installed-test
 train: install
 	.venv/bin/dualfid train task=$(TASK) $(ARGS)
 
-# Each file's tests are run by one of several processes, the longest files first (tests/conftest.py). Tests that measure
-# time run by themselves afterwards. Status 5 means that there were none.
+# Each file's tests are run by one of several processes, the longest files first (tests/conftest.py). There is one more than
+# cores, since some tests wait. Tests that measure time run by themselves afterwards. Status 5 means that there were none.
 test: install-test
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not alone" $(ARGS) || [ $$? -eq 5 ]
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $$(($$(nproc) + 1)) --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not alone" $(ARGS) || [ $$? -eq 5 ]
 	.venv/bin/python -m pytest -m alone $(ARGS) || [ $$? -eq 5 ]
 
 # The documentation as a site, in build/docs. A warning, such as of a link that leads nowhere, is an error.
