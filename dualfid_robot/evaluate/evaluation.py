@@ -80,7 +80,8 @@ class Evaluation:
         """The evaluation for a reader, in one line."""
         low, high = self.interval
         text = (
-            f"return {self.mean:.4g} (95% interval {low:.4g} to {high:.4g}, median {np.median(self.returns):.4g}),"
+            f"return {rounded(self.mean, 4)} (95% interval {rounded(low, 4)} to {rounded(high, 4)},"
+            f" median {rounded(float(np.median(self.returns)), 4)}),"
             f" episode length {self.lengths.mean():.1f}, terminated {self.terminated.mean():.0%},"
             f" {counted(len(self.returns), 'episode')}"
         )
@@ -89,6 +90,11 @@ class Evaluation:
         if self.failures:
             text += f"; {self.failures} world(s) went non-finite"
         return text
+
+
+def rounded(value: float, digits: int) -> str:
+    """A number for a reader, rounded to so many digits and never with an exponent."""
+    return np.format_float_positional(float(f"{value:.{digits}g}"), trim="-")
 
 
 def rollout(agent: Agent, pool: EnvironmentPool) -> Iterator[Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.evaluate.evaluation import Evaluation, paired_difference
+from dualfid_robot.evaluate.evaluation import Evaluation, paired_difference, rounded
 from dualfid_robot.onboard.commands import Operator, Source
 from dualfid_robot.onboard.metadata import Metadata
 from dualfid_robot.onboard.runtime import (
@@ -173,8 +173,9 @@ def comparison(metadata: Metadata, settings: Mapping[str, Any], evaluation: Eval
             expected = np.array(theirs.returns[:n])
             difference, half = paired_difference(evaluation.returns, expected)
             return (
-                f"the exporter measured {expected.mean():.6g} from these starts; here {difference:+.3g}"
-                f" (99% interval of the paired difference {difference - half:.3g} to {difference + half:.3g})"
+                f"the exporter measured {rounded(expected.mean(), 6)} from these starts; the difference is"
+                f" {rounded(difference, 3)} (99% interval {rounded(difference - half, 3)} to"
+                f" {rounded(difference + half, 3)})"
             )
     measured = ", ".join(f"{name} {theirs.mean:.4g}" for name, theirs in metadata.evaluations.items())
     return f"the exporter measured nothing with these settings of the engine; it found: {measured or 'nothing'}"

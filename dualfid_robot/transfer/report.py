@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dualfid_robot.atomic import replaced, write_text
+from dualfid_robot.evaluate.evaluation import rounded
 from dualfid_robot.runs.run_log import versions
 from dualfid_robot.transfer import left_out
 from dualfid_robot.transfer.matrix import BASE, Matrix, MatrixCell, dial_name
@@ -165,18 +166,13 @@ def _table(
                 for name in simulators:
                     result = found[subject.label, dial, name, world]
                     half = 0.0 if result is None else result.interval[1] - result.mean
-                    texts.append(NOT_SUPPORTED if result is None else f"{_digits(result.mean, 4)} ± {_digits(half, 2)}")
+                    texts.append(NOT_SUPPORTED if result is None else f"{rounded(result.mean, 4)} ± {rounded(half, 2)}")
                 first = [letters[subject.label]] if several else []
                 shown.add_row(*first, dial_name(dial), str(world), *texts)
             shown.add_section()
     first = [""] if several else []
-    shown.add_row(*first, "random", "nominal", *(_digits(random_returns[name], 4) for name in simulators))
+    shown.add_row(*first, "random", "nominal", *(rounded(random_returns[name], 4) for name in simulators))
     return shown
-
-
-def _digits(value: float, digits: int) -> str:
-    """A number rounded to so many digits, never with an exponent."""
-    return np.format_float_positional(float(f"{value:.{digits}g}"), trim="-")
 
 
 def unsupported_lines(cells: Sequence[MatrixCell]) -> list[str]:
@@ -244,7 +240,7 @@ def heat_map(matrix: Matrix, cells: Sequence[MatrixCell], random_returns: Mappin
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     figure.suptitle(
         f"{matrix.task}: mean return of {request.num_envs} episodes (—: not supported)\n"
-        f"colours start at a random agent's return, {_digits(least, 3)}",
+        f"colours start at a random agent's return, {rounded(least, 3)}",
         fontsize=9,
     )
     figure.colorbar(image, ax=axes).ax.tick_params(labelsize=8)

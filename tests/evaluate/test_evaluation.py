@@ -43,6 +43,12 @@ def test_interval_is_students() -> None:
     assert 2.5 - low == pytest.approx(high - 2.5)
 
 
+def test_large_returns_are_written_out() -> None:
+    """t(0.975, 1) = 12.7062, and the mean's deviation is 10."""
+    evaluation = Evaluation(np.array([12_340.0, 12_360.0]), np.ones(2), np.zeros(2, dtype=bool), 0, {}, {})
+    assert evaluation.line().startswith("return 12350 (95% interval 12220 to 12480, median 12350), ")
+
+
 def test_first_episodes_count_once(experiment: Experiment) -> None:
     """Returns and lengths against MuJoCo itself, stepped one world at a time with the same deterministic policy."""
     policy = experiment.make_policy()

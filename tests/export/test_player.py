@@ -188,7 +188,7 @@ def test_the_comparison_is_with_the_same_settings(export_of: ExportOf) -> None:
     ours = Evaluation(np.array(stored.returns) + np.arange(1, 5), np.ones(4), np.ones(4, bool), 0, {}, {})
     text = comparison(metadata, {**stored.simulator, "threads": 17}, ours)
     half = 5.84091 * np.std([1, 2, 3, 4], ddof=1) / 2
-    assert f"the exporter measured {stored.mean:.6g} from these starts; here +2.5" in text
+    assert f"the exporter measured {stored.mean:.6g} from these starts; the difference is 2.5 (" in text
     assert f"{2.5 - half:.3g} to {2.5 + half:.3g}" in text
     assert "measured nothing with these settings" in comparison(metadata, {**stored.simulator, "substeps": 3}, ours)
 
@@ -444,7 +444,7 @@ def test_play_from_an_empty_folder(export_of: ExportOf, run_script: RunScript, t
     done = run_script("play.py", f"policy={folder / POLICY}", "simulator.threads=1", "viewer=none")
     assert done.returncode == 0, done.stderr
     assert f"Cartpole, adapted policy in mujoco: return {stored.mean:.4g} (" in done.stdout
-    assert f"the exporter measured {stored.mean:.6g} from these starts; here" in done.stdout
+    assert f"the exporter measured {stored.mean:.6g} from these starts; the difference is" in done.stdout
     assert not list(tmp_path.iterdir())
 
 
