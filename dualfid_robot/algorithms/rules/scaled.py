@@ -22,9 +22,8 @@ class Scaled:
     after that. G says how much straighter the divergence grows than by chance (``Signals.gap``). It has no unit, so α
     fits every robot. The rule reads no seconds, so a seed repeats a run of so many iterations to the bit.
 
-    A step of E_high costs something however few its rows, and an update costs more where both simulators have rows. So
-    rows of E_high come seldom and not few: where ρ is above 1 − burst, it is 1 − burst in some iterations and 1 in the
-    others, as often as gives the same mean.
+    A step of E_high costs something however few its rows. So less than 1 − top of them come seldom and not few: in some
+    iterations ρ is top, and in the others 1, as often as gives the same mean.
 
     Attributes:
         alpha: α.
@@ -32,7 +31,6 @@ class Scaled:
             times fewer rows, hence the same part of the cost.
         hold: progress until which ρ stays.
         until: progress from which ρ is 0.
-        burst: the part of all rows that E_high has at least, in an iteration in which it has any.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"drift", "gap"})
@@ -40,23 +38,21 @@ class Scaled:
     top: float
     hold: float
     until: float
-    burst: float
 
     def __post_init__(self) -> None:
         require_number("alpha", self.alpha, 0.0, math.inf)
         require_number("top", self.top, 0.0, 1.0)
         require_number("hold", self.hold, 0.0, 1.0)
         require(self.hold < self.until <= 1.0, "until", self.until, f"more than hold={self.hold}, and 1 at most")
-        require_number("burst", self.burst, 0.0, 1.0, open_low=True)
 
     def __call__(self, signals: Signals) -> float:
         scarce = 1.0 - self.top
         high = scarce / signals.price if signals.price > scarce else 1.0
         left = min(max((self.until - signals.progress) / (self.until - self.hold), 0.0), 1.0)
         rho = (1.0 - high) * left * math.exp(-self.alpha * known(signals.gap))
-        often = (1.0 - rho) / self.burst
+        often = (1.0 - rho) / scarce if scarce else 1.0
         if often > 1.0 - _ROUNDING:
             return rho
-        # the mean share so far passes another burst in this iteration, or does not
+        # the mean share so far passes another 1 − top in this iteration, or does not
         before, after = (math.floor((signals.iteration + half) * often) for half in (-0.5, 0.5))
-        return 1.0 - self.burst if after > before else 1.0
+        return self.top if after > before else 1.0
