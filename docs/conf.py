@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.ext.napoleon import GoogleDocstring
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))  # this checkout, whatever is installed
@@ -15,6 +16,7 @@ sys.path.insert(0, str(DOCS.parent))  # this checkout, whatever is installed
 project = "dualfid_robot"
 html_title = project
 html_theme = "furo"
+html_show_copyright = False  # LICENSE says it
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
@@ -34,6 +36,8 @@ autosummary_generate = False
 napoleon_custom_sections = [("Attributes", "params_style")]
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+# What stands before a colon in an attribute's docstring is no type.
+GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end
 default_role = "code"  # single backquotes, as in Markdown
 
 
