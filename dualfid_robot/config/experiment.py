@@ -208,7 +208,7 @@ class Experiment:
         settings = self.settings
         settings["task"] = described(settings["task"])
         for section in ("task.env", "train.params.config", "simulator.low", "simulator.high"):
-            _check_is_mapping(settings, section)
+            _check_section(settings, section)
         task, config = settings["task"], settings["train"]["params"]["config"]
         if not settings["sim_device"]:
             settings["sim_device"] = _default_device(
@@ -348,7 +348,7 @@ class Experiment:
         return folder / "nn" / f"{self.run.name}.pth"
 
 
-def _check_is_mapping(settings: dict[str, Any], section: str) -> None:
+def _check_section(settings: dict[str, Any], section: str) -> None:
     """Raise ConfigError where a section, or one that it is in, is absent or something else than a mapping."""
     value: Any = settings
     names = section.split(".")
