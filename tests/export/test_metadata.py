@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import types
 import typing
 from pathlib import Path
@@ -25,7 +26,8 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
-_LEAVES = {float: _FLOATS, int: st.integers(), str: st.text(), bool: st.booleans(), Any: _JSON, type(None): st.none()}
+_INTEGERS = st.integers(-sys.maxsize, sys.maxsize)  # what the program counts
+_LEAVES = {float: _FLOATS, int: _INTEGERS, str: st.text(), bool: st.booleans(), Any: _JSON, type(None): st.none()}
 
 
 def values_of(expected: Any) -> st.SearchStrategy[Any]:

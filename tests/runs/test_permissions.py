@@ -16,7 +16,8 @@ import pytest
 
 from dualfid_robot import cli
 from dualfid_robot.atomic import is_writable, locked, require_writable
-from dualfid_robot.config.command_line import _check_config_dirs, describe, exit_with
+from dualfid_robot.config.command_line import describe, exit_with
+from dualfid_robot.config.faulty_file import check_config_dirs
 from dualfid_robot.envs.registry import task_names
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.play.choice import _newest
@@ -66,12 +67,12 @@ def read_robot(folder: Path) -> None:
 
 def read_settings(folder: Path) -> None:
     sys.argv[1:] = [f"--config-dir={folder}"]
-    _check_config_dirs()
+    check_config_dirs()
 
 
 def read_nested_settings(folder: Path) -> None:
     sys.argv[1:] = [f"--config-dir={folder.parent}"]
-    _check_config_dirs()
+    check_config_dirs()
 
 
 @pytest.mark.parametrize(
