@@ -62,11 +62,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except _DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"checkpoint={path}: damaged, or no checkpoint ({reason[:120]})") from error
-    if not isinstance(state, dict) or "format" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("format"), str | int):
         raise ConfigError(f"checkpoint={path}: not written by dualfid_robot")
     if state["format"] != FORMAT:
         raise ConfigError(
-            f"checkpoint={path}: has format {state['format']}; this version reads format {FORMAT} alone, so train again"
+            f"checkpoint={path}: has format {state['format']!r:.20}; "
+            f"this version reads format {FORMAT} alone, so train again"
         )
     return state
 

@@ -106,9 +106,11 @@ def test_loading_never_executes_code(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     torch.save({"model": torch.zeros(1)}, tmp_path / "foreign.pth")
+    torch.save({"format": torch.zeros(2)}, tmp_path / "numbers.pth")
     torch.save({"format": 3}, tmp_path / "older.pth")
-    with pytest.raises(ConfigError, match="not written by dualfid_robot"):
-        load_checkpoint(tmp_path / "foreign.pth")
+    for name in ("foreign.pth", "numbers.pth"):
+        with pytest.raises(ConfigError, match="not written by dualfid_robot"):
+            load_checkpoint(tmp_path / name)
     with pytest.raises(ConfigError, match=r"has format 3; this version reads format 0\.3 alone"):
         load_checkpoint(tmp_path / "older.pth")
     with pytest.raises(ConfigError, match="no such file"):
