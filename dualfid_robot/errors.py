@@ -8,7 +8,13 @@ from pathlib import Path
 
 
 class ConfigError(ValueError):
-    """A setting, file or combination that cannot work. The message names the key, the value and what is allowed."""
+    """A setting, file or combination that cannot work. The message names the key, the value and what is allowed.
+
+    It is one line, whatever the value is.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
 
 class KeysError(ConfigError):
