@@ -63,9 +63,7 @@ def _checked(value: Any, expected: Any, key: str) -> Any:
             raise ConfigError(f"{key}={value}: a list is expected")
         return tuple(_checked(item, typing.get_args(expected)[0], key) for item in value)
     if dataclasses.is_dataclass(expected):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{key}={value}: a mapping is expected")
-        return parse_settings(typing.cast(type, expected), value, key)
+        return parse_settings(typing.cast(type, expected), require_mapping(key, value), key)
     if origin is dict or origin is Mapping:
         if isinstance(value, Mapping):
             return {name: _checked(item, typing.get_args(expected)[1], f"{key}.{name}") for name, item in value.items()}
@@ -100,6 +98,17 @@ def require(condition: bool, key: str, value: object, allowed: str) -> None:
     """Raise ConfigError naming the key, its value and what is allowed, unless the condition holds."""
     if not condition:
         raise ConfigError(f"{key}={value}: must be {allowed}")
+
+
+def require_mapping(key: str, value: object) -> Mapping[str, Any]:
+    """A mapping.
+
+    Raises:
+        ConfigError: value is something else.
+    """
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key}={value}: a mapping is expected")
+    return value
 
 
 def require_number(key: str, value: Any, low: float, high: float, *, open_low: bool = False) -> float:

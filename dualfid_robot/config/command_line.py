@@ -29,7 +29,7 @@ from dualfid_robot.config.machine import CONFIG_DIR
 from dualfid_robot.config.output import make_output_safe
 from dualfid_robot.config.user_folder import command_line_config_dir, remember_config_dir
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.settings import alternatives
+from dualfid_robot.settings import alternatives, require_mapping
 
 _USER_ERRORS = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, UnicodeDecodeError)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ENOLCK)
@@ -132,8 +132,7 @@ def _check_kinds(cfg: DictConfig, config_name: str, choices: Mapping[str, Any]) 
     """Raise ConfigError where a group, or a setting that is True or False in the command's file, has become something
     else."""
     for group in sorted({choice.partition("/")[0] for choice in choices} & cfg.keys()):
-        if not isinstance(cfg[group], DictConfig):
-            raise ConfigError(f"{group}={cfg[group]}: a mapping is expected")
+        require_mapping(group, cfg[group])
     for key, default in OmegaConf.load(CONFIG_DIR / f"{config_name}.yaml").items():
         value = cfg[key] if isinstance(default, bool) else True
         if not isinstance(value, bool):

@@ -36,7 +36,7 @@ from dualfid_robot.config.machine import (
 )
 from dualfid_robot.config.user_folder import UserFolder, remember_config_dir
 from dualfid_robot.errors import ConfigError
-from dualfid_robot.settings import alternatives, require_number
+from dualfid_robot.settings import alternatives, require_mapping, require_number
 
 logger = logging.getLogger(__name__)
 
@@ -225,8 +225,7 @@ def _check_fitted(task: DictConfig) -> None:
     for name, values in (task.get("simulators") or {}).items():
         if name not in simulator_names():
             raise ConfigError(f"task.simulators.{name!s}: no such engine; allowed are {simulator_names()}")
-        if not isinstance(values, DictConfig):
-            raise ConfigError(f"task.simulators.{name!s}={values}: a mapping is expected")
+        require_mapping(f"task.simulators.{name!s}", values)
         for key in values:
             setting = f"simulators.{name!s}.{key!s}"
             if setting not in read:

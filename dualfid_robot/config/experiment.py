@@ -28,7 +28,7 @@ from dualfid_robot.errors import ConfigError, KeysError
 from dualfid_robot.policies.actor_critic import AdapterKind, DualActorCritic
 from dualfid_robot.robots.changes import parse_changes
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.settings import parse_settings, require, require_integer, require_number
+from dualfid_robot.settings import parse_settings, require, require_integer, require_mapping, require_number
 from dualfid_robot.simulators.registry import changed_robot, engine_class, engine_config, make_simulator
 
 logger = logging.getLogger(__name__)
@@ -354,8 +354,7 @@ def _check_section(settings: dict[str, Any], section: str) -> None:
     names = section.split(".")
     for depth, name in enumerate(names, start=1):
         value = value.get(name)
-        if not isinstance(value, dict):
-            raise ConfigError(f"{'.'.join(names[:depth])}={value}: a mapping is expected")
+        require_mapping(".".join(names[:depth]), value)
 
 
 def _override(settings: dict[str, Any], key: str, section: dict[str, Any], full_name: str) -> int:

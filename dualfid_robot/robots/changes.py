@@ -7,7 +7,7 @@ What a robot does not have cannot be changed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.contacts import touching_pairs
-from dualfid_robot.settings import parse_settings, require_number
+from dualfid_robot.settings import parse_settings, require_mapping, require_number
 
 _MOST = 1e3
 _ROUNDING = 1e-9  # relative, of the compiler's own arithmetic
@@ -95,9 +95,7 @@ def parse_changes(settings: object, where: str) -> Changes:
     Raises:
         ConfigError: names the key, the value and what is allowed.
     """
-    if not isinstance(settings, Mapping):
-        raise ConfigError(f"{where}={settings}: a mapping is expected")
-    changes: Changes = parse_settings(Changes, settings, where)
+    changes: Changes = parse_settings(Changes, require_mapping(where, settings), where)
     return changes
 
 

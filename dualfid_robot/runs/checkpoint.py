@@ -66,8 +66,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigError(f"checkpoint={path}: not written by dualfid_robot")
     if state["format"] != FORMAT:
         raise ConfigError(
-            f"checkpoint={path}: has format {state['format']!r:.20}; "
-            f"this version reads format {FORMAT} alone, so train again"
+            f"checkpoint={path}: has format {state['format']}; this version reads format {FORMAT} alone, so train again"
         )
     return state
 

@@ -362,6 +362,7 @@ def test_what_hydra_cannot_read_is_said_with_what_it_can(name: str) -> None:
     ("content", "message"),
     [
         (b"3", "cfg/task/Mine.yaml: holds 3; a mapping of settings is expected"),
+        (b"\xff", "cfg/task/Mine.yaml: a text in UTF-8 is expected"),
         (b"defaults: [Mine]", "settings are nested too deeply, or files include each other by their `defaults`"),
         (b"defaults: [absent]", "task/absent: no such file"),
         (b"env: &env {again: *env}", "cfg/task/Mine.yaml: nested too deeply"),
@@ -377,10 +378,9 @@ def test_a_file_that_holds_no_settings_is_one_line(
 ) -> None:
     (tmp_path / "cfg" / "task").mkdir(parents=True)
     (tmp_path / "cfg" / "task" / "Mine.yaml").write_bytes(content)
-    result = run_script("train.py", "--config-dir=cfg", "task=Mine", "train=CartpolePPO", "max_iterations=1")
-    assert result.returncode == 2, result.stderr
-    assert result.stderr.splitlines()[-1].startswith("error: ") and message in result.stderr
-    assert "Traceback" not in result.stderr
+    result = run_script("check_task.py", "--config-dir=cfg", "task=Mine", "train=CartpolePPO")
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: ") and message in result.stderr
 
 
 @pytest.mark.parametrize(
