@@ -134,17 +134,19 @@ class DualPPO:
             Metrics by name (docs/algorithm.md lists them), for ``read_back``; those of a fidelity without samples are
             left out.
         """
-        config = self.config
         # How well the critic foresaw each fidelity's returns, before it learns from them.
         metrics = self.explained_variances(storage)
         # The value heads follow the scale of the returns.
         self.update_return_statistics(storage)
         # One shuffle gives K mini-batches [low | high] of the same make-up.
         minibatches = self.shuffled_minibatches(storage)
-        weights = self.loss_weights(storage.n_low, storage.num_envs - storage.n_low)
-        sums = storage.returns.new_zeros(config.mini_epochs, 2, 4)
+        sizes = storage.n_low, storage.num_envs - storage.n_low
+        weights = self.loss_weights(*sizes)
+        # A row of E_low is cheap, and is learnt from fewer times.
+        epochs = self.config.num_epochs(*sizes)
+        sums = storage.returns.new_zeros(epochs, 2, 4)
         norms = storage.returns.new_zeros(2)
-        for epoch in range(config.mini_epochs):
+        for epoch in range(epochs):
             for index, chunks in enumerate(minibatches):
                 # ∇_θ (w_low L_low + w_high L_high) and ∇_φ L_high, the mean over all processes.
                 self.set_gradients(chunks, weights, sums[epoch])
@@ -154,7 +156,7 @@ class DualPPO:
             self.adapt_learning_rates(sums[epoch, :, SUMS.index("approx_kl")], storage, progress)
         # Observations are normalised by what both fidelities have shown, from the next rollout on.
         self.update_observation_statistics(storage)
-        return metrics | self.metrics(sums.mean(0), norms / (config.mini_epochs * len(minibatches)), storage)
+        return metrics | self.metrics(sums.mean(0), norms / (epochs * len(minibatches)), storage)
 
     def explained_variances(self, storage: RolloutStorage) -> dict[str, Tensor]:
         """``explained_variance/low`` and ``/high``, of the fidelities that have rows."""

@@ -21,6 +21,7 @@ class PPOConfig:
     horizon_length: int
     minibatch_size: int
     mini_epochs: int
+    low_passes: float
     gamma: float
     tau: float
     learning_rate: float
@@ -50,12 +51,21 @@ class PPOConfig:
             require_integer(name, getattr(self, name), low)
         for name in ("gamma", "tau"):
             require_number(name, getattr(self, name), 0.0, 1.0)
+        require_number("low_passes", self.low_passes, 0.0, 1.0)
         for name in ("learning_rate", "adapter_speed", "kl_threshold", "e_clip", "grad_norm", "reward_scale"):
             require_number(name, getattr(self, name), 0.0, math.inf, open_low=True)
         for name in ("critic_coef", "entropy_coef", "bounds_loss_coef", "adapter_weight_decay"):
             require_number(name, getattr(self, name), 0.0, LARGEST)
         if self.control_variate:
             require(self.base_learns_from == "both", "base_learns_from", "low", "both with control_variate=True")
+
+    def num_epochs(self, n_low: int, n_high: int) -> int:
+        """Passes over an iteration's samples: mini_epochs where all are of E_high, low_passes of it where none is.
+
+        In between the mean over the environments counts, rounded; at least 1.
+        """
+        low_share = n_low / (n_low + n_high)
+        return max(round(self.mini_epochs * (1.0 - low_share * (1.0 - self.low_passes))), 1)
 
     def num_minibatches(self, num_envs: int) -> int:
         """K = N · T / minibatch_size; ConfigError unless that is whole."""

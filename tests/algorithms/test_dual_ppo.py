@@ -143,6 +143,22 @@ def test_minibatches_do_not_depend_on_the_allocation(n_low: int, most: int) -> N
     assert sorted(seen) == list(range(8 * NUM_ENVS))
 
 
+@pytest.mark.parametrize(("n_low", "epochs"), [(0, 8), (6, 7), (12, 6), (18, 5), (24, 4)])
+def test_cheap_rows_are_learnt_from_fewer_times(n_low: int, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    step = DualPPO.step
+    monkeypatch.setattr(DualPPO, "step", lambda self, index: (steps.append(index), step(self, index))[1])
+    algorithm = make_algorithm(mini_epochs=8, low_passes=0.5)
+    storage = algorithm.make_storage(NUM_ENVS)
+    roll_out(algorithm, storage, n_low)
+    algorithm.update(storage, 0.0)
+    assert steps == [0, 1, 2, 3] * epochs
+
+
+def test_an_iteration_has_at_least_one_epoch() -> None:
+    assert ppo_config(mini_epochs=1, low_passes=0.0).num_epochs(24, 0) == 1
+
+
 def test_chunks_change_nothing() -> None:
     """Accumulating a mini-batch in pieces is the same step as taking it at once."""
     results = []
@@ -517,6 +533,7 @@ def test_final_values_of_all_rows_are_those_of_the_truncated_ones(n_low: int) ->
         ({"e_clip": "0.2"}, ("e_clip", "=0.2:", "a number")),
         ({"critic_coef": -1}, ("critic_coef", "-1", "in [0, 1e+30]")),
         ({"mini_epochs": 0}, ("mini_epochs", "0", "at least 1")),
+        ({"low_passes": 1.5}, ("low_passes", "1.5", "1")),
         ({"horizon_length": 16.0}, ("horizon_length", "16.0", "a whole number")),
         ({"lr_schedule": "linear"}, ("lr_schedule", "=linear:", "['adaptive', 'annealed', 'constant']")),
         ({"loss_weighting": "mean"}, ("loss_weighting", "=mean:", "['sum', 'share']")),
