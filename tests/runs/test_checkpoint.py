@@ -135,7 +135,7 @@ def test_a_checkpoint_of_other_settings_is_refused(compose_config: Callable[...,
         other.close()
 
 
-def test_settings_that_have_come_since_have_their_defaults() -> None:
+def test_settings_that_have_come_since_change_nothing() -> None:
     config = {"gamma": 0.5, "name": "Old"}
     old = {
         "train": {"params": {"config": config}},
@@ -144,5 +144,6 @@ def test_settings_that_have_come_since_have_their_defaults() -> None:
     completed = saved_settings({"settings": json.dumps(old)})
     assert completed["train"]["params"]["config"].items() >= config.items()
     assert completed["train"]["params"]["config"]["adapter_weight_decay"] == 0.0
+    assert completed["train"]["params"]["config"]["low_passes"] == 1.0
     assert completed["task"]["low"] == "" and completed["task"]["randomization"]["com"] is None
     assert completed["task"]["randomization"]["mass"] == {"range": [1, 2]}
