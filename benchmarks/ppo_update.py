@@ -79,7 +79,7 @@ def rsl_rl_update(num_envs: int, minibatches: int, mixed_precision: bool) -> Cal
 def main() -> None:
     rounds = rounds_argument(7)
     with hydra_apart():
-        settings = Experiment(compose_config(["task=Ant"])).ppo
+        settings = Experiment(compose_config(["task=Ant", "train.params.config.low_passes=1"])).ppo
     for num_envs, minibatches in ((1024, 4), (4096, 2)):
         samples = num_envs * HORIZON
         for mixed_precision in ("auto", False):
