@@ -4,8 +4,8 @@
 
 Each run is `python train.py` with its defaults but for `adapter_speed`. Printed are ρ at tenths of a run, mean over the
 seeds, and the divergence D at the end. D grows with the square of the rate. G, which the rule reads, should not. Below
-stands how far two courses are apart: the mean of |Δρ| over a run between two rates of one seed, and between two seeds of
-one rate, which is chance. Finished runs are kept under runs/ and not repeated. Time does not matter here.
+stands how far two courses are apart: the mean of |Δρ| over a run between two rates of one seed, and between two seeds
+of one rate, which is chance. Finished runs are kept under runs/ and not repeated. Time does not matter here.
 """
 
 from __future__ import annotations
