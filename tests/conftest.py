@@ -30,10 +30,11 @@ import forked
 
 # Files that take longest, the longest first: they begin first, so that at the end no process is alone with one of them.
 LONGEST = [
-    *("packaging/test_installed.py", "evaluate/test_check_task.py", "adapters/test_adapters.py", "studies/test_study.py"),
-    *("train/test_paired_training.py", "isaacgym/test_scripts.py", "train/test_resume.py", "simulators/test_pybullet.py"),
-    *("train/test_distributed.py", "export/test_export.py", "train/test_run_folder.py", "fake_gpu/test_fake_gpu.py"),
-    *("transfer/test_left_out.py", "studies/test_plan.py", "export/test_player.py", "simulators/test_physx.py"),
+    *("packaging/test_installed.py", "evaluate/test_check_task.py", "adapters/test_adapters.py"),
+    *("studies/test_study.py", "train/test_paired_training.py", "isaacgym/test_scripts.py", "train/test_resume.py"),
+    *("simulators/test_pybullet.py", "train/test_distributed.py", "export/test_export.py", "train/test_run_folder.py"),
+    *("fake_gpu/test_fake_gpu.py", "transfer/test_left_out.py", "studies/test_plan.py", "export/test_player.py"),
+    *("simulators/test_physx.py", "studies/test_report.py", "simulators/test_mujoco_warp.py"),
     *("export/test_graphs.py", "export/test_robot_loop.py", "export/test_header.py", "test_notebook.py"),
     *("config/test_command_line.py", "isaacgym/test_foreign_task.py", "evaluate/test_your_own_robot.py"),
     *("studies/test_job.py", "train/test_trainer.py", "simulators/test_calibration.py", "train/test_viewer.py"),
