@@ -60,9 +60,9 @@ class PPOConfig:
             require(self.base_learns_from == "both", "base_learns_from", "low", "both with control_variate=True")
 
     def num_epochs(self, n_low: int, n_high: int) -> int:
-        """Passes over an iteration's samples: mini_epochs where all are of E_high, low_passes of it where none is.
+        """Passes over an iteration's samples: the mean over the environments, rounded, and at least 1.
 
-        In between the mean over the environments counts, rounded; at least 1.
+        A row of E_high asks for ``mini_epochs``, a row of E_low for ``low_passes`` times that.
         """
         low_share = n_low / (n_low + n_high)
         return max(round(self.mini_epochs * (1.0 - low_share * (1.0 - self.low_passes))), 1)
