@@ -9,9 +9,11 @@ import errno
 import functools
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 import hydra
@@ -76,6 +78,8 @@ def run(
 ) -> None:
     """Run an entry point under Hydra. Whatever the user can mend is one line on stderr and exit status 2.
 
+    SIGTERM ends it as Ctrl-C does, so that no half-written file stays. While a run is trained, both save first.
+
     Args:
         name: of the command.
         main: takes the composed configuration.
@@ -84,6 +88,7 @@ def run(
         positional: settings that arguments without a key are the values of, in this order.
     """
     make_output_safe()
+    signal.signal(signal.SIGTERM, _end)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions reach us instead of Hydra's own report and status 1
     try:
         if asks_for_help(sys.argv[1:]):
@@ -106,6 +111,10 @@ def run(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _reporting(main: Callable[[DictConfig], None], config_name: str) -> Callable[[DictConfig], None]:

@@ -87,6 +87,23 @@ with replaced(Path({str(tmp_path / "x.pth")!r})) as temporary:
     assert list(tmp_path.iterdir()) == [kept]
 
 
+def test_a_command_that_is_terminated_leaves_nothing_half_written(tmp_path: Path) -> None:
+    code = f"""
+import os, signal, time
+from pathlib import Path
+from dualfid_robot.atomic import replaced
+from dualfid_robot.config.command_line import run
+def job(cfg):
+    with replaced(Path({str(tmp_path / "x.mp4")!r})) as temporary:
+        temporary.write_text("half")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+run("evaluate", job, "evaluate")
+"""
+    assert python(code).wait(timeout=60) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_is_locked_until_its_process_dies(tmp_path: Path) -> None:
     code = f"""
 import time
