@@ -14,8 +14,6 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import require_integer
 
 _FILES_OF_SIDE = {"high": ("high",), "low": ("high", "low")}  # in cfg/simulator/common, the later one on top
-# Settings whose default is another than what the program did before they came.
-_BEFORE_THEY_CAME = {"train": {"params": {"config": {"low_passes": 1.0}}}}
 
 
 def find_device(key: str, value: Any) -> torch.device:
@@ -37,12 +35,11 @@ def check_seed(key: str, value: Any, least: int = 0) -> None:
 
 
 def with_later_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's resolved settings, completed by those that have come since it was started, so that it stays as it was."""
+    """A run's resolved settings with the defaults of the settings that have come since it was started."""
     completed = dict(settings)
     for section, file in (("train", "train/base"), ("task", "task/common/options")):
         defaults = OmegaConf.load(CONFIG_DIR / f"{file}.yaml")
-        merged = OmegaConf.merge(defaults, _BEFORE_THEY_CAME.get(section, {}), settings[section])
-        completed[section] = OmegaConf.to_container(merged)
+        completed[section] = OmegaConf.to_container(OmegaConf.merge(defaults, settings[section]))
     return completed
 
 
