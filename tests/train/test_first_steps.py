@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -55,7 +56,8 @@ def test_runs_of_a_sweep_are_named_by_what_was_varied(
     done = run_script("train.py", "-m", *small, "seed=1,2", "train.params.config.gamma=0.9,0.99")
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
-    names = sorted(path.name.rpartition("_20")[0] for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    dated = r"_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d$"
+    names = sorted(re.sub(dated, "", path.name) for path in (tmp_path / "runs").iterdir() if path.is_dir())
     assert names == [f"Cartpole_seed={seed}_gamma={gamma}" for seed in (1, 2) for gamma in (0.9, 0.99)]
 
 
