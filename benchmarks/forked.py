@@ -17,9 +17,9 @@ from dualfid_robot.config.machine import set_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTED = [
-    *("composed_once", "dualfid_robot.train.launch", "dualfid_robot.simulators.mujoco.simulator"),
-    *("dualfid_robot.tasks.cartpole", "torch._dynamo", "torch._inductor", "mujoco_warp", "torch.utils.tensorboard"),
-    *("dualfid_robot.policies.bfloat16_kernels", "dualfid_robot.evaluate.launch", "scipy.stats"),
+    *("dualfid_robot.train.launch", "dualfid_robot.evaluate.launch", "onnxscript.optimizer"),
+    *("dualfid_robot.simulators.mujoco.simulator", "dualfid_robot.tasks.cartpole", "mujoco_warp", "scipy.stats"),
+    *("dualfid_robot.policies.bfloat16_kernels", "torch._dynamo", "torch._inductor", "torch.utils.tensorboard"),
 ]
 
 
@@ -42,7 +42,7 @@ def start(
     context = multiprocessing.get_context("forkserver")
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks"), *([path] if path else [])])
-    context.set_forkserver_preload(IMPORTED)
+    context.set_forkserver_preload(["composed_once", *IMPORTED])
     forkserver.ensure_running()  # this checkout's program is what it imports
     if path is None:
         del os.environ["PYTHONPATH"]

@@ -1,6 +1,6 @@
 """Commands forked from a process that has imported the program: each starts in half a second instead of four.
 
-As a script, `python -P command_server.py SOCKET`, it is that process: of any environment that has the program.
+As a script, `python -P command_server.py SOCKET MODULE…`, it is that process: of any environment that has the program.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parents[1]
 
 # A program that hands a command over: its place, its environment, its standard output and error.
 SHIM = """#!{python} -IS
@@ -33,16 +35,18 @@ with socket.socket(socket.AF_UNIX) as server:
 class CommandServer:
     """The process that commands are forked from, and what asks it for one."""
 
-    def __init__(self, python: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, python: Path, environment: Mapping[str, str], imported: Sequence[str]) -> None:
         """Start it.
 
         Args:
             python: an interpreter whose environment has the program.
             environment: variables, in the place of this process's own.
+            imported: modules that the commands find imported.
         """
         self._folder = tempfile.TemporaryDirectory()
         self._address = str(Path(self._folder.name) / "socket")
-        self._process = subprocess.Popen([str(python), "-P", __file__, self._address], env=dict(environment))
+        command = [str(python), "-P", __file__, self._address, *imported]
+        self._process = subprocess.Popen(command, env=dict(environment))
         while not Path(self._address).exists():
             assert self._process.poll() is None, "the command server ended"
             time.sleep(0.05)
@@ -84,17 +88,14 @@ def next_request(listener: socket.socket) -> list[Any]:
     return request
 
 
-def main(address: str) -> None:
+def main(address: str, *imported: str) -> None:
     """Import the program, and run each command that is asked for."""
     from dualfid_robot.config.machine import set_environment
 
     set_environment()
-    from dualfid_robot.config.engines import compose_config, hydra_apart
-
-    for module in ("train.launch", "simulators.mujoco.simulator", "policies.bfloat16_kernels"):
-        importlib.import_module(f"dualfid_robot.{module}")
-    with hydra_apart():
-        compose_config(["task=Cartpole"])
+    for module in imported:
+        importlib.import_module(module)
+    runpy.run_path(str(ROOT / "benchmarks" / "composed_once.py"))
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{address}.new")
     listener.listen()
@@ -111,4 +112,4 @@ def main(address: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from command_server import CommandServer
+from forked import IMPORTED
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +26,7 @@ def test_it_is_kept_without_outputs() -> None:
 
 @pytest.fixture
 def server() -> Iterator[CommandServer]:
-    server = CommandServer(Path(sys.executable), os.environ | {"PYTHONPATH": str(ROOT)})
+    server = CommandServer(Path(sys.executable), os.environ | {"PYTHONPATH": str(ROOT)}, IMPORTED)
     yield server
     server.close()
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from command_server import CommandServer
+from forked import IMPORTED
 
 import dualfid_robot
 
@@ -80,7 +81,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def served(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a `dualfid` that one process of that environment forks, which takes a tenth of the time."""
     folder = tmp_path_factory.mktemp("served")
-    server = CommandServer(environment / "python", variables())
+    server = CommandServer(environment / "python", variables(), IMPORTED)
     server.write_shim(folder / "dualfid", environment / "dualfid")
     yield folder
     server.close()
