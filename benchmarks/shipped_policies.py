@@ -41,7 +41,7 @@ them even where you have runs of your own.
 
 They are exports with a dial: at 0 the base policy acts, at 1 the adapted one. Returns are means over episodes of the
 adapted policy in the run's E_high, with the 95% interval. Targets are those of
-[the tasks](tasks.md#what-they-reach). They show what a policy does, and not how good a method is.
+[the tasks](tasks.md#what-they-reach). The returns show what a policy does, and not how good a method is.
 
 Anymal falls in one of seven episodes of 50 s. AnymalTerrain's robots were at level 3.5 in E_low when training was
 stopped. They were at 0.8 in E_high, where most of them had come late. The policy falls in 3 of 16 episodes.
