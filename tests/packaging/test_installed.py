@@ -179,20 +179,18 @@ def test_the_commands_are_listed(shell: Shell) -> None:
     assert shell("dualfid", "train", "--help") == ours.stdout.replace(f"python {ROOT}/train.py", "dualfid train")
 
 
-def test_from_training_to_playing(shell: Shell) -> None:
+def test_from_training_to_playing(shell: Shell, served: Path) -> None:
     shell("dualfid", "train", "task=Cartpole", *SMALL, "max_iterations=2")
     (run,) = shell.runs()
     assert iterations(run) == [1, 2]
-    shell("dualfid", "train", "task=Cartpole", *SMALL, "max_iterations=3", "resume=True")
+    forked = Shell(served, shell.folder)
+    forked("dualfid", "train", "task=Cartpole", *SMALL, "max_iterations=3", "resume=True")
     assert shell.runs() == [run] and iterations(run) == [1, 2, 3]
-    assert "Cartpole, adapted policy in mujoco: return" in shell(
-        "dualfid", "evaluate", f"checkpoint={run}", "num_envs=4"
-    )
-    shell("dualfid", "export", f"checkpoint={run}", "format=onnx", "num_envs=4")
-    assert "Cartpole, adapted policy in mujoco: return" in shell(
-        "dualfid", "play", f"policy={run}/export", "num_envs=2", "viewer=none"
-    )
-    assert "pole_angle" in shell("dualfid", "check", "task=Cartpole", "num_envs=8", "episodes=2")
+    words = "Cartpole, adapted policy in mujoco: return"
+    assert words in forked("dualfid", "evaluate", f"checkpoint={run}", "num_envs=4")
+    forked("dualfid", "export", f"checkpoint={run}", "format=onnx", "num_envs=4")
+    assert words in forked("dualfid", "play", f"policy={run}/export", "num_envs=2", "viewer=none")
+    assert "pole_angle" in forked("dualfid", "check", "task=Cartpole", "num_envs=8", "episodes=2")
     assert [path.name for path in shell.folder.iterdir()] == ["runs"]
 
 

@@ -119,30 +119,30 @@ def wait_until_all_runs_have_been_let_go(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_study_that_is_killed_goes_on_without_repeating_a_run(user: Callable[..., list[str]], tmp_path: Path) -> None:
-    command = user("hydra.launcher.n_jobs=1", methods=["high_only", "default", "shuffled"], budgets=[3])
+    command = user("hydra.launcher.n_jobs=1", methods=["default", "shuffled"])
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: in_the_middle(tmp_path), process)
     process.kill()
     process.communicate()
     wait_until_all_runs_have_been_let_go(tmp_path)
     before = {name: path.stat().st_mtime_ns for name, path in results(tmp_path).items()}
-    assert 0 < len(before) < 3
+    assert len(before) == 1
 
     output = run_to_end(command, tmp_path)
-    assert f"3 runs: {len(before)} finished, 0 failed, {3 - len(before)} to run, of which 0 are new" in output
+    assert "2 runs: 1 finished, 0 failed, 1 to run, of which 0 are new" in output
     after = results(tmp_path)
-    assert len(after) == 3
+    assert len(after) == 2
     for name, path in after.items():
         result = json.loads(path.read_text())
         assert result["status"] == "finished", result
         costs = [point["cost_seconds"] for point in result["curve"]]
-        assert costs[0] == 0.0 and costs == sorted(costs) and costs[-1] >= 3.0
+        assert costs[0] == 0.0 and costs == sorted(costs) and costs[-1] >= 2.0
         log = [json.loads(line) for line in (path.parent / "metrics.jsonl").read_text().splitlines()]
         assert [row["iteration"] for row in log] == list(range(1, len(log) + 1))
         if name in before:
             assert path.stat().st_mtime_ns == before[name]
     assert (tmp_path / "studies" / "mine" / "report.html").is_file()
-    assert "3 runs: 3 finished, 0 failed, 0 to run" in run_to_end(command, tmp_path)
+    assert "2 runs: 2 finished, 0 failed, 0 to run" in run_to_end(command, tmp_path)
     assert {name: path.stat().st_mtime_ns for name, path in results(tmp_path).items()} == {
         name: path.stat().st_mtime_ns for name, path in after.items()
     }
