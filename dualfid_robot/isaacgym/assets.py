@@ -27,7 +27,6 @@ from dualfid_robot.isaacgym.transforms import Transform
 from dualfid_robot.isaacgym.urdf import urdf_spec
 
 _ASSET_NUMBERS = itertools.count()
-HULL_VERTICES = 64  # of a collision mesh's convex hull, as PhysX has them at most
 _JOINTS = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
 
 
@@ -241,7 +240,6 @@ def _embed_meshes(spec: mujoco.MjSpec) -> None:
     number = next(_ASSET_NUMBERS)
     contents = {}
     for mesh in spec.meshes:
-        mesh.maxhullvert = HULL_VERTICES
         if mesh.file:
             content = spec.assets[mesh.file] if mesh.file in spec.assets else (folder / mesh.file).read_bytes()
             mesh.file = f"asset_{number}_{mesh.file.replace('/', '_')}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial import ConvexHull
 from small_robots import build, load
 
 from dualfid_robot.errors import ConfigError
@@ -104,6 +105,21 @@ def test_a_link_without_mass_has_that_of_its_shapes(gymapi: Any, tmp_path: Path)
     _, asset = load(gymapi, tmp_path / "block.urdf", density=500.0)
     assert asset.model.body_mass[1] == pytest.approx(3.0)
     assert sorted(asset.model.body_inertia[1]) == pytest.approx([0.25 * 0.05, 0.25 * 0.1, 0.25 * 0.13])
+
+
+def test_a_mesh_collides_as_its_whole_convex_hull(gymapi: Any, tmp_path: Path) -> None:
+    """With fewer corners a foot has no heel: Unitree's H1 then walked 6 % more slowly than in their own deployment."""
+    corners = np.random.default_rng(0).normal(size=(300, 3))
+    corners /= np.linalg.norm(corners, axis=1, keepdims=True)  # all of a ball's are on its hull
+    lines = ["v {} {} {}".format(*corner) for corner in corners]
+    faces = ConvexHull(corners).simplices + 1
+    lines += ["f {} {} {}".format(*face) for face in faces]
+    (tmp_path / "ball.obj").write_text("\n".join(lines))
+    shape = '<collision><geometry><mesh filename="ball.obj"/></geometry></collision>'
+    (tmp_path / "robot.urdf").write_text(f'<robot name="r"><link name="base">{shape}</link></robot>')
+    model = load(gymapi, tmp_path / "robot.urdf")[1].model
+    on_the_hull = model.mesh_graph[model.mesh_graphadr[0]]
+    assert on_the_hull == len(corners)
 
 
 def test_geoms_that_are_only_seen_have_mass(gymapi: Any, pole: Path) -> None:
