@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import forked
 import pytest
 import yaml
 
@@ -86,7 +87,8 @@ def user(tmp_path: Path) -> Callable[..., list[str]]:
 
 
 def run_to_end(command: Sequence[str], folder: Path) -> str:
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
+    _, _, *arguments = command
+    result = forked.completed(forked.run_script, ("study.py", arguments), folder, timeout=400)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -215,7 +217,9 @@ def test_a_series_runs_its_plans_in_turn_and_has_a_page_of_all(user: Callable[..
 
 
 @pytest.mark.slow
-def test_wrong_input_is_one_line_and_nothing_runs(user: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_wrong_input_is_one_line_and_nothing_runs(
+    user: Callable[..., list[str]], run_script: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
     for arguments, changes, message in (
         ((), {"methods": ["magic"]}, "error: study.methods=magic: must be one of ['default'"),
         ((), {"budget": [3]}, "error: study.budget=[3]: no such setting; did you mean budgets"),
@@ -231,7 +235,8 @@ def test_wrong_input_is_one_line_and_nothing_runs(user: Callable[..., list[str]]
         (("study=pays", "study.seeds=[1]"), {}, "error: study.seeds: no such setting; allowed are"),
         (("study=pays", "study.plans=[tiny,none]"), {}, "error: study.plans=none: must be one of ["),
     ):
-        result = subprocess.run(user(*arguments, **changes), cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        _, script, *others = user(*arguments, **changes)
+        result = run_script(Path(script).name, *others)
         assert result.returncode == 2, (arguments, result.stdout, result.stderr)
         assert result.stderr.startswith(message) and len(result.stderr.splitlines()) == 1, result.stderr
         assert not (tmp_path / "studies").exists()
