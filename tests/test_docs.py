@@ -41,3 +41,7 @@ def test_anchors_are_those_of_github(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Do two simulators pay?\n\n```\n# no heading\n```\n\n## `policy.json`\n### Time & cost: all\n")
     assert anchors(page) == {"do-two-simulators-pay", "policyjson", "time--cost-all"}
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 600

@@ -146,7 +146,7 @@ def _dress(spec: mujoco.MjSpec, sun: np.ndarray) -> None:
     visual.global_.offwidth, visual.global_.offheight, visual.global_.fovy = 4096, 4096, _FIELD_OF_VIEW
     visual.map.znear, visual.map.zfar, visual.map.shadowclip = 0.02, 60.0, 0.8
     visual.map.haze, visual.rgba.haze = 0.35, (0.86, 0.90, 0.95, 1.0)
-    visual.quality.shadowsize = 4096
+    visual.quality.shadowsize = 2048
     visual.headlight.ambient, visual.headlight.diffuse, visual.headlight.specular = [0.42] * 3, [0.3] * 3, [0.05] * 3
     if not any(texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX for texture in spec.textures):
         spec.add_texture(
