@@ -132,7 +132,7 @@ def _reporting(main: Callable[[DictConfig], None], config_name: str) -> Callable
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            exit_with(ConfigError(f"the memory does not suffice; take a smaller num_envs ({describe(error)})"))
+            exit_with(ConfigError(f"there is not enough memory; use a smaller num_envs ({describe(error)})"))
 
     return job
 

@@ -70,9 +70,11 @@ def _check(cfg: DictConfig) -> None:
     if cfg.udp_port != "":
         for key, off in (("commands", ""), ("duration", "")):
             if cfg[key] != off:
-                raise ConfigError(f"{key}={cfg[key]}: is the robot loop's with udp_port={cfg.udp_port}; leave it out")
+                raise ConfigError(
+                    f"{key}={cfg[key]}: with udp_port={cfg.udp_port} the robot loop decides it; leave it out"
+                )
         if cfg.viewer not in ("", "none"):
-            raise ConfigError(f"viewer={cfg.viewer}: is not for udp_port={cfg.udp_port}; leave it out")
+            raise ConfigError(f"viewer={cfg.viewer}: does not go with udp_port={cfg.udp_port}; leave it out")
 
 
 def _choose_view(cfg: DictConfig, choice: Choice) -> None:
@@ -85,7 +87,7 @@ def _choose_view(cfg: DictConfig, choice: Choice) -> None:
         cfg.viewer = "browser"
     else:
         cfg.viewer, cfg.video = "none", f"play_{choice.title}.mp4"
-        say("no display here, so a video is made; viewer=browser serves a page all the same")
+        say("there is no display here, so this makes a video; viewer=browser serves a page")
 
 
 def _play_export(cfg: DictConfig, choice: Choice, stack: ExitStack) -> None:
@@ -131,7 +133,7 @@ def _checkpoint_show(cfg: DictConfig, choice: Choice) -> Show:
         if cfg[key] != "":
             raise ConfigError(f"{key}={cfg[key]}: needs an exported policy; export the checkpoint first")
     if cfg.viewer == "none" and not cfg.video:
-        raise ConfigError("viewer=none: returns of a checkpoint are evaluate.py's; name a video, or leave viewer out")
+        raise ConfigError("viewer=none: evaluate.py measures a checkpoint; name a video, or leave viewer out")
     experiment, _ = policy_of(choice.path, choice.state, sim_device=cfg.sim_device)
     chosen = HydraConfig.get().runtime.choices["simulator"]
     asked = any(text.startswith("simulator") for text in HydraConfig.get().overrides.task)

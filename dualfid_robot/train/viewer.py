@@ -49,7 +49,7 @@ class RunViewer:
             command, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL, start_new_session=True
         )
         self._announced = False
-        plain_console().print(f"viewer: http://{host}:{port} in some seconds", soft_wrap=True)
+        plain_console().print(f"viewer: http://{host}:{port} in a few seconds", soft_wrap=True)
 
     def update(self, metrics: dict[str, float]) -> None:
         """Hand over the policy after an iteration with these metrics, where it is time."""

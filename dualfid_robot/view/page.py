@@ -47,7 +47,7 @@ def wants_page(settings: Any) -> bool:
     """
     viewer = settings["viewer"]
     if viewer not in VIEWERS:
-        raise ConfigError(f"viewer={viewer}: allowed are {list(VIEWERS)}; play.py has other ones")
+        raise ConfigError(f"viewer={viewer}: allowed are {list(VIEWERS)}; play.py has others")
     if viewer == "none" and settings["headless"]:
         return False
     require_integer("viewer_port", settings["viewer_port"], 0, 65535)

@@ -416,7 +416,7 @@ def test_which_file_is_at_fault(
         ("~train", "train.params=None: a mapping is expected"),
         ("threads=1025", "threads=1025: must be a whole number from 0 to 1024"),
         ("task.env.episodeLength=99999999999999999999", "must be from -9223372036854775807 to 9223372036854775807"),
-        ("num_envs=4611686018427387904", "the memory does not suffice; take a smaller num_envs"),
+        ("num_envs=4611686018427387904", "there is not enough memory; use a smaller num_envs"),
         ("seed=" + "1" * 5000, "Exceeds the limit"),
         ("seed=" + "x" * 300, "error: seed=xxx"),  # longer than a file's name may be
         ("+x=" + "[" * 900 + "]" * 900, "settings are nested too deeply"),
