@@ -18,6 +18,7 @@ _STRUCTURAL = (
     *("task", "num_envs", "seed", "simulator", "sim_device", "rl_device", "low_reward_factor"),
     *("train.params.network", "train.params.config.horizon_length"),
 )
+_LENGTH = "train.params.config.max_epochs"  # who goes on with a finished run changes it
 _ANNOUNCED = ("train.", "allocation.")
 
 
@@ -50,7 +51,9 @@ def check_resumable(
         text = f"{key}={now.get(key)}: the checkpoint was made with {before.get(key)}"
         if key.startswith(_STRUCTURAL):
             raise ConfigError(f"{text}; go on with that value")
-        if key.startswith(_ANNOUNCED):
+        if key == _LENGTH:
+            logger.info("max_iterations=%s: the checkpoint was made with %s", now[key], before[key])
+        elif key.startswith(_ANNOUNCED):
             logger.warning(text)
     since = "; ".join(differences(state, experiment))
     if since and not accept_changes:
