@@ -52,7 +52,7 @@ def check_resumable(
         if key.startswith(_STRUCTURAL):
             raise ConfigError(f"{text}; go on with that value")
         if key == _LENGTH:
-            logger.info("max_iterations=%s: the checkpoint was made with %s", now[key], before[key])
+            logger.info("max_iterations=%s: the checkpoint was made with %s", now.get(key), before.get(key))
         elif key.startswith(_ANNOUNCED):
             logger.warning(text)
     since = "; ".join(differences(state, experiment))

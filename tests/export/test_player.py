@@ -570,7 +570,7 @@ def test_a_damaged_export_is_refused_in_one_line(
         (("policy={cartpole}", "viewer=none", "commands=keyboard"), "commands=keyboard: nobody presses keys that fast"),
         (("policy={cartpole}", "duration=-1"), "duration=-1: must be a number above 0"),
         (("policy={cartpole}", "udp_port=99999"), "udp_port=99999: must be a whole number from 0 to 65535"),
-        (("policy={cartpole}", "udp_port=5005", "commands=x.csv"), "commands=x.csv: with udp_port=5005 the robot loop decides it"),
+        (("policy={cartpole}", "udp_port=5005", "commands=x.csv"), "commands=x.csv: with udp_port=5005 the robot"),
         (("policy={cartpole}", "video=nowhere/x.mp4"), "video=nowhere/x.mp4: the folder nowhere does not exist"),
         (("policy={cartpole}", "sim_device=cuda:7"), "sim_device=cuda:7: allowed are ['cpu'"),
     ],
