@@ -5,8 +5,8 @@ step: the number n of active worlds. It answers each with one byte. Everything e
 its standard input is closed, so it cannot outlive its parent.
 
 Worlds are grouped into Bullet clients of `robots_per_client` in world order. Client k belongs to worker k % workers. So
-for every n, the first n worlds are spread over the workers. Robots of one client stand on a grid and are filtered so
-that they touch nothing but the ground.
+for every n, the first n worlds are spread over the workers. Robots of one client stand apart, as far as the planes
+allow, and are filtered so that they touch nothing but the ground.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dualfid_robot.simulators.workers.process import CLEAN, RAW
 
 _GROUND, _ROBOT = 1, 2
 _SPACING = 4.0  # m, between the robots of a client
+_PARALLEL = 1e-6  # length of what is left of an axis that lies among others
 _RETURN = 0.3  # part of its excess over a limit by which a joint goes back in a control period
 _PLANE = """<robot name="ground"><link name="ground">
 <inertial><mass value="0"/><inertia ixx="0" iyy="0" izz="0" ixy="0" ixz="0" iyz="0"/></inertial>
@@ -39,10 +40,7 @@ class _Client:
         self.in_motion = spec.drives.in_motion
         calls = spec.substeps if self.in_motion else 1  # in a control period
         self.bullet = Bullet(spec.gravity, spec.control_dt / calls, spec.substeps // calls, spec.solver_iterations)
-        side = int(np.ceil(np.sqrt(count)))
-        self.offsets = np.zeros((count, 3))
-        self.offsets[:, 0], self.offsets[:, 1] = np.divmod(np.arange(count), side)
-        self.offsets *= _SPACING
+        self.offsets = _places(count, np.array([normal for normal, _ in spec.planes]).reshape(-1, 3))
         self.grounds = [self._add_plane(normal, offset) for normal, offset in spec.planes]
         self.robots = [self._add_robot(index) for index in range(count)]
 
@@ -332,6 +330,22 @@ class _Worker:
             np.concatenate([raw[:, :3] - arm - offsets, quat, position], 1),
             np.concatenate([linear, angular, velocity], 1),
         )
+
+
+def _places(count: int, normals: np.ndarray) -> np.ndarray:
+    """Where the robots of a client stand, (count, 3), m: apart, and all alike to planes with these normals (k, 3).
+
+    That is a grid along one plane, a row along the edge of two, and one place for all in a corner.
+    """
+    directions: list[np.ndarray] = []
+    known = list(np.linalg.svd(normals)[2][: np.linalg.matrix_rank(normals)]) if len(normals) else []
+    for axis in np.eye(3):
+        rest = axis - sum((axis @ other * other for other in (*known, *directions)), np.zeros(3))
+        if np.linalg.norm(rest) > _PARALLEL and len(directions) < 2:
+            directions.append(rest / np.linalg.norm(rest))
+    side = int(np.ceil(np.sqrt(count))) if len(directions) == 2 else 1
+    steps = np.divmod(np.arange(count), side)
+    return _SPACING * sum((np.outer(n, d) for n, d in zip(steps, directions, strict=False)), np.zeros((count, 3)))
 
 
 def _rows(array: np.ndarray) -> list[int]:
