@@ -12,7 +12,6 @@ wherever one of the links does not turn. A larger g stands for the reaction that
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import mujoco
@@ -149,7 +148,11 @@ def joint_inertia(robot: RobotModel, links: list[Link], child_armature: float) -
 
     In its model, which has no links between the joints of a body, the rotors of these remain armature.
     """
-    model = copy.deepcopy(robot.model)
+    spec = robot.spec()
+    for body in spec.bodies:
+        body.simple = 0  # MuJoCo would keep the frames in which it compiled a lone body
+    model = spec.compile()
+    model.body_sameframe[:] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE
     model.body_mass[1:] = model.body_inertia[1:] = 0.0
     for link in links:
         dof = model.jnt_dofadr[link.joint]
