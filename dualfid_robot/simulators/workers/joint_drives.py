@@ -149,11 +149,12 @@ class JointDrives:
         """
         added = self.timestep * np.maximum(falls, 0.0)
         # A load that the drive could not hold is a blow, which will not be there in the next step.
-        load = np.clip(load, -np.abs(torque), np.abs(torque))
-        torque = torque - added / (self.inertia + added) * (torque + load)
+        held = np.clip(load, -np.abs(torque), np.abs(torque))
+        torque = torque - added / (self.inertia + added) * (torque + held)
         if self.friction.any():
-            # As much as would stop the joint by the end of the step, within its bounds.
-            stopping = -self.inertia / self.timestep * velocity - (torque + load)
+            # As much as would stop the joint by the end of the step, within its bounds. It holds a load, too.
+            most = np.abs(torque) + self.friction
+            stopping = -self.inertia / self.timestep * velocity - (torque + np.clip(load, -most, most))
             torque += np.clip(stopping, -self.friction, self.friction)
         return torque
 
