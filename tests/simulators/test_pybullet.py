@@ -20,7 +20,7 @@ from engines_under_test import Make, skip_missing
 from dualfid_robot.config.machine import ASSETS
 from dualfid_robot.conformance.parameters import change_parameters
 from dualfid_robot.conformance.robots import CROOKED
-from dualfid_robot.conformance.worlds import everyone, random_states, standing
+from dualfid_robot.conformance.worlds import everyone, random_states, run, standing
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.pybullet.protocol import Spec
@@ -277,6 +277,20 @@ def test_dry_friction_holds_and_brakes(make: Make, robot_of: RobotOf, engine: st
     assert float(simulator.qpos[0, 2]) == pytest.approx(0.5**2 / 2 / 1.5, rel=0.06)  # h v / 2 of 0.083 m
 
 
+@pytest.mark.parametrize("engine", ["pybullet", "physx"])
+def test_dry_friction_holds_a_weight(make: Make, robot_of: RobotOf, engine: str) -> None:
+    """An arm whose weight pulls with 1.96 N m. Friction of 3 N m holds it, with a servo or without."""
+    skip_missing(engine)
+    arm = (
+        '<body pos="0 {0} 1"><joint name="h{0}" axis="0 1 0" frictionloss="3"/>'
+        '<geom size=".05" pos=".2 0 0" mass="1"/></body>'
+    )
+    robot = robot_of(arm.format(1) + arm.format(2), '<actuator><position joint="h2" kp="1" kv="0.1"/></actuator>')
+    simulator = make(engine, robot, 1)
+    run(simulator, 1.0)
+    torch.testing.assert_close(simulator.qpos, torch.zeros(1, 2), rtol=0.0, atol=0.005)
+
+
 def test_a_worker_that_replaces_a_dead_one_knows_the_parameters(pybullet: None, make: Make, ant: RobotModel) -> None:
     n = 8
     simulator, twin = (make("pybullet", ant, n, bodies=ant.feet) for _ in range(2))
@@ -410,6 +424,49 @@ def test_the_parent_is_free_while_workers_step(pybullet: None, make: Make, ant: 
     handed_over = time.perf_counter() - started
     simulator.finish_step()
     assert handed_over < 0.5 * (time.perf_counter() - started)
+
+
+# Ground ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("planes", "start", "speed"),
+    [
+        ('<geom type="plane" size="0 0 1" euler="0 0.35 0"/>', [0.0, 0.0, 0.12], [0.0, 0.0, 0.0]),
+        (FLOOR + '<geom type="plane" size="0 0 1" pos="1 0 0" euler="0 -1.5708 0"/>', [0.5, 0.0, 0.1], [1.0, 0.5, 0.0]),
+        (
+            FLOOR
+            + '<geom type="plane" size="0 0 1" pos="1 0 0" euler="0 -1.5708 0"/>'
+            + '<geom type="plane" size="0 0 1" pos="0 1 0" euler="1.5708 0 0"/>',
+            [0.5, 0.5, 0.1],
+            [1.0, 1.0, 0.0],
+        ),
+    ],
+    ids=["slope", "wall", "corner"],
+)
+def test_slopes_and_walls_are_alike_in_all_worlds(
+    pybullet: None, make: Make, robot_of: RobotOf, planes: str, start: list[float], speed: list[float]
+) -> None:
+    """Robots of one Bullet world stand apart, and the planes are the same for each."""
+    n, robot = 9, robot_of(planes + BALL, feet=("ball",))
+    ends = []
+    for engine in ("pybullet", "mujoco"):
+        simulator = make(engine, robot, n)
+        qpos, qvel = simulator.qpos.clone(), simulator.qvel.clone()
+        qpos[:, :3], qvel[:, :3] = torch.tensor(start), torch.tensor(speed)
+        simulator.set_state(everyone(simulator), qpos, qvel)
+        run(simulator, 0.4)
+        ends.append(simulator.qpos[:, :3].clone())
+    torch.testing.assert_close(ends[0], ends[0][:1].expand(n, -1), rtol=0.0, atol=1e-5)
+    torch.testing.assert_close(ends[0], ends[1], rtol=0.0, atol=0.06)
+
+
+def test_a_lone_body_whose_axes_are_turned_is_taken(pybullet: None, make: Make, robot_of: RobotOf) -> None:
+    """MuJoCo compiles such a body as a simple one, in its own axes, and the link's are others."""
+    can = '<body name="can" pos="0 0 .1"><freejoint/><geom type="cylinder" size=".1 .1" mass="1"/></body>'
+    simulator = make("pybullet", robot_of(FLOOR + can, feet=("can",)), 1)
+    run(simulator, 0.5)
+    assert float(simulator.qpos[0, 2]) == pytest.approx(0.1, abs=0.01)
 
 
 # Limits ---------------------------------------------------------------------------------------------------------------
