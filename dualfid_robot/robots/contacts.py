@@ -17,17 +17,22 @@ def touching_pairs(model: mujoco.MjModel) -> np.ndarray:
     if model.opt.disableflags & (_DISABLE.mjDSBL_CONTACT | _DISABLE.mjDSBL_CONSTRAINT):
         return np.zeros((0, 2), np.int64)
     types, masks = model.geom_contype, model.geom_conaffinity
-    weld = model.body_weldid[model.geom_bodyid]
-    bodies = model.geom_bodyid
+    bodies, fixed = model.geom_bodyid, fixed_geoms(model)
     weld = model.body_weldid[bodies]
     touch = (types[:, None] & masks) | (masks[:, None] & types) != 0
-    touch &= weld[:, None] != weld
+    touch &= (weld[:, None] != weld) & ~(fixed[:, None] & fixed)
     touch &= ~ignored_links(model)[weld[:, None], weld]
     touch &= ~excluded_bodies(model)[bodies[:, None], bodies]
     named = np.sort(np.stack([model.pair_geom1, model.pair_geom2], 1), 1)
     apart = weld[named[:, 0]] != weld[named[:, 1]]
     touch[tuple(named[apart].T)] = True
     return np.argwhere(np.triu(touch))
+
+
+def fixed_geoms(model: mujoco.MjModel) -> np.ndarray:
+    """Which geoms never move, (geoms,) bool: the world's, and those of mocap bodies, which nothing here moves."""
+    weld = model.body_weldid[model.geom_bodyid]
+    return np.asarray((weld == 0) | (model.body_mocapid[weld] >= 0))
 
 
 def ignored_links(model: mujoco.MjModel) -> np.ndarray:
@@ -50,5 +55,6 @@ def excluded_bodies(model: mujoco.MjModel) -> np.ndarray:
 
 def touching_bodies(model: mujoco.MjModel) -> tuple[str, ...]:
     """Names of the moving bodies of which a geom can touch something, in MuJoCo's order."""
-    bodies = np.unique(model.geom_bodyid[touching_pairs(model).ravel()])
-    return tuple(str(model.body(body).name) for body in bodies.tolist() if model.body_weldid[body] != 0)
+    geoms = np.unique(touching_pairs(model))
+    bodies = np.unique(model.geom_bodyid[geoms[~fixed_geoms(model)[geoms]]])
+    return tuple(str(model.body(body).name) for body in bodies.tolist())

@@ -19,11 +19,14 @@ import numpy as np
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.changes import UNCHANGED, Changes
-from dualfid_robot.robots.contacts import touching_bodies, touching_pairs
+from dualfid_robot.robots.contacts import fixed_geoms, touching_bodies, touching_pairs
 from dualfid_robot.robots.mjcf import is_urdf, unnamed
 
 CONTACTS = ("full", "feet")
 Contacts = Literal["full", "feet"]
+
+LEAST_MEMORY = 64 << 20
+"""Bytes for contacts and constraints, whatever a file asks for: MuJoCo leaves out those for which there is no room."""
 
 # Components of MuJoCo's contact sensor that a contact wrench needs, in the order in which MuJoCo writes them.
 _CONTACT_FIELDS = (
@@ -83,6 +86,9 @@ class RobotModel:
         spec = self._read()
         with self._invalid_named():
             _name_all(spec)
+        spec.njmax = spec.nconmax = -1  # of former versions of MuJoCo, which makes a small memory of them
+        if spec.memory >= 0:
+            spec.memory = max(spec.memory, LEAST_MEMORY)
         self.changes.apply(spec)
         return spec
 
@@ -151,7 +157,8 @@ class RobotModel:
         it.
 
         Raises:
-            ConfigError: nothing of a foot can touch anything, or there are no feet, and other bodies can touch.
+            ConfigError: nothing of a foot can touch anything that keeps its contacts. Or there are no feet, and other
+                bodies can touch.
         """
         model, pairs = self.model, touching_pairs(self.model)
         able, geoms = list(touching_bodies(model)), np.unique(pairs)
@@ -160,22 +167,37 @@ class RobotModel:
                 f"asset.feet=[]: only feet keep contacts, and without them {self.path.name} falls through what it "
                 f"stands on; allowed are {able}"
             )
-        found: list[int] = []
+        found: dict[str, list[int]] = {}
+        fixed = fixed_geoms(model)
         for foot in self.feet:
             body, bodies = int(model.body(foot).id), model.geom_bodyid[geoms]
             own = geoms[bodies == body]
             welded = geoms[model.body_weldid[bodies] == model.body_weldid[body]]
-            if model.body_weldid[body] == 0 or not len(welded):
+            found[foot] = (own if len(own) else welded).tolist()
+            if not found[foot] or fixed[found[foot]].any():
                 raise ConfigError(f"asset.feet={foot}: it can touch nothing in {self.path.name}; allowed are {able}")
-            found += (own if len(own) else welded).tolist()
-        return tuple(sorted(set(found)))
+        feet = sorted({geom for own in found.values() for geom in own})
+        self._check_that_feet_touch(found, pairs, fixed | np.isin(np.arange(model.ngeom), feet))
+        return tuple(feet)
+
+    def _check_that_feet_touch(self, feet: dict[str, list[int]], pairs: np.ndarray, kept: np.ndarray) -> None:
+        """Raise ConfigError for a foot whose geoms touch none of those that keep their contacts, (geoms,) bool."""
+        left = pairs[kept[pairs].all(1)]
+        for foot, own in feet.items():
+            if not np.isin(left, own).any():
+                others = np.setdiff1d(pairs[np.isin(pairs, own).any(1)], own)
+                names = sorted({str(self.model.body(self.model.geom_bodyid[geom]).name) for geom in others.tolist()})
+                raise ConfigError(
+                    f"asset.feet={foot}: in {self.path.name} it can touch {', '.join(names)} alone, which is no foot "
+                    "and moves; name what it touches among the feet"
+                )
 
     def _would_fall(self, pairs: np.ndarray) -> bool:
         """Whether some of these pairs of geoms keep a body up. Those do with what does not move, or with another free
         tree."""
         model = self.model
         trees = model.body_rootid[model.geom_bodyid[pairs]]
-        static = model.body_weldid[model.geom_bodyid[pairs]] == 0
+        static = fixed_geoms(model)[pairs]
         free = np.zeros(model.nbody, bool)
         free[model.jnt_bodyid[model.jnt_type == mujoco.mjtJoint.mjJNT_FREE]] = True
         return bool((static.any(1) | (trees[:, 0] != trees[:, 1]) & free[trees].any(1)).any())
@@ -187,7 +209,7 @@ class RobotModel:
             ConfigError: as `foot_geoms`, of contacts "feet".
         """
         model = self.model
-        static = model.body_weldid[model.geom_bodyid] == 0
+        static = fixed_geoms(model)
         bodies = np.where(static, 0, model.geom_bodyid).tolist()
         kept = np.ones(model.ngeom, bool)
         if contacts == "feet":
@@ -256,8 +278,8 @@ class RobotModel:
 
     def _keep_contacts_of_feet(self, spec: mujoco.MjSpec) -> None:
         model = self.model
-        static = np.flatnonzero(model.body_weldid[model.geom_bodyid] == 0).tolist()
-        kept = {str(model.geom(geom).name) for geom in (*static, *self.foot_geoms)}
+        fixed = np.flatnonzero(fixed_geoms(model)).tolist()
+        kept = {str(model.geom(geom).name) for geom in (*fixed, *self.foot_geoms)}
         for geom in spec.geoms:
             if geom.name not in kept:
                 geom.contype = geom.conaffinity = 0

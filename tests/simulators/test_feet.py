@@ -28,6 +28,10 @@ def reduced(name: str) -> dict[str, str]:
     return {} if name == "pybullet" else {"contacts": "feet"}
 
 
+def feet_alone(name: str) -> dict[str, str]:
+    return {} if name == "mujoco" else reduced(name)
+
+
 @pytest.mark.parametrize("ground", [FLOOR, SHELF], ids=["floor", "static body"])
 @pytest.mark.parametrize("foot", ["base", "child"])
 @pytest.mark.parametrize("name", REDUCED)
@@ -98,8 +102,54 @@ def test_a_foot_that_only_touches_what_low_leaves_out_is_refused(robot_of: Robot
     hand = '<body name="hand" pos="0 0 1"><joint/><geom size=".1" contype="2" conaffinity="0"/></body>'
     cube = '<body name="cube" pos="0 0 2"><freejoint/><geom size=".1" contype="1" conaffinity="3"/></body>'
     robot = robot_of(FLOOR + hand + cube, feet=("hand",))
-    with pytest.raises(ConfigError, match=r"^asset\.feet=hand: in engine mujoco it cannot touch cube"):
-        lost_contacts({"engine": "mujoco", "contacts": "feet"}, MUJOCO, robot)
+    of_feet = {"engine": "mujoco", "contacts": "feet"}
+    with pytest.raises(ConfigError, match=r"^asset\.feet=hand: in robot\.xml it can touch cube alone"):
+        lost_contacts(of_feet, MUJOCO, robot)
+    both = robot_of(FLOOR + hand + cube, feet=("hand", "cube"))
+    assert lost_contacts(of_feet, MUJOCO, both) == ""
+    with pytest.raises(ConfigError, match=r"^asset\.feet=hand: in engine pybullet it cannot touch cube$"):
+        lost_contacts({"engine": "pybullet"}, MUJOCO, both)
+
+
+@pytest.mark.parametrize("name", REDUCED)
+def test_an_engine_by_itself_refuses_such_a_foot(name: str, make: Make, robot_of: RobotOf) -> None:
+    """Evaluation has no E_high to compare with."""
+    skip_missing(name)
+    hand = '<body name="hand" pos="0 0 1"><joint axis="0 1 0"/><geom size=".1"/></body>'
+    plate = '<body name="plate"><joint type="slide"/><geom type="box" size="1 1 .05"/></body>'
+    with pytest.raises(ConfigError, match=r"^asset\.feet=hand: in robot\.xml it can touch plate alone"):
+        make(name, robot_of(hand + plate, feet=("hand",)), 1, **reduced(name))
+
+
+def test_a_mocap_body_bears_the_robot(make: Make, robot_of: RobotOf) -> None:
+    """Nothing moves it here, so its contacts with feet stay."""
+    table = '<body name="table" mocap="true"><geom type="box" size="1 1 .1" pos="0 0 -.1"/></body>'
+    simulator = make("mujoco_reduced", robot_of(table + BALL.format(""), feet=("base",)), 1)
+    run(simulator, 1.0)
+    assert float(simulator.qpos[0, 2]) == pytest.approx(0.1, abs=0.015)
+    with pytest.raises(ConfigError, match=r"^asset\.feet=table: .* allowed are \['base'\]$"):
+        make("mujoco_reduced", robot_of(table + BALL.format(""), feet=("table",)), 1)
+
+
+@pytest.mark.parametrize("name", ["mujoco", *REDUCED[:3]])
+@pytest.mark.parametrize("size", ['memory="2K"', 'njmax="1" nconmax="1"'])
+def test_a_small_memory_loses_no_contact(name: str, size: str, make: Make, robot_of: RobotOf) -> None:
+    skip_missing(name)
+    simulator = make(name, robot_of(FLOOR + BALL.format(""), f"<size {size}/>", ("base",)), 1, **feet_alone(name))
+    run(simulator, 1.0)
+    assert float(simulator.qpos[0, 2]) == pytest.approx(0.1, abs=0.015)
+
+
+def test_contacts_that_find_no_room_are_counted_and_announced(
+    make: Make, robot_of: RobotOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("dualfid_robot.robots.model.LEAST_MEMORY", 0)
+    box = BALL.format("").replace('size="0.1"', 'type="box" size="0.1 0.1 0.1"')
+    simulator = make("mujoco", robot_of(FLOOR + box, '<size memory="2K"/>'), 2)
+    run(simulator, 0.5)
+    assert simulator.take_overflows() > 0 and simulator.take_overflows() == 0
+    (record,) = caplog.records
+    assert "robot.xml: contacts or limits were ignored for want of memory" in record.getMessage()
 
 
 def test_contacts_of_a_welded_foot_are_measured(make: Make, robot_of: RobotOf) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import mujoco
@@ -30,6 +31,10 @@ from dualfid_robot.threads import usable_cpus
 _MEMORY = ("time", "act", "ctrl", "history", "plastic", "qacc_warmstart")
 # Restoring these restores a world to the bit: the parts of MuJoCo's integration state that change in our use.
 _STATE = ("qpos", "qvel", *_MEMORY)
+# Warnings of MuJoCo that contacts or constraints were left out, for want of memory.
+_LOST = [int(mujoco.mjtWarning.mjWARN_CONTACTFULL), int(mujoco.mjtWarning.mjWARN_CNSTRFULL)]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class MujocoSimulator(Simulator):
@@ -69,6 +74,7 @@ class MujocoSimulator(Simulator):
         self._initial_memory = {name: torch.from_numpy(np.array(getattr(initial, name))) for name in _MEMORY}
         self._forces = self._batch.bind("actuator_force")
         self._pushed = False
+        self._lost = 0
         self._parameters: dict[str, np.ndarray] = {}  # of all worlds, by name; what was never set is not in it
         if self.contact_bodies:
             start = int(self.model.sensor_adr[self.model.nsensor - len(self.contact_bodies)])
@@ -186,6 +192,17 @@ class MujocoSimulator(Simulator):
                 product *= np.where(scaled_entries(self.model, name, field), factors, 1.0)
         return product
 
+    def take_overflows(self) -> int:
+        lost = int(self._batch.warning[:, _LOST, 1].max(1).sum())  # since the worlds were built
+        new, self._lost = lost - self._lost, lost
+        if new:
+            _LOGGER.warning(
+                "%s: contacts or limits were ignored for want of memory in %d worlds × physics steps; "
+                'raise it in the file: <size memory="%dM"/>',
+                *(self.robot.path.name, new, 2 * self.model.narena >> 20),
+            )
+        return new
+
     def snapshot(self) -> dict[str, np.ndarray]:
         state = {name: view.copy() for name, view in self._views.items()}
         parameters = {name: values.copy() for name, values in self._parameters.items()}
@@ -204,6 +221,7 @@ class MujocoSimulator(Simulator):
             self._apply(name, self._rows)
 
     def close(self) -> None:
+        self.take_overflows()
         del self._batch, self._views, self._tensors
 
 
