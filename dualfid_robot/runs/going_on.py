@@ -6,6 +6,7 @@ A run remembers the settings of its command line under `overrides`, and the user
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,10 +20,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from dualfid_robot.config.hints import hydra_quoted
 from dualfid_robot.config.user_folder import UserFolder
 from dualfid_robot.runs.checkpoint import fitting, load_checkpoint, resolve_checkpoint, saved_settings
+from dualfid_robot.runs.resume import flat
 from dualfid_robot.runs.run_log import newest_checkpoint
+
+logger = logging.getLogger(__name__)
 
 _OF_ONE_PROCESS = ("checkpoint", "resume", "accept_changes")  # no settings of the run
 _ABBREVIATIONS = ("num_envs", "max_iterations")  # a checkpoint has them twice; what is typed may be either
+# Settings that come from the files of task and training, and of these such as follow from what was typed.
+_OF_FILES = ("task.env.", "task.asset.", "task.sim.", "train.params.")
+_FOLLOWING = ("task.env.numEnvs", "train.params.config.max_epochs", "train.params.config.minibatch_size")
 _READ = ("checkpoint", "resume", "experiment", "task", "test", "multi_gpu")
 
 
@@ -63,7 +70,10 @@ def with_own_settings(cfg: DictConfig) -> DictConfig:
         own = _settings_of(Path(str(cfg.checkpoint)))
         before, after = _composed(own.get("overrides", [])), _composed(overrides)
         own |= dict.fromkeys(_ABBREVIATIONS, "") | {key: cfg[key] for key in (*_OF_ONE_PROCESS, "multi_gpu")}
-        cfg = OmegaConf.create(_changed(own, before, after))
+        changed = _changed(own, before, after)
+        for line in _unlike_files(changed, after):
+            logger.warning(line)
+        cfg = OmegaConf.create(changed)
     with open_dict(cfg):
         cfg.overrides = _without(overrides, [f"{key}=" for key in _OF_ONE_PROCESS])
     return cfg
@@ -112,6 +122,16 @@ def _changed(own: dict[str, Any], before: Mapping[str, Any], after: Mapping[str,
             nested = all(isinstance(settings.get(key), dict) for settings in (own, before, after))
             result[key] = _changed(own[key], before[key], after[key]) if nested else after[key]
     return result
+
+
+def _unlike_files(used: dict[str, Any], in_files: dict[str, Any]) -> list[str]:
+    """The settings of a run's task and training of which its files now say something else."""
+    run, files = flat(used), flat(in_files)
+    return [
+        f"{key}={files[key]} in the files: the run goes on with its own {run[key]}"
+        for key in sorted(run.keys() & files.keys())
+        if key.startswith(_OF_FILES) and key not in _FOLLOWING and run[key] != files[key]
+    ]
 
 
 def _without(overrides: Sequence[str], others: Sequence[str]) -> list[str]:

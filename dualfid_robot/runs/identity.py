@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -28,7 +30,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
 
     Returns:
         `task` is its name, and `settings` the resolved configuration as JSON. `robot` has a digest of each field of the
-        robot's compiled model. `task_code` is a digest of the code of the task's class and of its bases.
+        robot's compiled model. `task_code` is a digest of the code of the task (`code_digest`).
     """
     return {
         "task": experiment.task.name,
@@ -72,24 +74,57 @@ def robot_digests(model: mujoco.MjModel) -> dict[str, str]:
 
 
 def code_digest(task: type[Task]) -> str:
-    """A digest of the modules that define a task's class and its bases, without comments and docstrings."""
-    return _classes_digest([cls for cls in task.__mro__ if issubclass(cls, Task) and cls is not Task])
+    """A digest of the modules that define a task's class and its bases, and of those that they import from the folder
+    of the task. Comments and docstrings do not count."""
+    classes = [cls for cls in task.__mro__ if issubclass(cls, Task) and cls is not Task]
+    return _digest_of([*map(_tree, classes), *_imported(classes, task.__module__.rpartition(".")[0])])
 
 
 def _task_code(task: Task) -> str:
     """The digest of what computes a task: of another program's class where it is one."""
-    return _classes_digest(task.code()) if isinstance(task, ForeignTask) else code_digest(type(task))
+    return _digest_of(list(map(_tree, task.code()))) if isinstance(task, ForeignTask) else code_digest(type(task))
 
 
-def _classes_digest(classes: list[type]) -> str:
-    return _digest("\n".join(_bare_code(cls) for cls in classes).encode())
-
-
-def _bare_code(cls: type) -> str:
-    """The code of the module of a class, without comments and docstrings."""
+def _tree(cls: type) -> ast.Module:
+    """The code of the module of a class."""
     module = inspect.getmodule(cls)
     assert module is not None
-    tree = ast.parse(inspect.getsource(module))
+    return ast.parse(inspect.getsource(module))
+
+
+def _digest_of(modules: list[ast.Module]) -> str:
+    return _digest("\n".join(map(_bare_code, modules)).encode())
+
+
+def _imported(classes: list[type], package: str) -> list[ast.Module]:
+    """The modules of a package that the classes' modules import, and those that these import."""
+    known = {cls.__module__ for cls in classes}
+    own = [_tree(cls) for cls in classes if cls.__module__.rpartition(".")[0] == package]
+    found = list(own)
+    for each in found:
+        for name in sorted(set(_siblings(each, package)) - known):
+            known.add(name)
+            spec = importlib.util.find_spec(name)
+            if spec is not None and spec.origin is not None and spec.origin.endswith(".py"):
+                found.append(ast.parse(Path(spec.origin).read_bytes()))
+    return found[len(own) :]
+
+
+def _siblings(tree: ast.Module, package: str) -> Iterator[str]:
+    """Full names of what a module imports from its package, `from .base import x` as base and base.x."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            paths = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(filter(None, (package if node.level == 1 else "", node.module)))
+            paths = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        yield from (path for path in paths if path.rpartition(".")[0] == package != "")
+
+
+def _bare_code(tree: ast.Module) -> str:
+    """The code of a module, without comments and docstrings."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]

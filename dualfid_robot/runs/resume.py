@@ -45,7 +45,7 @@ def check_resumable(
         raise ConfigError(
             f"checkpoint={path}: was made by {made_by} process(es), not by {processes}; go on with as many"
         )
-    before, now = _flat(saved_settings(state)), _flat(experiment.settings)
+    before, now = flat(saved_settings(state)), flat(experiment.settings)
     changed = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
     for key in sorted(changed, key=lambda key: (not key.endswith(".engine"), key)):  # an engine explains its settings
         text = f"{key}={now.get(key)}: the checkpoint was made with {before.get(key)}"
@@ -62,11 +62,11 @@ def check_resumable(
         logger.warning("checkpoint=%s: %s since it was saved", path, since)
 
 
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     """Nested settings as one mapping of their full names."""
     if not isinstance(settings, dict):
         return {prefix: settings}
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return found

@@ -12,7 +12,7 @@ import yaml
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runs.checkpoint import save_checkpoint
-from dualfid_robot.runs.going_on import _changed, arguments_to_go_on
+from dualfid_robot.runs.going_on import _changed, _unlike_files, arguments_to_go_on
 
 OWN = ["task=Mine", "num_envs=64", "+method=mfpg"]
 
@@ -86,3 +86,12 @@ def test_only_what_was_typed_changes() -> None:
         "more": {"z": 0},
     }
     assert own["low"]["substeps"] == 2
+
+
+def test_files_that_say_something_else_now_are_named() -> None:
+    """But not what follows from the command line, and what the run does not have."""
+    run = {"env": {"episodeLength": 50, "numEnvs": 8}, "asset": {"feet": ["toe"]}, "randomize": False}
+    files = {"env": {"episodeLength": 20, "numEnvs": 16, "more": 1}, "asset": {"feet": ["toe"]}, "randomize": True}
+    assert _unlike_files({"task": run, "seed": 1}, {"task": files, "seed": 2}) == [
+        "task.env.episodeLength=20 in the files: the run goes on with its own 50"
+    ]

@@ -12,7 +12,9 @@ from omegaconf import DictConfig
 
 from dualfid_robot.config.experiment import Experiment
 from dualfid_robot.config.machine import ASSETS
+from dualfid_robot.envs.registry import _task_class
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.runs.checkpoint import load_checkpoint
 from dualfid_robot.runs.identity import code_digest, robot_digests
 from dualfid_robot.runs.saved_policy import load_policy
 from dualfid_robot.tasks.ant import Ant
@@ -61,6 +63,35 @@ def test_comments_and_docstrings_are_no_change(tmp_path: Path, monkeypatch: pyte
         monkeypatch.syspath_prepend(str(tmp_path))
         digests.append(code_digest(getattr(__import__(path.stem), name)))
     assert digests[0] == digests[1] != digests[2]
+
+
+HELPED = """from .{stem} import PACE
+from dualfid_robot.envs.task import Task
+class Helped(Task):
+    pace = PACE
+"""
+
+
+def test_what_a_task_imports_from_its_own_folder_is_its_code(tmp_path: Path) -> None:
+    digests = []
+    for number, (helper, deeper) in enumerate([("", "1"), ("# a word", "1"), ("", "2"), ("STEP = 3", "1")]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "helped.py").write_text(HELPED.format(stem="helper"))
+        (folder / "helper.py").write_text(f"from . import deeper\nPACE = deeper.PACE\n{helper}\n")
+        (folder / "deeper.py").write_text(f"PACE = {deeper}\n")
+        digests.append(code_digest(_task_class("Helped", [folder])))
+    assert digests[0] == digests[1] and len(set(digests)) == 3
+
+
+def test_a_checkpoint_knows_the_code_that_ran_and_not_what_the_file_says_later(
+    compose_config: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(Experiment(compose_config(*SMALL)))
+    monkeypatch.setattr("dualfid_robot.runs.identity._digest", lambda content: "of the edited file")
+    trainer.save(tmp_path / "x.pth")
+    trainer.close()
+    assert load_checkpoint(tmp_path / "x.pth")["task_code"] != "of the edited file"
 
 
 def test_a_changed_robot_is_refused_by_training_and_announced_by_evaluation(
