@@ -36,8 +36,8 @@ class Fit:
 
     Attributes:
         values: the fitted settings of the engine, chosen ones included.
-        before, after: the residual (see `residual`) with what was in force, and with the fit, at the same discrete
-            settings.
+        before, after: the residual (see `residual`) with what was in force, all its settings included, and with the
+            fit.
         cost: of a step, relative to the reference.
     """
 
@@ -112,7 +112,7 @@ def calibrate(
     values = {name: float(f"{value:.4g}") for name, value in values.items()}
 
     # What they are worth, rounded as they are written, beside what was in force.
-    before = residual(windows, robot, {**in_force, **chosen}, control_dt)
+    before = residual(windows, robot, in_force, control_dt)
     after = residual(windows, robot, {**fixed, **values}, control_dt)
     return Fit({**chosen, **values}, before, after, cost)
 

@@ -38,10 +38,11 @@ def test_compass_search_finds_a_minimum() -> None:
         (2.0, (0.1, 10.0), {"substeps": 4, "friction": 1.0}, 4, True),  # what is in force is a candidate itself
         (0.1, (0.1, 10.0), {"substeps": 2, "friction": 1.0}, 2, True),  # all cost too much
         (1.0, (0.1, 2.0), {"substeps": 2, "friction": 3.0}, 2, False),  # the best is beyond the bounds
-        (0.5, (0.1, 2.0), {"substeps": 2, "friction": 3.0}, 1, False),  # compared at one substep, as it is fitted
+        (0.5, (0.1, 2.0), {"substeps": 2, "friction": 3.0}, 1, False),
+        (0.5, (0.1, 10.0), {"substeps": 2, "friction": 2.9}, 1, False),  # worse than what is in force, if cheaper
     ],
 )
-def test_a_fit_is_compared_with_what_is_in_force_at_the_same_substeps(
+def test_a_fit_is_compared_with_what_is_in_force_at_its_own_substeps(
     bound: float,
     bounds: tuple[float, float],
     in_force: dict[str, float],
@@ -61,7 +62,7 @@ def test_a_fit_is_compared_with_what_is_in_force_at_the_same_substeps(
     choices = {"substeps": [1, 2]}
     found = calibrate(nothing, ant, {}, in_force, DT, {"friction": bounds}, choices, bound, in_force=in_force)
     assert found.values["substeps"] == chosen
-    assert found.before["all"] == pytest.approx(abs(in_force["friction"] - 3.0) + 1.0 / chosen)
+    assert found.before["all"] == pytest.approx(abs(in_force["friction"] - 3.0) + 1.0 / in_force["substeps"])
     assert found.after["all"] == pytest.approx(abs(found.values["friction"] - 3.0) + 1.0 / chosen)
     assert found.is_better == better and (not better or found.values["friction"] == pytest.approx(3.0, rel=0.1))
 
