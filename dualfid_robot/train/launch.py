@@ -88,10 +88,10 @@ def _train(cfg: DictConfig) -> None:
             low = _where(trainer.env.low, experiment.low_engines)
             high = _where(trainer.env.pools[len(trainer.env.low) :], [experiment.high_engine])
             logger.info("E_low: %s; E_high: %s; learner on %s", low, high, experiment.rl_device)
-            for engine in experiment.low_engines:
+            for engine in experiment.low_engines if trainer.env.low else ():
                 if fit := fit_in_force(experiment.task.name, engine, experiment.user):
                     logger.info(fit)
-            for engine in experiment.low_engines if None not in trainer.env.pools else ():
+            for engine in experiment.low_engines if trainer.env.low and trainer.env.high else ():
                 if lost := lost_contacts(engine, experiment.high_engine, experiment.robot):
                     logger.info("%s: %s", engine["name"], lost)
             finished = trainer.train(folder, BestExport(experiment.save_path(folder)) if cfg.export else None)
