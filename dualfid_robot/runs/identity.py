@@ -46,8 +46,12 @@ def differences(saved: Mapping[str, Any], experiment: Experiment) -> list[str]:
     Only what a run reads from files is compared: settings are in the checkpoint itself. A field that one version of
     MuJoCo has and the other lacks is no difference.
     """
+    return changes(saved, identity(experiment), experiment)
+
+
+def changes(saved: Mapping[str, Any], now: Mapping[str, Any], experiment: Experiment) -> list[str]:
+    """`differences` from an identity that is known already."""
     found = []
-    now = identity(experiment)
     before = saved["robot"]
     changed = {key for key in before.keys() & now["robot"].keys() if before[key] != now["robot"][key]}
     fields = sorted(changed, key=lambda field: (field != "names", field))  # the order of joints first

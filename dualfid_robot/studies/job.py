@@ -88,6 +88,7 @@ class Job:
         self.curve: list[dict[str, Any]] = []
         self._resumed_at: dict[str, float] | None = None
         self._wall_seconds = 0.0
+        folder.save_made_of({key: self.trainer.identity[key] for key in ("robot", "task_code")})
         if folder.checkpoint.is_file():
             self._resume()
 

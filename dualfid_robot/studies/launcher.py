@@ -33,6 +33,7 @@ from dualfid_robot.config.progress import Progress
 from dualfid_robot.config.user_folder import command_line_config_dir
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.runs.interrupt import Interrupt
+from dualfid_robot.settings import counted
 from dualfid_robot.studies.configuration import options
 from dualfid_robot.studies.display import StudyDisplay
 from dualfid_robot.studies.expected_time import runs_at_once, time_line
@@ -146,6 +147,8 @@ def _run(study: PlannedStudy, choice: str, retry_failed: bool, console: Console)
     study.folder.mkdir(parents=True, exist_ok=True)
     with locked(study.folder, f"name={study.name}"):
         pending = _prepare(study, retry_failed, console)
+        for line in outdated(study):
+            _say(console, f"study {study.name}: {line}")
         if pending and not _launch(study, choice, pending):
             _say(console, "stopped, and saved what there is; the same command goes on")
             return False
@@ -196,6 +199,25 @@ def _prepare(study: PlannedStudy, retry_failed: bool, console: Console) -> list[
         at_once = runs_at_once(launcher, int(HydraConfig.get().launcher.get("n_jobs", 1)))
         _say(console, f"study {study.name}: the runs take {time_line(pending, finished, at_once)}")
     return pending
+
+
+def outdated(study: PlannedStudy) -> list[str]:
+    """Of each task whose robot or code has changed since runs of the study have finished, a line. They stay as they
+    are."""
+    from dualfid_robot.runs.identity import changes, identity
+
+    now = {task: identity(experiment) for task, experiment in study.experiments.items()}
+    found: dict[str, list[str]] = {}
+    for folder, task in ((study.folder_of(run), run.task) for run in study.runs):
+        made_of = folder.made_of() if folder.status() == "finished" else None
+        if made_of is not None:
+            for change in changes(made_of, now[task], study.experiments[task]):
+                found.setdefault(change, []).append(folder.path.name)
+    return [
+        f"{change} since {counted(len(runs), 'run')} finished, such as {runs[0]}; those are not run again, "
+        "unless their folders are removed"
+        for change, runs in found.items()
+    ]
 
 
 def _take(study: PlannedStudy, run: PlannedRun) -> bool:

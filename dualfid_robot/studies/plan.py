@@ -78,6 +78,7 @@ class PlannedStudy:
 
     Attributes:
         changes: by gap, what it changes; prices: by gap, the price of a second of E_high.
+        experiments: one of each task.
         runs: in the order in which they begin. References come first. The others follow seed by seed, so that an
             interrupted study has whole seeds. The methods of a task and gap are in random order, so that a slower
             machine meets all alike.
@@ -104,6 +105,7 @@ class PlannedStudy:
             allowed = options(group) + ([NO_CHANGE] if group == "gap" else [])
             for item in names:
                 require(item in allowed, f"study.{key}", item, f"one of {allowed}")
+        self.experiments: dict[str, Experiment] = {}
         self._pools: set[str] = set()
         self._settled: dict[tuple[str, str], tuple[DictConfig, list[str]]] = {}
         self.changes = {gap: self._changes_of(gap) for gap in self._gaps}
@@ -215,7 +217,7 @@ class PlannedStudy:
         overrides = [*self._settle(task, gap)[1], f"+method={method}"]
         with _naming(task, method, gap):
             cfg = compose_run(overrides)
-            experiment = Experiment(cfg)
+            experiment = self.experiments[task] = Experiment(cfg)
             rule = experiment.settings["allocation"]["rule"]
             replays = rule["name"] == "replay" and not rule["file"]
             allocation = experiment.allocation

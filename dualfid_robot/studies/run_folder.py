@@ -55,8 +55,8 @@ class RunFolder:
         self.path = path
         self.metrics, self.log = path / METRICS, path / "log.txt"
         self.checkpoint = path / "nn" / "last.pth"
-        self._description, self._result, self._partial = (
-            path / name for name in ("run.json", "result.json", "partial.json")
+        self._description, self._result, self._partial, self._made_of = (
+            path / name for name in ("run.json", "result.json", "partial.json", "made_of.json")
         )
         self._running = path / "running"
 
@@ -72,6 +72,13 @@ class RunFolder:
     def result(self) -> dict[str, Any] | None:
         """The run's result, None before its end."""
         return _read(self._result) if self._result.is_file() else None
+
+    def made_of(self) -> dict[str, Any] | None:
+        """Digests of the robot and the task's code that the run was made with. None where it has none."""
+        return _read(self._made_of) if self._made_of.is_file() else None
+
+    def save_made_of(self, digests: dict[str, Any]) -> None:
+        _write(self._made_of, digests)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result, complete or not at all."""

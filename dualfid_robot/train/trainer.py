@@ -45,6 +45,7 @@ class Trainer:
 
     Attributes:
         ranks: the processes of the run.
+        identity: what its checkpoints say that they were made of.
         policy: both policies in one network.
         env: the dual environment of this process.
         books: what was done so far, and what it cost.
@@ -52,7 +53,7 @@ class Trainer:
 
     def __init__(self, experiment: Experiment, ranks: Communicator = ALONE) -> None:
         self.experiment, self.ranks = experiment, ranks
-        self._identity = identity(experiment)  # now, since files may change while it trains
+        self.identity = identity(experiment)  # now, since files may change while it trains
         low_seed, high_seed, _, noise_seed = _seeds(experiment.seed, ranks.rank)
         _, _, shuffling_seed, _ = _seeds(experiment.seed, 0)
         device = experiment.rl_device
@@ -161,7 +162,7 @@ class Trainer:
         if experiment.settings["capture_video"]:
             watching.append(TrainingFilms(experiment, self.policy, folder, log.add_video).update)
         if wants_page(experiment.settings):
-            viewer = RunViewer(folder, self.policy, self._identity, experiment.settings)
+            viewer = RunViewer(folder, self.policy, self.identity, experiment.settings)
             watching.append(stack.enter_context(viewer).update)
         return [log.write, stack.enter_context(display).update, *watching]
 
@@ -276,7 +277,7 @@ class Trainer:
         if len({digest for _, digest in collected}) > 1:
             raise RuntimeError("the processes' policies differ: are their devices and versions the same?")
         state = {
-            **self._identity,
+            **self.identity,
             "metrics": self._last_metrics,
             "iteration": self.iteration,
             "samples": self.samples,
