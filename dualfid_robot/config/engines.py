@@ -234,7 +234,7 @@ def _check_fitted(task: DictConfig) -> None:
 
 def _values_of_tasks() -> set[str]:
     """What the files of cfg/simulator read of a task: simulators.pybullet.friction …"""
-    texts = [path.read_text() for path in (CONFIG_DIR / "simulator").glob("**/*.yaml")]
+    texts = [path.read_text("utf-8") for path in (CONFIG_DIR / "simulator").glob("**/*.yaml")]
     return {key for text in texts for key in re.findall(r"task\.(simulators\.\w+\.\w+)", text)}
 
 

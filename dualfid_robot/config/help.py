@@ -89,7 +89,7 @@ def explained_settings(path: Path) -> list[Setting]:
     A setting's comment ends its line and may go on below, further to the right than the key. A setting without one has
     the comment directly above it, at the key's own column.
     """
-    text = path.read_text()
+    text = path.read_text("utf-8")
     return list(_leaves(yaml.compose(text, yaml.SafeLoader), text.splitlines(), "")) if text.strip() else []
 
 
@@ -124,7 +124,7 @@ def _comment(lines: Sequence[str], key: yaml.Mark, end: yaml.Mark) -> str:
 def _header(path: Path) -> list[str]:
     """The comment at the head of a file, line by line."""
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text("utf-8").splitlines():
         if not line.startswith("#"):
             break
         if not line.startswith("# @package"):
@@ -135,7 +135,7 @@ def _header(path: Path) -> list[str]:
 def _groups(path: Path) -> dict[str, Setting]:
     """The groups that a command's file chooses from, with its own choice and what the file says of it."""
     found = {}
-    for line in path.read_text().partition("\ndefaults:")[2].splitlines()[1:]:
+    for line in path.read_text("utf-8").partition("\ndefaults:")[2].splitlines()[1:]:
         entry = re.fullmatch(r"  - ([\w/]+): *([^#]*?) *(?:# *(.*))?", line)
         if not line.startswith("  "):
             break
@@ -187,7 +187,7 @@ def _section(group: str, folder: str, option: str, folders: Sequence[Path]) -> l
 
 def _with_defaults(name: str, folders: Sequence[Path]) -> Iterator[Setting]:
     path = _file(name, folders)
-    for entry in (yaml.safe_load(path.read_text()) or {}).get("defaults", []):
+    for entry in (yaml.safe_load(path.read_text("utf-8")) or {}).get("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
             yield from _with_defaults(f"{name.rpartition('/')[0]}/{entry.removesuffix('@_here_')}", folders)
     yield from explained_settings(path)

@@ -179,7 +179,7 @@ def _publish(metadata: Metadata, folder: Path) -> ExportedPolicy:
     """Write the metadata inside and beside the network, and the sums; read all of it as a robot does."""
     text = metadata.to_json()
     embed_property(folder / POLICY, METADATA_KEY, text)
-    (folder / METADATA).write_text(text)
+    (folder / METADATA).write_text(text, encoding="utf-8")
     write_sums(folder)
     return ExportedPolicy(folder)
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
+from dualfid_robot.atomic import write_text
 from dualfid_robot.config.values import require_package
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.settings import parse_settings
@@ -161,7 +162,7 @@ class Wandb:
 
         identity = folder / _WANDB_ID
         if not identity.is_file():
-            identity.write_text(secrets.token_hex(8))
+            write_text(identity, secrets.token_hex(8))
         try:
             self._run = wandb.init(
                 project=settings.project or None,
@@ -169,7 +170,7 @@ class Wandb:
                 group=settings.group or None,
                 name=settings.name or folder.name,
                 tags=settings.tags,
-                id=identity.read_text(),
+                id=identity.read_text("utf-8"),
                 resume="allow",
                 dir=str(folder),
                 config=dict(config),

@@ -348,7 +348,7 @@ def _execute(folder: RunFolder, timeout: float, alive: _Alive) -> str | None:
     command = [sys.executable, "-m", "dualfid_robot.studies.job", str(folder.path), "--parent", str(os.getpid())]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # it finds the modules that this one finds
     started = time.monotonic()
-    with folder.log.open("a") as log:
+    with folder.log.open("a", encoding="utf-8") as log:
         # A session of its own, so that a terminal's Ctrl-C reaches only the study's process, which tells this one.
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True

@@ -102,7 +102,9 @@ class RunFolder:
         """The end of the log."""
         if not self.log.is_file():
             return ""
-        return "\n".join([line for line in self.log.read_text(errors="replace").splitlines() if line.strip()][-count:])
+        return "\n".join(
+            [line for line in self.log.read_text("utf-8", errors="replace").splitlines() if line.strip()][-count:]
+        )
 
     def status(self) -> Status:
         """How far the run has come."""

@@ -44,7 +44,7 @@ class RunViewer:
         texts = {"checkpoint": self._live, "viewer": "browser", "viewer_host": host}
         arguments = [shlex.split(setting(key, value))[0] for key, value in texts.items()]
         command = [sys.executable, "-m", "dualfid_robot", "play", *arguments, f"viewer_port={port}", "follow=True"]
-        self._log = (folder / _LOG).open("w")
+        self._log = (folder / _LOG).open("w", encoding="utf-8")
         self._process = subprocess.Popen(
             command, stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL, start_new_session=True
         )

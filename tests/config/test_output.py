@@ -45,6 +45,13 @@ def test_letters_that_an_encoding_lacks_are_spelled_out(encoding: str, expected:
     assert (output, errors, process.returncode) == (3 * expected, b"end\n", 0)
 
 
+def test_files_are_read_as_utf_8_whatever_the_locale_says() -> None:
+    bare = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "dualfid_robot", "train", "simulator/high=mujoco", "--help"]
+    process = subprocess.run(command, capture_output=True, env=bare, timeout=60)
+    assert (process.returncode, process.stderr) == (0, b"") and b"simulator.high.substeps=" in process.stdout
+
+
 def test_a_broken_pipe_is_said_once_and_ends_nothing() -> None:
     reader, writer = os.pipe()
     os.close(reader)

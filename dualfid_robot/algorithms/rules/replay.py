@@ -52,7 +52,7 @@ def _shares(file: str) -> list[float]:
         ConfigError: there is no such file, or it is not the log of a run.
     """
     try:
-        lines = Path(file).expanduser().read_text().splitlines()
+        lines = Path(file).expanduser().read_text("utf-8").splitlines()
         values = [float(json.loads(line)[_KEY]) for line in lines]
     except OSError as error:
         raise ConfigError(f"file={file}: must be the metrics.jsonl of a finished run: {error.strerror}") from error

@@ -50,11 +50,11 @@ def write_header(metadata: Metadata, folder: Path) -> Path:
         "START": _indented(program_code(program, {"initial_control": "control_[{}]"}, inputs), 8),
         "OBSERVE": _indented(program_code(program, targets, inputs), 8),
     }
-    template = resources.files("dualfid_robot.export.cpp").joinpath("policy.hpp.in").read_text()
+    template = resources.files("dualfid_robot.export.cpp").joinpath("policy.hpp.in").read_text("utf-8")
     for name, value in fields.items():
         template = template.replace(f"@{name}@", value)
     path = folder / HEADER
-    path.write_text(template)
+    path.write_text(template, encoding="utf-8")
     return path
 
 
