@@ -16,9 +16,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dualfid_robot.robots.contacts import touching_bodies
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.base import Simulator
 from dualfid_robot.simulators.registry import make_simulator
@@ -130,7 +132,7 @@ class Windows:
         qpos: (w, h + 1, nq) states at the borders of the periods.
         qvel: (w, h + 1, nv).
         ctrl: (w, h, nu).
-        wrench: (w, h, feet, 6) contact wrenches at the end of each period.
+        wrench: (w, h, feet, 6) contact wrenches of `measured_feet` at the end of each period.
     """
 
     qpos: Tensor
@@ -167,9 +169,10 @@ def collect(
         controller: what drives it. None means the scripted controls.
     """
     generator = torch.Generator().manual_seed(seed)
-    bodies = robot.feet + tuple(name for name in robot.body_names if name not in robot.feet)
+    soles = measured_feet(robot)
+    bodies = soles + tuple(name for name in touching_bodies(robot.model) if name not in soles)
     simulator = make_simulator(reference, robot, num_worlds, control_dt, bodies)
-    horizon, feet = max(HORIZONS), len(robot.feet)
+    horizon, feet = max(HORIZONS), len(soles)
     controller = controller or _scripted(robot, num_worlds, control_dt, generator)
     simulator.set_state(torch.arange(num_worlds), *_starting_states(robot, num_worlds, generator))
     states, controls, wrenches, valid = [(simulator.qpos.clone(), simulator.qvel.clone())], [], [], []
@@ -195,6 +198,16 @@ def collect(
     every = [torch.cat([getattr(part, name) for part in parts]) for name in fields]
     chosen = torch.randperm(len(every[0]), generator=generator)[:max_windows]
     return Windows(*(values[chosen] for values in every))
+
+
+def measured_feet(robot: RobotModel) -> tuple[str, ...]:
+    """The bodies whose contact forces are compared: those that alone carry what a link's feet touch with."""
+    if not robot.feet:
+        return ()
+    model = robot.model
+    bodies = np.unique(model.geom_bodyid[list(robot.foot_geoms)])
+    links, count = np.unique(model.body_weldid[bodies], return_counts=True)
+    return tuple(str(model.body(body).name) for body in bodies if model.body_weldid[body] in links[count == 1])
 
 
 def _starting_states(robot: RobotModel, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -241,7 +254,7 @@ def residual(windows: Windows, robot: RobotModel, engine: Mapping[str, Any], con
     Returns:
         The mean over windows of each quantity at each horizon, as "<quantity>/<periods>", and their mean as "all".
     """
-    simulator = make_simulator(engine, robot, len(windows), control_dt, robot.feet)
+    simulator = make_simulator(engine, robot, len(windows), control_dt, measured_feet(robot))
     try:
         return _residual(windows, robot, simulator)
     finally:
@@ -263,7 +276,7 @@ def _residual(windows: Windows, robot: RobotModel, simulator: Simulator) -> dict
             found = _quantities(robot, simulator.qpos, simulator.qvel)
             for name in true:
                 errors[f"{name}/{k}"] = _relative(found[name], true[name], start[name])
-            if robot.feet:
+            if windows.wrench.shape[2]:
                 mean = windows.wrench[:, :k].mean(1)[..., :3].flatten(1)
                 errors[f"foot force/{k}"] = _relative(wrench[..., :3].flatten(1) / k, mean, torch.zeros_like(mean))
     errors["all"] = sum(errors.values()) / len(errors)
@@ -280,7 +293,7 @@ def relative_cost(
 ) -> float:
     """Seconds of the engine per second of the reference for the windows' motion. The two take turns."""
     n, seconds = len(windows), ([], [])  # type: tuple[int, tuple[list[float], list[float]]]
-    simulators = [make_simulator(config, robot, n, control_dt, robot.feet) for config in (reference, engine)]
+    simulators = [make_simulator(config, robot, n, control_dt, measured_feet(robot)) for config in (reference, engine)]
     for _ in range(rounds):
         for simulator, times in zip(simulators, seconds, strict=True):
             simulator.set_state(torch.arange(n), windows.qpos[:, 0], windows.qvel[:, 0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,15 @@ from dualfid_robot.conformance.robots import DT
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators import calibration
 from dualfid_robot.simulators.base import Simulator
-from dualfid_robot.simulators.calibration import HORIZONS, Windows, calibrate, collect, fit, residual
+from dualfid_robot.simulators.calibration import (
+    HORIZONS,
+    Windows,
+    calibrate,
+    collect,
+    fit,
+    measured_feet,
+    residual,
+)
 
 
 def test_compass_search_finds_a_minimum() -> None:
@@ -70,6 +79,21 @@ def test_a_fit_is_compared_with_what_is_in_force_at_its_own_substeps(
 @pytest.fixture(scope="module")
 def windows(ant: RobotModel) -> Windows:
     return collect(ant, ENGINES["mujoco"], DT, num_worlds=48, periods=60, max_windows=64)
+
+
+def test_bodies_without_geoms_are_no_obstacle(pybullet: None, robot_of: Callable[..., RobotModel]) -> None:
+    """Neither as a foot, whose forces are those of the body that it is welded to, nor as a camera's mount."""
+    robot = robot_of(
+        '<geom type="plane" size="0 0 1"/><body name="base" pos="0 0 .2"><freejoint/><geom size=".1" mass="1"/>'
+        '<body name="sole"/><body name="camera" pos="0 0 .1"/><body name="arm" pos="0 0 .1"><joint name="j"/>'
+        '<geom type="capsule" size=".02 .1" pos="0 0 .1" mass=".2"/></body></body>',
+        '<actuator><motor joint="j" ctrlrange="-1 1"/></actuator>',
+        ("sole",),
+    )
+    assert measured_feet(robot) == ("base",)
+    found = collect(robot, ENGINES["mujoco"], DT, num_worlds=8, periods=60, max_windows=8)
+    assert len(found) and found.wrench.shape[2:] == (1, 6)
+    assert 0.0 < residual(found, robot, ENGINES["pybullet"], DT)["foot force/10"] < 1.0
 
 
 def test_windows_are_pieces_of_the_references_motion(windows: Windows, ant: RobotModel) -> None:
