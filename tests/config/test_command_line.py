@@ -458,6 +458,7 @@ def test_what_is_no_setting_is_refused(run_script: Run, argument: str, expected:
     [
         ("train.py", ["task=null"], "task=null: the name of a file in cfg/task is expected"),
         ("train.py", ["task=[Cartpole]"], "task=[Cartpole]: one name is expected, without brackets"),
+        ("train.py", ["task=Ant.yaml"], "task=Ant.yaml: write the name without .yaml: task=Ant"),
         ("train.py", ["allocation=3"], "allocation=3: the name of a file in cfg/allocation is expected"),
         ("train.py", ["simulator/high=null"], "simulator/high=null: the name of a file in cfg/simulator is expected"),
         ("train.py", ["simulator/high=[mujoco]"], "simulator/high=[mujoco]: one name is expected, without brackets"),
