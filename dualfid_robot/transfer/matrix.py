@@ -12,7 +12,7 @@ from typing import Any
 from dualfid_robot.config import experiment as experiment_module
 from dualfid_robot.config.engines import simulator_settings
 from dualfid_robot.config.experiment import Experiment
-from dualfid_robot.config.left_out import home_engine, require_left_out
+from dualfid_robot.config.left_out import home_engine, require_left_out, trained_engines
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.evaluate.agents import policy_agent, random_agent
 from dualfid_robot.evaluate.evaluation import Evaluation, evaluate
@@ -63,7 +63,7 @@ class Subject:
         path: its file.
         task: its task's settings.
         trained_in: files of cfg/simulator, by "low" and "high", with the changes of the robot there. Other settings
-            may have been changed.
+            may have been changed. It is empty for a fidelity whose engines the run never used.
         home: the one that its policy belongs to. It is empty unless an engine is left out.
         iteration, samples: how long it was trained.
     """
@@ -150,8 +150,9 @@ class Matrix:
         letters = self.letters if len(self.subjects) > 1 else {}
         return [
             (f"{letters[s.label]}: " if letters else "")
-            + f"{s.label}: trained in {s.trained_in['low']} (low) and {s.trained_in['high']} (high),"
-            f" {s.samples:,} samples"
+            + f"{s.label}: trained in "
+            + " and ".join(f"{engines} ({fidelity})" for fidelity, engines in s.trained_in.items() if engines)
+            + f", {s.samples:,} samples"
             for s in self.subjects
         ]
 
@@ -258,9 +259,13 @@ def _subjects(checkpoints: Sequence[Path], left_out: str) -> list[Subject]:
                 f"checkpoint={given}: was trained on task={state['task']}, and {subjects[0].path} on"
                 f" task={subjects[0].task['name']}; all must be of one task"
             )
-        home = _home(path, state, left_out) if left_out else ""
-        low, high = settings["simulator"]["low"].values(), settings["simulator"]["high"]
-        trained_in = {"low": ", ".join(map(_origin, low)), "high": _origin(high)}
+        experiment, _ = policy_of(path, state)
+        home = _home(path, experiment, left_out) if left_out else ""
+        trained = trained_engines(experiment).items()
+        trained_in = {
+            fidelity: ", ".join(_origin(engine) for where, engine in trained if where.split(".")[1] == fidelity)
+            for fidelity in ("low", "high")
+        }
         label = _label(path)
         if label in {subject.label for subject in subjects}:
             label = str(path)
@@ -268,13 +273,12 @@ def _subjects(checkpoints: Sequence[Path], left_out: str) -> list[Subject]:
     return subjects
 
 
-def _home(checkpoint: Path, state: Mapping[str, Any], left_out: str) -> str:
+def _home(checkpoint: Path, experiment: Experiment, left_out: str) -> str:
     """The engine that a checkpoint's policy belongs to, where another one was left out.
 
     Raises:
         ConfigError: the run was trained in the one left out, or its robot at home was changed.
     """
-    experiment, _ = policy_of(checkpoint, state)
     engine = simulator_settings(left_out, experiment.settings["task"], "leave_out")
     require_left_out("leave_out", engine, experiment)
     home = home_engine(experiment)

@@ -94,9 +94,13 @@ def test_what_cannot_be_left_out(
 def test_an_engine_that_the_allocation_never_used_can_be_left_out(make_checkpoint: Make) -> None:
     """High-only names an E_low all the same."""
     path = make_checkpoint("a", "Cartpole", "allocation=high_only", "simulator/low=pybullet")
-    assert matrix_of(path).subjects[0].home == "mujoco"
+    found = matrix_of(path)
+    assert found.subjects[0].home == "mujoco"
+    assert found.subject_lines()[0].endswith(": trained in mujoco (high), 96 samples")
     low = make_checkpoint("b", "Cartpole", "allocation=low_only", "simulator/high=physx")
-    assert matrix_of(low, left_out="physx").subjects[0].home == "mujoco_reduced"
+    found = matrix_of(low, left_out="physx")
+    assert found.subjects[0].home == "mujoco_reduced"
+    assert found.subject_lines()[0].endswith(": trained in mujoco_reduced (low), 96 samples")
 
 
 def test_the_request(make_checkpoint: Make) -> None:
