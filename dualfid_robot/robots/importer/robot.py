@@ -175,7 +175,8 @@ def _settle_base(
         base.remove(free[0])
         decisions.add("fixed base, as asked", place)
     if options.base == "free" and others:
-        raise ConfigError(f"base=free: the first body has the joint {others[0].get('name', '')}, which holds it")
+        joint = others[0].get("name", "")
+        raise ConfigError(f"base=free: the first body of {path} has the joint {joint}, which holds it")
     if options.base == "free" and not free:
         base.insert(0, ET.Element("freejoint", name="base_free"))
         decisions.add("free base, as asked", place)
