@@ -238,8 +238,9 @@ def _check_choices(arguments: Sequence[str]) -> None:
             raise ConfigError(f"{argument}: the name of a file in cfg/{folder} is expected")
         if key in ("task", "simulator/high") and value.startswith("["):
             raise ConfigError(f"{argument}: one name is expected, without brackets")
-        if re.search(r"\.ya?ml\b", value):
-            raise ConfigError(f"{argument}: write the name without .yaml: {re.sub(r'[.]ya?ml', '', argument)}")
+        name = re.sub(r"\.ya?ml\b", "", value)
+        if name != value:
+            raise ConfigError(f"{argument}: write the name without .yaml: {key}={name}")
 
 
 def _as_list(argument: str, lists: Sequence[str]) -> str:

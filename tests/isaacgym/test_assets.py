@@ -108,7 +108,7 @@ def test_a_link_without_mass_has_that_of_its_shapes(gymapi: Any, tmp_path: Path)
 
 
 def test_a_mesh_collides_as_its_whole_convex_hull(gymapi: Any, tmp_path: Path) -> None:
-    """With fewer corners a foot has no heel: Unitree's H1 then walked 6 % more slowly than in their own deployment."""
+    """With fewer corners a foot has no heel: Unitree's H1 then walked 6 % more slowly."""
     corners = np.random.default_rng(0).normal(size=(300, 3))
     corners /= np.linalg.norm(corners, axis=1, keepdims=True)  # all of a ball's are on its hull
     lines = ["v {} {} {}".format(*corner) for corner in corners]
