@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from dualfid_robot.algorithms.agreement import agreement
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
 from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.algorithms.drift import Drift
@@ -14,6 +15,7 @@ SIGNAL_OF_METRIC = {
     "divergence/D": "divergence",
     "divergence/high": "divergence_high",
     "divergence/drift": "drift",
+    "allocation/agreement": "agreement",
 }
 """The signal that a logged metric is the raw value of."""
 
@@ -29,7 +31,7 @@ def measure(
 
     Args:
         policy: both policies, as they acted.
-        storage: the rollout.
+        storage: the rollout, with its advantages.
         required: names of ``Signals``.
         ranks: the processes that train together.
         drift: of the run, where the rule asks for it.
@@ -43,6 +45,8 @@ def measure(
         metrics["divergence/high"] = policy_divergence(policy, storage.high_observations)
     if drift is not None:
         metrics["divergence/drift"] = drift.measure(storage.high_observations)
+    if "agreement" in required and 0 < storage.n_low < storage.num_envs:
+        metrics["allocation/agreement"] = agreement(policy, storage, ranks)
     measured = {name: value for name, value in metrics.items() if value is not None}
     if measured:
         ranks.average_(list(measured.values()))

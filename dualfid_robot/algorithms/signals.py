@@ -19,6 +19,8 @@ class Signals:
         divergence_high: the same on states visited in E_high.
         drift: V, how much straighter than by chance the adapter moves, see ``Drift``; 1 without a gap.
         gap: G, the excess of V over what is seen without a gap. It rises at once and falls slowly.
+        agreement: z, whether E_low pulls the policy the way that E_high does, see ``agreement``; 0 by chance.
+        evidence: T, the sum of z so far that E_low helps, less than 0 where it misleads.
         cost_low, cost_high: measured cost of an environment step of each simulator, price · seconds.
         cost_learner: measured cost of everything else per environment step.
         iteration: iterations done.
@@ -31,6 +33,8 @@ class Signals:
     divergence_high: float = math.nan
     drift: float = math.nan
     gap: float = math.nan
+    agreement: float = math.nan
+    evidence: float = math.nan
     cost_low: float = math.nan
     cost_high: float = math.nan
     cost_learner: float = math.nan
@@ -44,6 +48,12 @@ WITHOUT_GAP = 1.5
 """The greatest V that is usual between equal simulators."""
 RELEASE = 0.95
 """What is left of G at the next measurement of a lower V. Where ρ is 0 a gap cannot be seen, so it is not forgotten."""
+ALLOWANCE = 0.5
+"""What z may be below 0 at each measurement for T to stay: half of the shift that shall be noticed (Page 1954)."""
+MOST_EVIDENCE = 8.0
+"""T goes no higher, so that what changes later is noticed too. A lower bound has false alarms in long runs."""
+FORGOTTEN = 0.99
+"""What is left of a T below 0 after an iteration that measured no z. So E_low gets another try in the end."""
 _UNSMOOTHED = ("iteration", "progress", "num_envs", "price")
 MEASURED = frozenset(asdict(Signals())) - set(_UNSMOOTHED)
 """Names of the signals that are measurements."""
@@ -85,6 +95,11 @@ class SignalFilter:
         values: dict[str, Any] = {name: self._smoothed(name, value) for name, value in measured.items()}
         if "drift" in measured:
             values["gap"] = max(measured["drift"] - WITHOUT_GAP, RELEASE * known(self.signals.gap), 0.0)
+        evidence = known(self.signals.evidence)
+        if "agreement" in measured:
+            values["evidence"] = min(evidence + measured["agreement"] + ALLOWANCE, MOST_EVIDENCE)
+        elif evidence < 0.0:
+            values["evidence"] = FORGOTTEN * evidence
         self.signals = replace(self.signals, iteration=iteration, progress=progress, **values)
         return self.signals
 

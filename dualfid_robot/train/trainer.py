@@ -201,8 +201,9 @@ class Trainer:
         metrics, divergence = self.allocator.metrics(), self.filter.signals.divergence
         if not math.isnan(divergence):
             metrics["allocation/divergence_smoothed"] = divergence
-        if not math.isnan(self.filter.signals.gap):
-            metrics["allocation/gap"] = self.filter.signals.gap
+        signals = self.filter.signals
+        known = {"gap": signals.gap, "evidence": signals.evidence}
+        metrics |= {f"allocation/{name}": value for name, value in known.items() if not math.isnan(value)}
         return metrics
 
     def _roll_out(self) -> None:

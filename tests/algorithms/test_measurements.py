@@ -9,6 +9,7 @@ import torch
 from test_dual_ppo import NoHostSynchronisation
 from torch import Tensor
 
+from dualfid_robot.algorithms.agreement import agreement
 from dualfid_robot.algorithms.communicator import Communicator
 from dualfid_robot.algorithms.divergence import policy_divergence
 from dualfid_robot.algorithms.measurements import SIGNAL_OF_METRIC, measure
@@ -34,7 +35,8 @@ def acted(n_low: int) -> tuple[DualActorCritic, RolloutStorage]:
 
 
 def test_every_signal_is_measured_somewhere() -> None:
-    assert set(SIGNAL_OF_METRIC.values()) | COSTS | {"gap"} == MEASURED  # the gap follows from the drift
+    # the gap follows from the drift, the evidence from the agreement
+    assert set(SIGNAL_OF_METRIC.values()) | COSTS | {"gap", "evidence"} == MEASURED
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,7 @@ def test_values_are_those_of_the_function() -> None:
     expected = {
         "divergence/D": policy_divergence(policy, storage.low_observations),
         "divergence/high": policy_divergence(policy, storage.high_observations),
+        "allocation/agreement": agreement(policy, storage),
     }
     assert metrics == expected and metrics["divergence/D"] != metrics["divergence/high"]
 
@@ -85,8 +88,9 @@ class TwoRanks(Communicator):
 
 def test_ranks_are_averaged() -> None:
     policy, storage = acted(10)
-    alone = measure(policy, storage, MEASURED)
-    both = measure(policy, storage, MEASURED, TwoRanks())
+    divergences = frozenset({"divergence_high"})
+    alone = measure(policy, storage, divergences)
+    both = measure(policy, storage, divergences, TwoRanks())
     assert both.keys() == alone.keys() and len(both) == 2
     for name, value in both.items():
         assert value.item() == pytest.approx((alone[name].item() + 1.0) / 2.0), name

@@ -82,7 +82,7 @@ def test_every_logged_metric_is_documented(compose_config: Callable[..., DictCon
     trainer.close()
     assert second.keys() == documented_metrics() | REWARDS
     # What the first split was decided from had not been measured yet.
-    assert second.keys() - first.keys() == {"allocation/divergence_smoothed"}
+    assert second.keys() - first.keys() == {"allocation/divergence_smoothed", "allocation/evidence"}
 
 
 def test_a_cost_bound_ends_the_run(compose_config: Callable[..., DictConfig], tmp_path: Path) -> None:
