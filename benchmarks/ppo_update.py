@@ -42,9 +42,9 @@ def filled_storage(algorithm: DualPPO, num_envs: int, n_low: int) -> RolloutStor
     never = torch.zeros(num_envs, dtype=torch.bool)
     for _ in range(HORIZON):
         obs = torch.randn(num_envs, NUM_OBS, generator=generator)
-        actions, log_probs, values = algorithm.policy.act(obs, n_low, generator)
-        rewards = -(actions - obs[:, :NUM_ACTIONS]).square().mean(1)
-        storage.add(obs, actions, log_probs, values, rewards, never, never, obs)
+        drawn = algorithm.policy.act(obs, n_low, generator)
+        rewards = -(drawn[0] - obs[:, :NUM_ACTIONS]).square().mean(1)
+        storage.add(obs, *drawn, rewards, never, never, obs)
     algorithm.compute_returns(storage, obs)
     return storage
 

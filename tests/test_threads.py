@@ -126,8 +126,8 @@ def test_results_do_not_depend_on_the_threads(mixed_precision: bool, monkeypatch
             storage.begin(25)
             for _ in range(8):
                 obs = torch.randn(64, 6, generator=generator)
-                actions, log_probs, values = policy.act(obs, 25, generator)
-                storage.add(obs, actions, log_probs, values, -actions.square().sum(1), never, never, obs)
+                actions, noise, log_probs, values = policy.act(obs, 25, generator)
+                storage.add(obs, actions, noise, log_probs, values, -actions.square().sum(1), never, never, obs)
             algorithm.compute_returns(storage, obs)
             algorithm.update(storage, 0.0)
         states.append([*policy.state_dict().values(), storage.values, storage.advantages])

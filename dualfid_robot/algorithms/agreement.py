@@ -20,10 +20,10 @@ from torch import Tensor
 from dualfid_robot.algorithms.communicator import ALONE, Communicator
 from dualfid_robot.algorithms.rollout import RolloutStorage, strided_samples
 from dualfid_robot.algorithms.statistics import standardised_per_fidelity
-from dualfid_robot.policies.actor_critic import DualActorCritic, PolicyName
+from dualfid_robot.policies.actor_critic import DualActorCritic
 
 MAX_SAMPLES = 8192
-"""Of each simulator: the time of a hundredth of an update, and hardly less certain than all."""
+"""Of each simulator. More would cost more time and hardly be more certain."""
 
 
 @torch.no_grad()
@@ -39,22 +39,18 @@ def agreement(policy: DualActorCritic, storage: RolloutStorage, ranks: Communica
     advantages = standardised_per_fidelity(storage.advantages, n_low, ranks.gather)
 
     # E_low's gradient, from samples that are spread over steps and rows
-    steps, rows = strided_samples(horizon, n_low, MAX_SAMPLES, advantages.device)
-    noise, inputs = _noise_and_inputs(policy, storage.observations[steps, rows], storage.actions[steps, rows], "base")
-    gradient = (noise * advantages[steps, rows].unsqueeze(-1)).t() @ inputs
+    low = strided_samples(horizon, n_low, MAX_SAMPLES, advantages.device)
+    gradient = (storage.noise[low] * advantages[low].unsqueeze(-1)).t() @ _inputs(policy, storage.observations[low])
     ranks.average_([gradient])
 
     # what it is worth to rows of E_high, over all their steps
-    chosen = slice(n_low, None, -(-horizon * n_high // MAX_SAMPLES))
-    obs, actions = (x[:, chosen].flatten(0, 1) for x in (storage.observations, storage.actions))
-    noise, inputs = _noise_and_inputs(policy, obs, actions, "adapted")
-    worth = ((noise @ gradient) * inputs).sum(-1).view(horizon, -1)
-    of_rows = (advantages[:, chosen] * worth).sum(0)
+    high = slice(n_low, None, -(-horizon * n_high // MAX_SAMPLES))
+    worth = ((storage.noise[:, high] @ gradient) * _inputs(policy, storage.observations[:, high])).sum(-1)
+    of_rows = (advantages[:, high] * worth).sum(0)
     score = of_rows.sum() / of_rows.square().sum().sqrt().clamp_min(1e-30)
     return score * math.sqrt(ranks.size)
 
 
-def _noise_and_inputs(policy: DualActorCritic, obs: Tensor, actions: Tensor, name: PolicyName) -> tuple[Tensor, Tensor]:
-    """ε (M, num_actions) and x (M, num_obs + 1) of samples of one policy."""
-    noise = (actions - policy.action_mean(obs, name)) / policy.log_std.exp()
-    return noise, torch.nn.functional.pad(policy.normalizer(obs), (0, 1), value=1.0)
+def _inputs(policy: DualActorCritic, obs: Tensor) -> Tensor:
+    """x (..., num_obs + 1) of raw observations (..., num_obs)."""
+    return torch.nn.functional.pad(policy.normalizer(obs), (0, 1), value=1.0)

@@ -51,7 +51,7 @@ class DualPPO:
 
         storage.begin(n_low)
         for _ in range(horizon):
-            actions, log_probs, values = policy.act(obs, n_low, generator)
+            actions, noise, log_probs, values = policy.act(obs, n_low, generator)
             ...  # step the environments
             storage.add(...)
         algorithm.compute_returns(storage, obs)

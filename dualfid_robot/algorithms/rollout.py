@@ -18,6 +18,7 @@ class RolloutStorage:
 
     Values and rewards are in environment units (values: returns of the scaled reward). ``observations[t]`` is what the
     policy saw before ``actions[t]``; ``rewards[t]``, ``terminated[t]`` and ``truncated[t]`` are what followed.
+    ``noise[t]`` is what the actions differ by from their means, in units of σ.
 
     Args:
         horizon: T, steps per iteration.
@@ -35,6 +36,7 @@ class RolloutStorage:
         shape = (horizon, num_envs)
         self.observations = torch.zeros(*shape, num_obs, device=device)
         self.actions = torch.zeros(*shape, num_actions, device=device)
+        self.noise = torch.zeros(*shape, num_actions, device=device)
         self.log_probs = torch.zeros(shape, device=device)
         self.values = torch.zeros(shape, device=device)
         self.rewards = torch.zeros(shape, device=device)
@@ -56,6 +58,7 @@ class RolloutStorage:
         self,
         observations: Tensor,
         actions: Tensor,
+        noise: Tensor,
         log_probs: Tensor,
         values: Tensor,
         rewards: Tensor,
@@ -72,6 +75,7 @@ class RolloutStorage:
         t = self.step
         self.observations[t] = observations
         self.actions[t] = actions
+        self.noise[t] = noise
         self.log_probs[t] = log_probs
         self.values[t] = values
         self.rewards[t] = rewards

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,19 @@ def of_policy(merged: Merged, high: bool) -> list[list[Affine]]:
     return [[Affine(*layer[2:] if high else layer[:2]) for layer in network] for network in merged]
 
 
+class Drawn(NamedTuple):
+    """Actions that were sampled for N observations."""
+
+    actions: Tensor
+    """(N, num_actions)."""
+    noise: Tensor
+    """(N, num_actions), what they differ by from their means, in units of σ."""
+    log_probs: Tensor
+    """(N,)."""
+    values: Tensor
+    """(N,) of the observations."""
+
+
 class DualActorCritic(nn.Module):
     """Gaussian actor and critic, with a base and an adapted version of every layer.
 
@@ -168,10 +181,8 @@ class DualActorCritic(nn.Module):
     # --- acting: no gradients ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def act(
-        self, obs: Tensor, n_low: int, generator: torch.Generator | None = None, paired: int = 0
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sample actions. obs (N, num_obs) -> actions (N, num_actions), log-probabilities (N,), values (N,).
+    def act(self, obs: Tensor, n_low: int, generator: torch.Generator | None = None, paired: int = 0) -> Drawn:
+        """Sample actions for obs (N, num_obs).
 
         Values are in units of the (scaled) reward's return. The first `paired` low rows have the noise of the first
         high rows.
@@ -181,8 +192,8 @@ class DualActorCritic(nn.Module):
         if paired:
             noise[:paired] = noise[n_low : n_low + paired]
         actions = torch.addcmul(mean, noise, self.log_std.exp())
-        log_probs = noise.square_().sum(-1).mul_(-0.5).sub_(self.log_std.sum() + self.num_actions * HALF_LOG_2PI)
-        return actions, log_probs, self.return_normalizer.denormalize(values, n_low)
+        log_probs = noise.square().sum(-1).mul_(-0.5).sub_(self.log_std.sum() + self.num_actions * HALF_LOG_2PI)
+        return Drawn(actions, noise, log_probs, self.return_normalizer.denormalize(values, n_low))
 
     @torch.no_grad()
     def values(self, obs: Tensor, n_low: int) -> Tensor:

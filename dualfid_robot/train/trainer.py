@@ -217,13 +217,11 @@ class Trainer:
         env.observe(self._observations)
         with self.policy.frozen_weights():
             for _ in range(storage.horizon):
-                actions, log_probs, values = self.policy.act(self._observations, env.n_low, self._generator, pairs)
-                env.step(actions)
+                drawn = self.policy.act(self._observations, env.n_low, self._generator, pairs)
+                env.step(drawn.actions)
                 storage.add(
                     self._observations,
-                    actions,
-                    log_probs,
-                    values,
+                    *drawn,
                     env.reward,
                     env.terminated,
                     env.truncated,

@@ -78,7 +78,7 @@ def test_outputs_and_gradients_are_a_plain_networks(kind: AdapterKind, n_low: in
 def test_acting_agrees_with_training(kind: AdapterKind) -> None:
     policy = filled(kind)
     obs = torch.randn(20, 7)
-    actions, log_probs, values = policy.act(obs, 8, torch.Generator().manual_seed(5))
+    actions, _, log_probs, values = policy.act(obs, 8, torch.Generator().manual_seed(5))
     mean, value = policy.evaluate(policy.normalizer(obs), 8)
     expected = torch.distributions.Normal(mean, policy.log_std.exp()).log_prob(actions).sum(-1)
     torch.testing.assert_close(log_probs, expected, rtol=1e-5, atol=1e-5)

@@ -63,12 +63,12 @@ def roll_out(algorithm: DualPPO, storage: RolloutStorage, n_low: int, seed: int 
     storage.begin(n_low)
     obs = torch.randn(n, NUM_OBS, generator=generator, device=device)
     for _ in range(storage.horizon):
-        actions, log_probs, values = algorithm.policy.act(obs, n_low, generator)
+        actions, noise, log_probs, values = algorithm.policy.act(obs, n_low, generator)
         target = torch.stack((obs[:, 0], sign * obs[:, 1]), 1)
         rewards = -(actions - 0.5 * target).square().sum(1)
         ends = torch.rand(2, n, generator=generator, device=device) < 0.1
         following = torch.randn(n, NUM_OBS, generator=generator, device=device)
-        storage.add(obs, actions, log_probs, values, rewards, ends[0], ends[1], following)
+        storage.add(obs, actions, noise, log_probs, values, rewards, ends[0], ends[1], following)
         obs = following
     algorithm.compute_returns(storage, obs)
 

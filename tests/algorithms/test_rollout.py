@@ -20,6 +20,7 @@ def filled(rewards: list, values: list, terminated: list, truncated: list, final
         storage.add(
             nothing,
             torch.zeros(1, 1),
+            torch.zeros(1, 1),
             torch.zeros(1),
             torch.tensor([values[t]]),
             torch.tensor([rewards[t]]),
@@ -111,7 +112,13 @@ def test_views_follow_the_boundary_and_misuse_is_refused() -> None:
     storage = RolloutStorage(2, 6, 3, 1)
     storage.begin(4)
     assert storage.low_observations.shape == (2, 4, 3) and storage.high_observations.shape == (2, 2, 3)
-    step = (torch.ones(6, 3), torch.ones(6, 1), *[torch.ones(6)] * 3, *[torch.zeros(6, dtype=torch.bool)] * 2)
+    step = (
+        torch.ones(6, 3),
+        torch.ones(6, 1),
+        torch.ones(6, 1),
+        *[torch.ones(6)] * 3,
+        *[torch.zeros(6, dtype=torch.bool)] * 2,
+    )
     storage.add(*step, torch.ones(6, 3))
     storage.add(*step, torch.ones(6, 3))
     with pytest.raises(RuntimeError, match="already holds 2"):

@@ -46,8 +46,9 @@ def test_both_policies_start_equal_to_the_bit(critic: list[int] | None) -> None:
 def test_acting_agrees_with_the_training_path_and_with_torch_distributions(critic: list[int] | None) -> None:
     policy = make_policy(critic_hidden=critic)
     obs = torch.randn(20, 11)
-    actions, log_probs, values = policy.act(obs, 8, torch.Generator().manual_seed(5))
+    actions, noise, log_probs, values = policy.act(obs, 8, torch.Generator().manual_seed(5))
     mean, value = policy.evaluate(policy.normalizer(obs), 8)
+    torch.testing.assert_close(noise, (actions - mean) / policy.log_std.exp(), rtol=1e-4, atol=1e-5)
     expected = Normal(mean, policy.log_std.exp()).log_prob(actions).sum(-1)
     torch.testing.assert_close(log_probs, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(values, policy.return_normalizer.denormalize(value, 8))
@@ -59,7 +60,7 @@ def test_acting_agrees_with_the_training_path_and_with_torch_distributions(criti
 def test_samples_have_the_stated_distribution() -> None:
     policy = make_policy()
     obs = torch.randn(1, 11).expand(40_000, 11)
-    actions, _, _ = policy.act(obs, 0)
+    actions = policy.act(obs, 0).actions
     torch.testing.assert_close(actions.mean(0), policy.action_mean(obs[:1], "adapted")[0], rtol=0.0, atol=0.05)
     torch.testing.assert_close(actions.std(0), policy.log_std.exp(), rtol=0.02, atol=0.0)
 
@@ -68,11 +69,11 @@ def test_paired_rows_have_the_same_noise() -> None:
     """Low row i and high row i of 5 pairs; all others as without pairs."""
     policy = make_policy()
     obs = torch.randn(20, 11)
-    plain, paired = (policy.act(obs, 12, torch.Generator().manual_seed(5), pairs)[0] for pairs in (0, 5))
+    plain, paired = (policy.act(obs, 12, torch.Generator().manual_seed(5), pairs).actions for pairs in (0, 5))
     mean = torch.cat((policy.action_mean(obs[:12], "base"), policy.action_mean(obs[12:], "adapted")))
     assert torch.equal(plain[5:], paired[5:]) and not torch.equal(plain[:5], paired[:5])
     torch.testing.assert_close((paired - mean)[:5], (paired - mean)[12:17], rtol=1e-4, atol=1e-5)
-    log_probs = policy.act(obs, 12, torch.Generator().manual_seed(5), 5)[1]
+    log_probs = policy.act(obs, 12, torch.Generator().manual_seed(5), 5).log_probs
     expected = Normal(mean, policy.log_std.exp()).log_prob(paired).sum(-1)
     torch.testing.assert_close(log_probs, expected, rtol=1e-4, atol=1e-5)
 
@@ -199,8 +200,8 @@ def test_only_the_critic_sees_privileged_columns() -> None:
     for ours, theirs in zip(policy.both_means(obs), policy.both_means(other), strict=True):
         assert torch.equal(ours, theirs)
     first, second = (policy.act(x, 8, torch.Generator().manual_seed(3)) for x in (obs, other))
-    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
-    assert ((first[2] - second[2]).abs() > 1e-4).all()
+    assert torch.equal(first.actions, second.actions) and torch.equal(first.log_probs, second.log_probs)
+    assert ((first.values - second.values).abs() > 1e-4).all()
     assert ((policy.values(obs, 8) - policy.values(other, 8)).abs() > 1e-4).all()
     x = policy.normalizer(obs).requires_grad_()
     mean, value = policy.evaluate(x, 8)

@@ -313,12 +313,12 @@ def rollout(policy: DualActorCritic, storage: RolloutStorage, n_low: int, genera
 
     for _ in range(storage.horizon):
         obs = alike(torch.randn(storage.num_envs, policy.num_obs, generator=generator))
-        actions, log_probs, values = policy.act(obs, n_low, generator, n_high)
+        actions, noise, log_probs, values = policy.act(obs, n_low, generator, n_high)
         assert torch.equal(log_probs[:n_high], log_probs[n_low:])
         assert not torch.equal(log_probs[n_high : 2 * n_high], log_probs[n_low:])
         rewards = alike(torch.randn(storage.num_envs, generator=generator))
         terminated, truncated = (torch.rand(2, storage.num_envs, generator=generator) < 0.1).unbind()
-        storage.add(obs, actions, log_probs, values, rewards, terminated, truncated & ~terminated, obs)
+        storage.add(obs, actions, noise, log_probs, values, rewards, terminated, truncated & ~terminated, obs)
     return torch.randn(storage.num_envs, policy.num_obs, generator=generator)
 
 
@@ -414,11 +414,11 @@ def rollout_with_rewarded_actions(
     obs = torch.randn(n_high, 3, generator=generator).repeat(n_low // n_high + 1, 1)
     gain = torch.where(torch.arange(storage.num_envs) < n_low, 0.8, 1.0)
     for _ in range(storage.horizon):
-        actions, log_probs, values = policy.act(obs, n_low, generator, n_high)
+        actions, noise, log_probs, values = policy.act(obs, n_low, generator, n_high)
         moved = obs + 0.5 * gain[:, None] * torch.nn.functional.pad(actions, (0, 1))
         rewards = moved[:, 0] - 0.3 * moved[:, 1] + (gain - 0.9)
         terminated = moved[:, 0].abs() > 2.0
-        storage.add(obs, actions, log_probs, values, rewards, terminated, torch.zeros_like(terminated), moved)
+        storage.add(obs, actions, noise, log_probs, values, rewards, terminated, torch.zeros_like(terminated), moved)
         obs = torch.where(terminated[:, None], torch.zeros_like(moved), moved)
     return obs
 
