@@ -24,7 +24,7 @@ from dualfid_robot.algorithms.rollout import strided_samples
 from dualfid_robot.policies.actor_critic import DualActorCritic
 
 EVERY = 5
-"""Iterations of a window."""
+"""Iterations of a window. It is longer where E_high has no rows at its end."""
 WINDOWS = 4
 MAX_STATES = 1024
 
@@ -39,21 +39,22 @@ class Drift:
     def __init__(self, policy: DualActorCritic) -> None:
         self._policy = policy
         self._past: deque[DualActorCritic] = deque(maxlen=WINDOWS)
-        self._iterations = 0
+        self._iterations = 0  # since the last window
 
     @torch.no_grad()
     def measure(self, obs: Tensor) -> Tensor | None:
-        """Take in an iteration. Returns V, a scalar, or None where none is due or nothing can be measured.
+        """Take in an iteration. Returns V, a scalar, or None where none is due.
 
         Args:
             obs: raw observations (T, n, num_obs) of E_high's rows.
         """
         self._iterations += 1
-        if self._iterations % EVERY:
+        horizon, rows, _ = obs.shape
+        if self._iterations < EVERY or rows == 0:
             return None
+        self._iterations = 0
         ratio = None
-        if len(self._past) == WINDOWS and obs.shape[1] > 0:
-            horizon, rows, _ = obs.shape
+        if len(self._past) == WINDOWS:
             states = obs[strided_samples(horizon, rows, MAX_STATES, obs.device)]
             precision = torch.exp(-self._policy.log_std)
             means = [policy.both_means(states) for policy in (*self._past, self._policy)]

@@ -58,6 +58,13 @@ def test_without_high_rows_nothing_is_measured() -> None:
     assert all(drift.measure(torch.zeros(4, 0, 5)) is None for _ in range(EVERY * (WINDOWS + 3)))
 
 
+def test_a_window_ends_where_e_high_has_rows() -> None:
+    """With rows in each seventh iteration only, windows have seven iterations."""
+    drift = Drift(DualActorCritic(5, 2, actor_hidden=[16], critic_hidden=[4], rank=2))
+    measured = [drift.measure(torch.zeros(4, 3 * (i % 7 == 6), 5)) is not None for i in range(7 * (WINDOWS + 2))]
+    assert [i for i, done in enumerate(measured) if done] == [7 * (WINDOWS + 1) - 1, 7 * (WINDOWS + 2) - 1]
+
+
 def test_it_goes_on_from_its_state() -> None:
     policy = DualActorCritic(5, 2, actor_hidden=[16], critic_hidden=[4], rank=2)
     first, obs = Drift(policy), torch.randn(4, 8, 5)
