@@ -66,16 +66,16 @@ class Loop:
         ({**SCALED, "top": 0.75}, {"price": 4.0, "progress": 0.7, "iteration": 1}, 0.46875),
         ({**SCALED, "top": 0.9}, {"price": 0.5}, 0.8),
         ({**SCALED, "top": 0.9}, {"price": 0.0}, 0.0),
-        ({**SCALED, "top": 0.9}, {"evidence": math.nan}, 1.0 - 0.1**0.25),  # nothing is known yet
+        ({**SCALED, "top": 0.9}, {"evidence": math.nan}, 1.0 - 0.1 ** (1 / 3)),  # nothing is known yet
         ({**SCALED, "top": 0.9}, {"evidence": 1.0}, 1.0 - 0.1**0.5),
-        ({**SCALED, "top": 0.9}, {"evidence": -1.0}, 0.0),
+        ({**SCALED, "top": 0.9}, {"evidence": -2.0}, 0.0),
         ({**SCALED, "top": 0.9}, {"evidence": -9.0}, 0.0),
         ({**SCALED, "top": 0.75}, {"price": 4.0, "evidence": 1.0}, 0.75),
         ({**SCALED, "top": 1.0}, {"evidence": 1.0}, 1.0),
     ],
 )
 def test_rules_by_hand(settings_: dict[str, Any], signals: dict[str, Any], expected: float) -> None:
-    assert make_rule(settings_)(Signals(**{"evidence": 3.0, **signals})) == pytest.approx(expected, abs=1e-8)
+    assert make_rule(settings_)(Signals(**{"evidence": 4.0, **signals})) == pytest.approx(expected, abs=1e-8)
 
 
 @pytest.mark.parametrize("price", [1.0, 2.5, 10.0, 30.0])

@@ -10,7 +10,7 @@ from dualfid_robot.algorithms.rules import rule
 from dualfid_robot.algorithms.signals import Signals, known
 from dualfid_robot.settings import require, require_number
 
-_MISTRUSTED, _TRUSTED = -1.0, 3.0
+_MISTRUSTED, _TRUSTED = -2.0, 4.0
 """T at which τ is 0 and 1."""
 _ROUNDING = 1e-9
 
@@ -20,9 +20,9 @@ _ROUNDING = 1e-9
 class Scaled:
     """ρ = (1 − ((1 − top) / price)^τ) · left · exp(−α G): cheap rows where they help, and none for the end.
 
-    τ is the trust in E_low: 0 where T is −1 or less, 1 from T = 3 on, and linear between (``Signals.evidence``). A run
-    begins at τ = ¼, with about half of the rows in either simulator. There one iteration or two tell whether E_low's
-    gradient is E_high's. Then ρ is about top, or 0.
+    τ is the trust in E_low: 0 where T is −2 or less, 1 from T = 4 on, and linear between (``Signals.evidence``). A run
+    begins at τ = ⅓, with many rows in either simulator. There the first iterations tell whether E_low's gradient is
+    E_high's. Then ρ is about top, or 0.
 
     left is 1 until progress ``hold``, and then falls linearly to 0 at ``until``. What E_low teaches wrongly is unlearnt
     after that. G says how much straighter the divergence grows than by chance (``Signals.gap``). T and G have no unit,
