@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 from dualfid_robot.errors import ConfigError
-
-_NO_COUNTERPART = "restitution, contact_offset, max_depenetration_velocity and the velocity clamps"
+from dualfid_robot.settings import require_integer, require_number
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,16 +51,18 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 def _start(options: argparse.Namespace) -> None:
     """Set up the session, say what runs, and provide the modules."""
     from dualfid_robot.isaacgym.provide import provide
-    from dualfid_robot.isaacgym.session import CURRENT, say_once
-    from dualfid_robot.isaacgym.simulation import engine_settings
+    from dualfid_robot.isaacgym.session import CURRENT, check_feet
+    from dualfid_robot.isaacgym.simulation import announce, engine_settings
 
+    require_integer("--threads", options.threads, 0)
+    require_number("--armature-floor", options.armature_floor, 0.0, 100.0)
     CURRENT.engine, CURRENT.threads = options.engine, options.threads
     CURRENT.armature_floor, CURRENT.feet = options.armature_floor, tuple(options.feet.split(","))
-    engine_settings(CURRENT)  # an unknown engine is refused before their script starts
+    check_feet("--feet", CURRENT.feet)
+    engine_settings(CURRENT)  # an unknown engine is refused before anything is said
     if not Path(options.script).is_file():
         raise ConfigError(f"script={options.script}: no such file")
-    say_once(f"isaacgym is provided by dualfid_robot: {options.script} runs on engine {options.engine}")
-    say_once(f"no counterpart: {_NO_COUNTERPART}; docs/isaacgym.md says what that does to a policy")
+    announce(options.script, CURRENT)
     provide(options.replace)
 
 

@@ -27,6 +27,15 @@ from dualfid_robot.isaacgym.transforms import Transform
 from dualfid_robot.isaacgym.urdf import urdf_spec
 
 _ASSET_NUMBERS = itertools.count()
+_NOT_READ = (
+    "convex_decomposition_from_submeshes",
+    "enable_gyroscopic_forces",
+    "override_com",
+    "override_inertia",
+    "tendon_limit_stiffness",
+    "use_physx_armature",
+    "vhacd_enabled",
+)
 _JOINTS = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
 
 
@@ -38,7 +47,7 @@ class Asset:
         spec: its bodies below the world, without the joint that frees its root.
         floating: whether its root moves freely.
         options: those it was loaded with.
-        body_names, joint_names, dof_names: joints are those that move, so both lists are the same.
+        body_names, dof_names: dof_names are those of the joints that move.
         dof_properties: (dofs,) structured array of `DOF_PROPERTIES`.
         shapes: surface of each collision shape, in the bodies' order.
         model: the spec compiled alone, for masses and sizes.
@@ -110,9 +119,8 @@ def _mjcf_asset(path: Path, options: AssetOptions) -> Asset:
     if len(roots) != 1:
         raise ConfigError(f"asset {path}: its world has {len(roots)} bodies; one is expected")
 
-    # Read the actuators, then take away whatever is not the robot's body.
-    actuators = [(actuator.target, _actuator_properties(actuator)) for actuator in spec.actuators]
-    leftovers = [*spec.actuators, *spec.sensors, *spec.keys, *spec.lights, *spec.cameras, *spec.worldbody.geoms]
+    # Take away whatever is not the robot's body or drives it.
+    leftovers = [*spec.sensors, *spec.keys, *spec.lights, *spec.cameras, *spec.worldbody.geoms]
     for element in (*leftovers, *spec.worldbody.sites):
         spec.delete(element)
     for geom in spec.geoms:
@@ -128,9 +136,16 @@ def _mjcf_asset(path: Path, options: AssetOptions) -> Asset:
     if other:
         raise not_provided(f"load_asset({path.name}): joint {other[0]}", "only hinges, slides and a free root are read")
     _name_unnamed(spec)
+    # Read the joints and the actuators, which are then taken away too.
+    try:
+        model = spec.compile()
+    except ValueError as error:
+        raise ConfigError(f"asset {path} is not a valid MJCF: {' '.join(str(error).split())}") from error
+    actuators = [(each.target, _actuator_properties(model, number)) for number, each in enumerate(spec.actuators)]
+    for actuator in spec.actuators:
+        spec.delete(actuator)
     dofs = np.zeros(len(spec.joints), DOF_PROPERTIES)
     driven = {name for name, _ in actuators}
-    model = spec.compile()
     for dof, joint in zip(dofs, spec.joints, strict=True):
         row = model.joint(joint.name)
         limited = bool(row.limited[0] if hasattr(row.limited, "__len__") else row.limited)
@@ -158,14 +173,15 @@ def _take_options(plain: mujoco.MjSpec, spec: mujoco.MjSpec) -> None:
                 sections.append((value, getattr(target, name)))
 
 
-def _actuator_properties(actuator: mujoco.MjsActuator) -> ActuatorProperties:
-    return ActuatorProperties(
-        control_limited=bool(actuator.ctrllimited),
-        force_limited=bool(actuator.forcelimited),
-        lower_control_limit=float(actuator.ctrlrange[0]),
-        upper_control_limit=float(actuator.ctrlrange[1]),
-        motor_effort=float(actuator.gear[0]),
-    )
+def _actuator_properties(model: mujoco.MjModel, number: int) -> ActuatorProperties:
+    """Of a compiled actuator. Its gains are those of a servo, negative factors of position and velocity."""
+    controls, forces = model.actuator_ctrllimited[number], model.actuator_forcelimited[number]
+    unlimited = np.array([-UNLIMITED, UNLIMITED])
+    lower, upper = (model.actuator_ctrlrange[number] if controls else unlimited).tolist()
+    weakest, strongest = (model.actuator_forcerange[number] if forces else unlimited).tolist()
+    kp, kv = np.abs(model.actuator_biasprm[number, 1:3]).tolist()
+    gear = float(model.actuator_gear[number, 0])
+    return ActuatorProperties(bool(controls), bool(forces), kp, kv, lower, upper, weakest, strongest, gear)
 
 
 def _name_unnamed(spec: mujoco.MjSpec) -> None:
@@ -185,8 +201,7 @@ def _asset(
     """The asset of a spec, whose joints are left without forces of their own: an actor's drives have them."""
     _simplify(spec, options)
     model = spec.compile()
-    if options.angular_damping or options.linear_damping:
-        say_once("angular_damping and linear_damping of assets have no counterpart")
+    _say_what_is_not_read(options)
     return Asset(
         spec,
         floating,
@@ -198,6 +213,15 @@ def _asset(
         model,
         actuators,
     )
+
+
+def _say_what_is_not_read(options: AssetOptions) -> None:
+    """Name the options that the script chose and that change nothing here."""
+    if options.angular_damping or options.linear_damping:
+        say_once("angular_damping and linear_damping of assets have no counterpart")
+    default = AssetOptions()
+    if chosen := [name for name in _NOT_READ if getattr(options, name) != getattr(default, name)]:
+        say_once(f"options of assets without counterpart: {', '.join(chosen)}")
 
 
 def _simplify(spec: mujoco.MjSpec, options: AssetOptions) -> None:

@@ -17,7 +17,7 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.isaacgym.feet import foot_settings
 from dualfid_robot.isaacgym.pool import GymPool, Origin
 from dualfid_robot.isaacgym.provide import provide
-from dualfid_robot.isaacgym.session import Session, using
+from dualfid_robot.isaacgym.session import Session, check_feet, using
 from dualfid_robot.isaacgym.styles import Facts, find_style
 from dualfid_robot.isaacgym.their_code import find
 from dualfid_robot.robots.model import RobotModel
@@ -54,6 +54,7 @@ class GymTaskConfig(TaskConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_number("armatureFloor", self.armatureFloor, 0.0, 100.0)
+        check_feet("feet", self.feet)
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,17 @@ def plane(params: PlaneParams) -> Plane:
 
 
 def height_field(samples: np.ndarray, params: HeightFieldParams) -> HeightField:
-    """The height field of `add_heightfield`, whose samples are in steps of its vertical scale, y fastest."""
-    heights = np.asarray(samples).reshape(params.nbColumns, params.nbRows) * params.vertical_scale
+    """The height field of `add_heightfield`, whose samples are in steps of its vertical scale, y fastest.
+
+    Raises:
+        ConfigError: it has more or fewer samples than its parameters say.
+    """
+    shape, count = (params.nbColumns, params.nbRows), np.asarray(samples).size
+    if count != shape[0] * shape[1] or min(shape) < 2:
+        raise ConfigError(
+            f"add_heightfield: {count} samples; nbColumns={shape[0]} and nbRows={shape[1]}, at least 2 each"
+        )
+    heights = np.asarray(samples).reshape(shape) * params.vertical_scale
     return HeightField(heights, (params.column_scale, params.row_scale), _origin(params.transform), _friction(params))
 
 
@@ -57,8 +66,10 @@ def mesh(vertices: np.ndarray, triangles: np.ndarray, params: TriangleMeshParams
     wall leans over one sample.
 
     Raises:
-        ConfigError: a triangle spans many samples, so that the mesh is no terrain of small triangles.
+        ConfigError: a triangle spans many samples, so that the mesh is no terrain of small triangles. Or vertices and
+            triangles are not those that the parameters and the triangles speak of.
     """
+    _check_mesh(np.asarray(vertices), np.asarray(triangles), params)
     corners = np.asarray(vertices, np.float64).reshape(-1, 3)
     faces = np.asarray(triangles).reshape(-1, 3).astype(np.int64)
     lowest = corners[:, :2].min(0)
@@ -68,6 +79,19 @@ def mesh(vertices: np.ndarray, triangles: np.ndarray, params: TriangleMeshParams
     heights = _upper_surface((corners[:, :2] - lowest) / spacing, corners[:, 2], faces, (shape[0], shape[1]))
     origin = _origin(params.transform) + Vec3(lowest[0], lowest[1], 0.0)
     return HeightField(heights, (spacing[0], spacing[1]), origin, _friction(params))
+
+
+def _check_mesh(vertices: np.ndarray, triangles: np.ndarray, params: TriangleMeshParams) -> None:
+    for name, count, values in (
+        ("nb_vertices", params.nb_vertices, vertices),
+        ("nb_triangles", params.nb_triangles, triangles),
+    ):
+        if 3 * count != values.size or not count:
+            raise ConfigError(f"add_triangle_mesh: {name}={count}: {values.size} numbers are given, 3 for each")
+    if not 0 <= triangles.min() <= triangles.max() < params.nb_vertices:
+        raise ConfigError(
+            f"add_triangle_mesh: a triangle has vertex {triangles.max()}: there are {params.nb_vertices}, from 0 on"
+        )
 
 
 def _spacing(coordinates: np.ndarray) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
@@ -61,11 +62,16 @@ class ContactCollection(IntEnum):
 
 
 class _Structure:
-    """Refuses names that it does not have, by name."""
+    """Refuses names that it does not have, by name. Its numbers take arrays of one element too, as NVIDIA's do."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise not_provided(f"gymapi.{type(self).__name__}.{name}")
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in self.__dataclass_fields__:  # type: ignore[attr-defined]
             raise not_provided(f"gymapi.{type(self).__name__}.{name}")
+        if isinstance(getattr(type(self), name, None), float):
+            value = float(value.item() if hasattr(value, "item") else value)
         object.__setattr__(self, name, value)
 
 
@@ -288,9 +294,8 @@ class RigidShapeProperties(_Structure):
 
 @dataclass
 class ActuatorProperties(_Structure):
-    """An actuator of an MJCF file: its gear, and its range of controls."""
+    """An actuator of an MJCF file: its gains, where it is a servo, its ranges of controls and forces, and its gear."""
 
-    type: int = 0
     control_limited: bool = False
     force_limited: bool = False
     kp: float = 0.0

@@ -16,7 +16,7 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.isaacgym.attributes import Rows, remember, remembered
 from dualfid_robot.isaacgym.random_numbers import RandomNumbers
 from dualfid_robot.isaacgym.session import Session, say_once, using
-from dualfid_robot.isaacgym.simulation import Simulation
+from dualfid_robot.isaacgym.simulation import Simulation, announce
 from dualfid_robot.isaacgym.styles import Shown, Step, Style
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class GymPool(EnvironmentPool):
         """
         self._origin = origin
         self._session = dataclasses.replace(origin.session, engine=simulator["name"], settings=simulator)
+        announce(task.name, self._session)
         self.env, self._numbers = origin.build(self._session, num_envs, seed)
         self._simulation: Simulation = self.env.sim
         super().__init__(self._simulation.simulator, task, seed, reward_factor=reward_factor)

@@ -20,6 +20,8 @@ from dualfid_robot.isaacgym.transforms import Vec3
 from dualfid_robot.isaacgym.world_parameters import WorldProperties
 from dualfid_robot.robots.model import RobotModel
 
+Kind = tuple[int, int]  # collision group and filter of a shape; -1 is in all groups
+_GROUND = (-1, 0)
 _EFFORT, _POS, _VEL = DofDriveMode.DOF_MODE_EFFORT, DofDriveMode.DOF_MODE_POS, DofDriveMode.DOF_MODE_VEL
 
 
@@ -55,14 +57,17 @@ def build_scene(
     spec.compiler.degree, spec.compiler.balanceinertia = False, True
     spec.option.gravity = list(gravity)
     bits = _contact_bits(first)
-    add_ground(spec, grounds, *bits[0])
+    add_ground(spec, grounds, *bits[_GROUND])
 
     # Each actor's bodies, with its shapes' friction and filter, and what drives its joints.
+    kinds = _kinds(first)
+    if len(first.actors) > 1:
+        say_once("where two actors touch, the greater friction counts: PhysX takes the mean")
     shape = dof = 0
     for slot, actor in enumerate(first.actors):
         root = _attach(spec, slot, actor)
         for geom in [geom for body in _subtree(root) for geom in body.geoms]:
-            contype, conaffinity = bits[int(_filters(first)[shape])]
+            contype, conaffinity = bits[kinds[shape]]
             geom.contype, geom.conaffinity = contype, conaffinity
             geom.friction = [properties.friction[0, shape], 0.005, 0.0001]
             shape += 1
@@ -158,20 +163,26 @@ def _attract(spec: mujoco.MjSpec, number: int, environment: Environment, propert
     spec.add_equality(type=mujoco.mjtEq.mjEQ_CONNECT, objtype=mujoco.mjtObj.mjOBJ_SITE, name1=offset, name2=target)
 
 
-def _contact_bits(environment: Environment) -> dict[int, tuple[int, int]]:
-    """`contype` and `conaffinity` of each filter, so that two shapes touch unless their filters share a bit."""
-    filters = sorted({0, *_filters(environment).tolist()})
-    if len(filters) > 31:
-        raise not_provided(f"{len(filters)} different collision filters", "allowed are 31")
-    place = {value: number for number, value in enumerate(filters)}
+def _contact_bits(environment: Environment) -> dict[Kind, tuple[int, int]]:
+    """`contype` and `conaffinity` of each kind of shape."""
+    kinds = sorted({_GROUND, *_kinds(environment)})
+    if len(kinds) > 31:
+        raise not_provided(f"{len(kinds)} different collision groups and filters", "allowed are 31")
     return {
-        value: (1 << place[value], sum(1 << place[other] for other in filters if not value & other))
-        for value in filters
+        kind: (1 << number, sum(1 << place for place, other in enumerate(kinds) if _touch(kind, other)))
+        for number, kind in enumerate(kinds)
     }
 
 
-def _filters(environment: Environment) -> np.ndarray:
-    return np.concatenate([actor.filters for actor in environment.actors])
+def _touch(one: Kind, other: Kind) -> bool:
+    """Whether shapes of two kinds touch: in one group or in all, and their filters share no bit."""
+    return (one[0] == other[0] or -1 in (one[0], other[0])) and not one[1] & other[1]
+
+
+def _kinds(environment: Environment) -> list[Kind]:
+    """Of each shape of an environment."""
+    groups = zip(environment.groups, environment.actors, strict=True)
+    return [(group, int(bits)) for group, actor in groups for bits in actor.filters]
 
 
 def _dofs_before(environment: Environment, slot: int) -> int:

@@ -46,6 +46,12 @@ def using(session: Session) -> Iterator[None]:
         vars(CURRENT).update(vars(before))
 
 
+def check_feet(key: str, feet: tuple[str, ...]) -> None:
+    """Raise ConfigError for parts of names that every name has."""
+    if not all(isinstance(part, str) and part.strip() for part in feet):
+        raise ConfigError(f"{key}={','.join(map(str, feet))}: allowed are parts of bodies' names, none of them empty")
+
+
 class NotProvided(ConfigError, AttributeError):
     """A name of Isaac Gym that has no counterpart here; also an AttributeError, so that `hasattr` answers no."""
 

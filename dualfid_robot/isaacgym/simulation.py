@@ -27,6 +27,13 @@ from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.simulators.base import Simulator
 from dualfid_robot.simulators.registry import engine_class, engine_config, make_simulator
 
+_NO_COUNTERPART = (
+    "restitution, velocity limits and clamps, and what SimParams says to PhysX and Flex, such as solver, iterations, "
+    "contact_offset and max_depenetration_velocity"
+)
+_READINGS = {"actuator_forces": "DOF forces", "apply_wrenches": "forces on bodies"}
+_ALIKE = ("actors", "collision groups or filters", "attractors")  # of `Environment.all_alike`
+
 
 def engine_settings(session: Session, robot: RobotModel | None = None) -> dict[str, Any]:
     """Settings of the chosen engine: the session's own, else those of its file, with a robot's values for it.
@@ -41,6 +48,20 @@ def engine_settings(session: Session, robot: RobotModel | None = None) -> dict[s
     if "threads" in settings:
         settings["threads"] = session.threads
     return settings
+
+
+def announce(what: str, session: Session) -> None:
+    """Say what runs, on which engine, and what has no counterpart there.
+
+    Raises:
+        ConfigError: there is no such engine.
+    """
+    engine = engine_class(engine_settings(session)["engine"])
+    say_once(f"isaacgym is provided by dualfid_robot: {what} runs on engine {session.engine}")
+    say_once(f"no counterpart: {_NO_COUNTERPART}; docs/isaacgym.md says what that does to a policy")
+    lacks = [name for method, name in _READINGS.items() if getattr(engine, method) is getattr(Simulator, method)]
+    if lacks:
+        say_once(f"engine {session.engine} refuses {' and '.join(lacks)}")
 
 
 class Simulation:
@@ -75,6 +96,7 @@ class Simulation:
         self.active: int | None = None
         self._session = dataclasses.replace(CURRENT)
         self._simulator: Simulator | None = None
+        self._changed = False
 
     @property
     def assets(self) -> list[Asset]:
@@ -98,9 +120,11 @@ class Simulation:
 
     @property
     def simulator(self) -> Simulator:
-        """The engine."""
+        """The engine, with the properties that actors have now."""
         if self._simulator is None:
             self._build()
+        elif self._changed:
+            self._take_over_properties()
         assert self._simulator is not None
         return self._simulator
 
@@ -152,9 +176,13 @@ class Simulation:
         self.wrenches, self.steps = state["wrenches"], state["steps"]
 
     def properties_changed(self) -> None:
-        """Take over properties of actors, or gravity, that were set after the engine was built."""
-        if self._simulator is None:
-            return
+        """Properties of actors, or gravity, were set; the engine takes over all of them when it is next used."""
+        self._changed = True
+
+    def _take_over_properties(self) -> None:
+        """Give the engine the properties of actors, and gravity, that were set after it was built."""
+        assert self._simulator is not None
+        self._changed = False
         properties = self._properties(self.layout)
         if properties.within(self._nominal):
             values = properties.parameters(self._nominal, self._simulator.robot.model, self.layout)
@@ -187,10 +215,12 @@ class Simulation:
 
     def _build_engine(self) -> None:
         """Build the engine for what was created, and put every environment into its initial state."""
-        assets = self.assets
+        self._changed = False
+        assets, alike = self.assets, self.environments[0].all_alike()
         for environment in self.environments:
-            if [id(actor.asset) for actor in environment.actors] != [id(asset) for asset in assets]:
-                raise not_provided("environments of different actors", "all must hold the same assets in one order")
+            for mine, first, what in zip(environment.all_alike(), alike, _ALIKE, strict=True):
+                if mine != first:
+                    raise not_provided(f"environments of different {what}", "all must have the same in one order")
         layout = self._layout = Layout.of(assets)
 
         # One model for all, and what differs from it in each.
@@ -198,7 +228,8 @@ class Simulation:
         self._nominal = properties.greatest()
         robot = build_scene(self.environments, self.grounds, self.params.gravity, self._nominal, self._physics_dt)
         settings = engine_settings(CURRENT, robot) | {"substeps": self.params.substeps}
-        self._touching = self._bodies_that_touch(settings, robot) if self.measures_contacts else []
+        touching = self._bodies_that_touch(settings, robot)
+        self._touching = touching if self.measures_contacts else []
         bodies = [robot.body_names[body] for body in self._touching]
         simulator = self._simulator = make_simulator(settings, robot, self.num_envs, self.params.dt, bodies)
         self._kinematics: BodyKinematics | None = None
@@ -225,13 +256,13 @@ class Simulation:
         )
 
     def _bodies_that_touch(self, settings: Mapping[str, Any], robot: RobotModel) -> list[int]:
-        """Places of the bodies that contacts can push in an engine; the others' contact forces are 0."""
+        """Places of the bodies that contacts can push in an engine; a line names the others, whose forces are 0."""
         engine = engine_class(settings["engine"])
         pairs = engine.touching(robot, engine_config(settings, CURRENT.engine))
         able = {body for pair in pairs for body in pair}
         could = {body for pair in robot.touching() for body in pair}
         if lost := [body for body in robot.body_names if body in could - able]:
-            say_once(f"engine {CURRENT.engine}: nothing touches {', '.join(lost)}; their contact forces are 0")
+            say_once(f"engine {CURRENT.engine}: nothing touches {', '.join(lost)}: all else goes through them")
         return [place for place, body in enumerate(robot.body_names) if body in able]
 
     def contact_wrenches(self) -> Tensor:

@@ -7,16 +7,20 @@ the world's frame.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from dualfid_robot.errors import ConfigError
 from dualfid_robot.isaacgym.api.torch_utils import quat_rotate, quat_rotate_inverse
+from dualfid_robot.isaacgym.session import not_provided
 from dualfid_robot.isaacgym.simulation import Simulation
 from dualfid_robot.isaacgym.transforms import Transform
 
 _XYZW, _WXYZ = [1, 2, 3, 0], [3, 0, 1, 2]
+_SAME_PLACE = 1e-4  # m, and of a quaternion's cosine
 
 
 class Tensors:
@@ -31,7 +35,6 @@ class Tensors:
     - contact (B, 3): net contact force, N.
     - dof_force (D,): force of the drives, N m or N.
     - sensor (S, 6): contacts' force and torque in the sensor's frame.
-    - jacobian_<actor> and mass_matrix_<actor>: of one actor in every environment.
     """
 
     def __init__(self, simulation: Simulation) -> None:
@@ -134,13 +137,16 @@ class Tensors:
         """
         simulation, layout = self.simulation, self.simulation.layout
         actors = self._actors(actors)
-        values = values.view(-1, 13).to("cpu", torch.float32)
+        values = shaped("root states", values, simulation.num_envs * layout.actors, 13).to("cpu", torch.float32)
         slots = actors % layout.actors
         worlds = torch.unique(actors // layout.actors)
         qpos, qvel = simulation.simulator.qpos[worlds], simulation.simulator.qvel[worlds]
         for slot, root in enumerate(layout.roots):
             chosen = actors[slots == slot]
-            if root is None or not len(chosen):
+            if not len(chosen):
+                continue
+            if root is None:
+                self._check_fixed(slot, values[chosen])
                 continue
             state, rows = values[chosen], torch.searchsorted(worlds, chosen // layout.actors)
             quaternion = state[:, 3:7] / state[:, 3:7].norm(dim=1, keepdim=True)
@@ -155,7 +161,7 @@ class Tensors:
         """Put the joints of some actors, or of all, into states of (D, 2)."""
         simulation, layout = self.simulation, self.simulation.layout
         actors = self._actors(actors)
-        values = values.view(simulation.num_envs, layout.dofs, 2).to("cpu", torch.float32)
+        values = shaped("DOF states", values, simulation.num_envs, layout.dofs, 2).to("cpu", torch.float32)
         worlds = torch.unique(actors // layout.actors)
         qpos, qvel = simulation.simulator.qpos[worlds], simulation.simulator.qvel[worlds]
         position, velocity = qpos[:, layout.dof_qpos], qvel[:, layout.dof_qvel]
@@ -171,7 +177,7 @@ class Tensors:
         """Copy values of all DOFs into the simulation's targets (N, D) of a name, for some actors or for all."""
         layout = self.simulation.layout
         target: Tensor = getattr(self.simulation, name)
-        values = values.view(target.shape)
+        values = shaped("values of DOFs", values, *target.shape)
         if actors is None:
             n = self.simulation.num_active
             target[:n].copy_(values[:n])
@@ -182,21 +188,55 @@ class Tensors:
             target[worlds, columns] = values[worlds.to(values.device), columns].to(target.device)
         return True
 
+    def _check_fixed(self, slot: int, states: Tensor) -> None:
+        """Raise NotProvided if an actor whose root is fixed is to be somewhere else."""
+        actor = self.simulation.environments[0].actors[slot]
+        places, turns = torch.tensor(list(actor.pose.p)), torch.tensor(list(actor.pose.r))
+        moved = (states[:, :3] - places).abs().amax(1) > _SAME_PLACE
+        turned = 1 - (states[:, 3:7] @ turns).abs() > _SAME_PLACE
+        if (moved | turned).any():
+            raise not_provided(f"another place for actor {actor.name}", "its root is fixed")
+
     def _actors(self, actors: Tensor | None) -> Tensor:
         """Places of actors in the simulation as int64, without those of frozen environments; all of them for None.
 
         Raises:
             IndexError: a place that there is not.
+            ConfigError: no whole numbers.
         """
         per_environment = self.simulation.layout.actors
         count = self.simulation.num_envs * per_environment
         moving = self.simulation.num_active * per_environment
         if actors is None:
             return torch.arange(moving)
+        if actors.dtype not in (torch.int32, torch.int64):
+            raise ConfigError(f"isaacgym: actor indices of {actors.dtype}: allowed is torch.int32")
         places = actors.reshape(-1).to("cpu", torch.int64)
         if len(places) and not (int(places.min()) >= 0 and int(places.max()) < count):
             raise IndexError(f"actor indices {int(places.min())} to {int(places.max())}: there are {count} actors")
         return places if moving == count else places[places < moving]
+
+
+def first(actors: Tensor, count: int) -> Tensor:
+    """The first so many indices.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    if not 0 <= count <= actors.numel():
+        raise ConfigError(f"isaacgym: {count} actor indices are to be used; {actors.numel()} are given")
+    return actors.reshape(-1)[:count]
+
+
+def shaped(what: str, values: Tensor, *shape: int) -> Tensor:
+    """Values in this shape.
+
+    Raises:
+        ConfigError: they are more or fewer.
+    """
+    if values.numel() != math.prod(shape):
+        raise ConfigError(f"isaacgym: {what} of shape {tuple(values.shape)}: expected are {shape}")
+    return values.view(shape)
 
 
 def _local(state: Tensor, pose: Transform, vectors: Tensor) -> Tensor:
@@ -211,7 +251,8 @@ def push(simulation: Simulation, forces: Tensor | None, torques: Tensor | None, 
         return True
     shape = (simulation.num_envs, simulation.layout.bodies, 3)
     parts = [
-        torch.zeros(shape) if part is None else part.view(shape).to("cpu", torch.float32) for part in (forces, torques)
+        torch.zeros(shape) if part is None else shaped("forces", part, *shape).to("cpu", torch.float32)
+        for part in (forces, torques)
     ]
     if local:
         quaternions = simulation.body_states()[..., 3:7][..., _XYZW]

@@ -132,7 +132,7 @@ def _inertial(environments: list[Environment], layout: Layout) -> tuple[np.ndarr
         for actor, rows in zip(environment.actors, layout.body_slots, strict=True):
             if actor.bodies is not None:
                 model = actor.asset.model
-                masses[number, rows] = np.array([float(body.mass) for body in actor.bodies]) / model.body_mass[1:]
+                masses[number, rows] = _factors(np.array([body.mass for body in actor.bodies]), model.body_mass[1:])
                 offsets[number, rows] = np.array([tuple(body.com) for body in actor.bodies]) - model.body_ipos[1:]
     offsets[np.abs(offsets) < 1e-7] = 0.0  # a property is read as float64 and may be written back as float32
     return masses, offsets

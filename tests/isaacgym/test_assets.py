@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from scipy.spatial import ConvexHull
 from small_robots import build, load
 
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.isaacgym import session
+from dualfid_robot.isaacgym.parameters import RigidBodyProperties
+from dualfid_robot.isaacgym.session import NotProvided
 
 
 def test_urdf_is_depth_first_with_children_by_name(gymapi: Any, walker: Path) -> None:
@@ -66,6 +70,52 @@ def test_dof_properties_and_actuators_of_an_mjcf(gymapi: Any, pole: Path) -> Non
     assert (slide["damping"], slide["armature"], hinge["stiffness"]) == pytest.approx((0.5, 0.1, 1.5))
     assert [actuator.motor_effort for actuator in gym.get_asset_actuator_properties(asset)] == [40.0]
     assert gym.get_asset_actuator_joint_name(asset, 0) == "slide"
+
+
+def test_actuators_that_are_servos(gymapi: Any, pole: Path) -> None:
+    """Gains and ranges of forces; what the file does not limit is not limited."""
+    motor = '<motor joint="slide" gear="40" ctrlrange="-1 1" ctrllimited="true"/>'
+    servos = '<position joint="slide" kp="37" kv="2" forcerange="-2 3"/><velocity joint="hinge" kv="5"/>'
+    pole.write_text(pole.read_text().replace(motor, servos))
+    gym, asset = load(gymapi, pole)
+    position, velocity = gym.get_asset_actuator_properties(asset)
+    assert (position.kp, position.kv, velocity.kp, velocity.kv) == (37.0, 2.0, 0.0, 5.0)
+    assert position.force_limited and (position.lower_force_limit, position.upper_force_limit) == (-2.0, 3.0)
+    assert not position.control_limited and not velocity.force_limited
+    assert velocity.upper_force_limit == position.upper_control_limit == np.finfo(np.float32).max
+
+
+def test_tendons_are_counted_and_their_properties_refused(gymapi: Any, pole: Path) -> None:
+    """Who randomises whatever an actor has asks for its tendons too; an actor without any has none to give."""
+    gym, bare = load(gymapi, pole)
+    assert (gym.get_asset_tendon_count(bare), gym.get_asset_tendon_properties(bare)) == (0, [])
+    env = build(gymapi, bare, 1).environments[0]
+    assert gym.get_actor_tendon_properties(env, 0) == [] and gym.set_actor_tendon_properties(env, 0, [])
+    tendon = (
+        '<tendon><fixed name="both"><joint joint="slide" coef="1"/><joint joint="hinge" coef="1"/></fixed></tendon>'
+    )
+    pole.write_text(pole.read_text().replace("<actuator>", f"{tendon}<actuator>"))
+    asset = load(gymapi, pole)[1]
+    assert (gym.get_asset_tendon_count(asset), gym.get_asset_tendon_name(asset, 0)) == (1, "both")
+    with pytest.raises(NotProvided, match=r"gym\.get_asset_tendon_properties is not provided on engine mujoco"):
+        gym.get_asset_tendon_properties(asset)
+
+
+def test_options_that_change_nothing_are_named(
+    gymapi: Any, walker: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_said", set())
+    load(gymapi, walker, angular_damping=0.0, override_inertia=True, vhacd_enabled=True, thickness=0.01)
+    assert "options of assets without counterpart: override_inertia, vhacd_enabled" in capsys.readouterr().err
+
+
+def test_numbers_of_structures_are_numbers() -> None:
+    """NVIDIA's take arrays of one element, which code that randomises writes. What they do not have is named."""
+    body = RigidBodyProperties()
+    body.mass = np.array([2.5])
+    assert body.mass == 2.5 and isinstance(body.mass, float)
+    with pytest.raises(NotProvided, match=r"gymapi\.RigidBodyProperties\.colour"):
+        _ = body.colour
 
 
 @pytest.mark.parametrize("unit", ["degree", "radian"])
@@ -141,13 +191,38 @@ def test_primitives(gymapi: Any, make: str, mass: float) -> None:
 
 @pytest.mark.parametrize(
     ("name", "text", "says"),
-    [("a.urdf", None, "no such file"), ("a.usd", "", "load_asset"), ("a.xml", "<x/>", "valid")],
+    [
+        ("a.urdf", None, "no such file"),
+        ("a.usd", "", "load_asset"),
+        ("a.xml", "<x/>", "valid"),
+        ("b.xml", '<mujoco><worldbody><body><geom type="mesh" mesh="m"/></body></worldbody></mujoco>', "valid"),
+    ],
 )
 def test_a_bad_file_is_named(gymapi: Any, tmp_path: Path, name: str, text: str | None, says: str) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match=rf"{name}.*{says}|{says}.*{name}"):
         load(gymapi, tmp_path / name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variable", "file", "bodies", "legs", "joints"),
+    [
+        ("UNITREE_RL_GYM", "go2/urdf/go2.urdf", 19, "FL FR RL RR", "{}_hip_joint {}_thigh_joint {}_calf_joint"),
+        ("LEGGED_GYM", "anymal_c/urdf/anymal_c.urdf", 17, "LF LH RF RH", "{}_HAA {}_HFE {}_KFE"),
+    ],
+)
+def test_real_robots_have_the_order_that_their_policies_expect(
+    gymapi: Any, variable: str, file: str, bodies: int, legs: str, joints: str
+) -> None:
+    """As published: Unitree's code for its robot lists the legs in this order, and legged_gym for its policies."""
+    if (folder := os.environ.get(variable)) is None:
+        pytest.skip(f"{variable} names no folder")
+    gym, asset = load(gymapi, Path(folder) / "resources" / "robots" / file, collapse_fixed_joints=True)
+    assert gym.get_asset_rigid_body_count(asset) == bodies
+    expected = [joint.format(leg) for leg in legs.split() for joint in joints.split()]
+    assert gym.get_asset_dof_names(asset) == expected
 
 
 def build_nothing(gymapi: Any) -> Any:

@@ -14,6 +14,7 @@ from small_robots import build, load
 
 from dualfid_robot.isaacgym import session
 from dualfid_robot.isaacgym.session import Session, using
+from dualfid_robot.isaacgym.simulation import announce
 
 
 def settled_forces(gym: Any, sim: Any, steps: int) -> torch.Tensor:
@@ -43,6 +44,28 @@ def test_only_feet_touch_in_the_reduced_engine(
     gym.refresh_net_contact_force_tensor(sim)
     touched = forces.view(2, -1, 3)[0, :, 2] != 0
     assert [name for name, force in zip(asset.body_names, touched, strict=True) if force] == [foot[2:] for foot in feet]
+    assert "nothing touches 0/base, 0/FL_leg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("engine", "refuses"), [("physx", True), ("mujoco", False)])
+def test_the_banner_says_what_an_engine_lacks(
+    engine: str, refuses: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_said", set())
+    announce("train.py", Session(engine=engine))
+    said = capsys.readouterr().err
+    assert f"train.py runs on engine {engine}" in said
+    assert "restitution, velocity limits and clamps, and what SimParams says to PhysX" in said
+    assert (f"engine {engine} refuses DOF forces and forces on bodies" in said) == refuses
+
+
+def test_bodies_that_nothing_touches_are_named_without_contact_forces_too(
+    gymapi: Any, walker: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_said", set())
+    with using(Session(engine="mujoco_reduced")):
+        gym, asset = load(gymapi, walker, collapse_fixed_joints=True)
+        gym.simulate(build(gymapi, asset, 1))
     assert "nothing touches 0/base, 0/FL_leg" in capsys.readouterr().err
 
 

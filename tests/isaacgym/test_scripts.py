@@ -52,6 +52,9 @@ def test_a_task_in_the_style_of_legged_gym(walker: Path, terrain: str, ground: f
     [
         (["--engine", "bullet", "x.py"], "engine=bullet: allowed are"),
         (["nowhere.py"], "script=nowhere.py: no such file"),
+        (["--threads", "-1", "x.py"], "--threads=-1: must be a whole number of at least 0"),
+        (["--armature-floor", "nan", "x.py"], "--armature-floor=nan: must be a number in [0, 100]"),
+        (["--feet", "", "x.py"], "--feet=: allowed are parts of bodies' names, none of them empty"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], says: str) -> None:

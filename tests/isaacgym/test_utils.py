@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -10,9 +13,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from dualfid_robot.isaacgym.api import gymutil, terrain_utils, torch_utils
-from dualfid_robot.isaacgym.ground import mesh
-from dualfid_robot.isaacgym.parameters import SimParams, TriangleMeshParams, UpAxis
+from dualfid_robot.errors import ConfigError
+from dualfid_robot.isaacgym.api import gymapi, gymtorch, gymutil, terrain_utils, torch_utils
+from dualfid_robot.isaacgym.ground import height_field, mesh
+from dualfid_robot.isaacgym.gym import Gym
+from dualfid_robot.isaacgym.parameters import HeightFieldParams, SimParams, TriangleMeshParams, UpAxis
 from dualfid_robot.isaacgym.transforms import Quat, Transform, Vec3
 
 
@@ -114,13 +119,23 @@ def test_a_mesh_of_a_height_field_becomes_that_height_field() -> None:
     assert found.spacing == pytest.approx((0.1, 0.1)) and tuple(found.origin) == pytest.approx((-5, 2, 0.5))
 
 
+def test_ground_that_is_not_what_its_parameters_say_is_refused() -> None:
+    corners, triangle = np.array([0.0, 0, 0, 1, 0, 0, 0, 1, 0]), np.array([0, 1, 2])
+    with pytest.raises(ConfigError, match="nb_vertices=4: 9 numbers are given"):
+        mesh(corners, triangle, TriangleMeshParams(4, 1))
+    with pytest.raises(ConfigError, match="a triangle has vertex 5: there are 3"):
+        mesh(corners, np.array([0, 1, 5]), TriangleMeshParams(3, 1))
+    with pytest.raises(ConfigError, match="21 samples; nbColumns=4 and nbRows=5"):
+        height_field(np.zeros(21, np.int16), HeightFieldParams(nbRows=5, nbColumns=4))
+
+
 def test_walls_of_a_mesh_stay_within_one_sample() -> None:
     """A step of 0.5 m: with a threshold its foot moves under its edge, and the height field keeps both levels."""
     raw = np.zeros((20, 20), np.int16)
     raw[10:] = 100
     vertices, triangles = terrain_utils.convert_heightfield_to_trimesh(raw, 0.1, 0.005, slope_threshold=0.75)
     assert vertices[:, 0].reshape(20, 20)[9] == pytest.approx(np.full(20, 1.0))
-    found = mesh(vertices.flatten(), triangles.flatten(), TriangleMeshParams()).heights
+    found = mesh(vertices.flatten(), triangles.flatten(), TriangleMeshParams(len(vertices), len(triangles))).heights
     assert found[:10] == pytest.approx(np.zeros((10, 20)), abs=1e-6)
     assert found[10:] == pytest.approx(np.full((10, 20), 0.5))
 
@@ -141,3 +156,21 @@ def test_settings_of_a_simulation() -> None:
     gymutil.parse_sim_config({"dt": 0.01, "up_axis": 1, "gravity": [0, 0, -3], "physx": {"num_threads": 4}}, params)
     assert (params.dt, params.up_axis, tuple(params.gravity)) == (0.01, UpAxis.UP_AXIS_Z, (0, 0, -3))
     assert params.physx.num_threads == 4
+
+
+def test_every_provided_name_is_on_the_page() -> None:
+    """Of the page's section on names: those of the code, and no others."""
+    page = (Path(__file__).parents[2] / "docs" / "isaacgym.md").read_text()
+    section = page.partition("## Names")[2].partition("## ")[0]
+    found = {name.removesuffix("()") for name in re.findall(r"`(\w+)`", section)}
+    functions = {name for base in Gym.__bases__ for name in vars(base) if not name.startswith("_")}
+    modules = (gymutil, gymtorch, torch_utils, terrain_utils)
+    others = {name for module in modules for name, each in vars(module).items() if _is_own(module, name, each)}
+    types = {name for name in gymapi.__all__ if name != "Gym"}
+    named = {"gym", "gymapi", "gymtorch", "gymutil", "torch_utils", "terrain_utils", "mujoco"}
+    assert found - named == functions | others | types
+
+
+def _is_own(module: ModuleType, name: str, value: object) -> bool:
+    here = getattr(value, "__module__", None) == module.__name__
+    return here and (not name.startswith("_") or name == "_indent_xml")

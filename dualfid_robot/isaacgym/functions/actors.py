@@ -11,7 +11,7 @@ from dualfid_robot.isaacgym.actors import (
     make_actor,
 )
 from dualfid_robot.isaacgym.assets import Asset
-from dualfid_robot.isaacgym.functions.handles import Sim, find
+from dualfid_robot.isaacgym.functions.handles import Sim, check_unbuilt, find
 from dualfid_robot.isaacgym.transforms import Quat, Transform, Vec3
 
 _DOMAIN_ENV, _DOMAIN_SIM = 0, 1
@@ -22,6 +22,7 @@ class ActorFunctions:
 
     def create_env(self, sim: Sim, lower: Vec3, upper: Vec3, num_per_row: int) -> Environment:
         """An environment. It is a world of its own; its origin is where it would stand in a grid."""
+        check_unbuilt(sim, "create_env")
         number = len(sim.environments)
         row, column = divmod(number, max(num_per_row, 1))
         size = upper - lower
@@ -49,8 +50,9 @@ class ActorFunctions:
         filter: int = -1,
         segmentationId: int = 0,
     ) -> int:
-        """An actor. Environments never touch each other, whatever their collision groups."""
-        env.actors.append(make_actor(asset, pose, name, filter))
+        """An actor. Two of an environment touch if their filters allow it and their groups: equal, or one is -1."""
+        check_unbuilt(env.sim, "create_actor")
+        env.actors.append(make_actor(asset, pose, name, group, filter))
         return len(env.actors) - 1
 
     def begin_aggregate(self, env: Environment, max_bodies: int, max_shapes: int, self_collisions: bool) -> bool:
@@ -151,7 +153,7 @@ class ActorFunctions:
     def get_rigid_transform(self, env: Environment, body: int) -> Transform:
         """Pose of a body in its environment: now, or before the first step at joint positions of 0."""
         if env.sim.built:
-            states = env.sim.simulator.body_states()[env.number, body].tolist()
+            states = env.sim.body_states()[env.number, body].tolist()
             return _transform(states[:3], states[3:7])
         return initial_transform(env, body)
 

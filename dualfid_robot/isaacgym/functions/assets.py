@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from dualfid_robot.isaacgym.actors import (
     check_shapes,
 )
 from dualfid_robot.isaacgym.assets import Asset
-from dualfid_robot.isaacgym.functions.handles import Sim, find
+from dualfid_robot.isaacgym.functions.handles import Sim, find, no_tendons
 from dualfid_robot.isaacgym.parameters import (
     ActuatorProperties,
     AssetOptions,
@@ -83,7 +84,7 @@ class AssetFunctions:
         return copy.deepcopy(asset.shapes)
 
     def set_asset_rigid_shape_properties(self, asset: Asset, properties: list[RigidShapeProperties]) -> bool:
-        check_shapes(properties)
+        check_shapes("asset", properties, len(asset.shapes))
         asset.shapes = copy.deepcopy(properties)
         return True
 
@@ -97,7 +98,16 @@ class AssetFunctions:
         return asset.actuators[index][0]
 
     def get_asset_tendon_count(self, asset: Asset) -> int:
-        return 0
+        return int(asset.model.ntendon)
+
+    def get_asset_tendon_name(self, asset: Asset, index: int) -> str:
+        return str(asset.model.tendon(index).name)
+
+    def get_asset_tendon_properties(self, asset: Asset) -> list[Any]:
+        return no_tendons(asset, "gym.get_asset_tendon_properties")
+
+    def set_asset_tendon_properties(self, asset: Asset, properties: list[Any]) -> bool:
+        return no_tendons(asset, "gym.set_asset_tendon_properties") == properties
 
     def create_asset_force_sensor(
         self, asset: Asset, body: int, pose: Transform, properties: ForceSensorProperties | None = None

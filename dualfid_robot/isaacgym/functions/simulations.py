@@ -10,13 +10,14 @@ import torch
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.isaacgym import ground
-from dualfid_robot.isaacgym.functions.handles import Sim
+from dualfid_robot.isaacgym.functions.handles import Sim, check_unbuilt
 from dualfid_robot.isaacgym.parameters import (
     HeightFieldParams,
     PlaneParams,
     SimParams,
     TriangleMeshParams,
 )
+from dualfid_robot.isaacgym.session import not_provided
 
 
 class SimulationFunctions:
@@ -56,7 +57,9 @@ class SimulationFunctions:
 
     def set_sim_params(self, sim: Sim, params: SimParams) -> None:
         """Only gravity may change once the engine is built."""
-        sim.params.gravity = copy.deepcopy(params.gravity)
+        if sim.built and (params.dt, params.substeps) != (sim.params.dt, sim.params.substeps):
+            raise not_provided("set_sim_params of another dt or substeps after the first step or refresh")
+        sim.params = copy.deepcopy(params)
         sim.properties_changed()
 
     def get_sim_time(self, sim: Sim) -> float:
@@ -71,12 +74,19 @@ class SimulationFunctions:
     # The ground.
 
     def add_ground(self, sim: Sim, params: PlaneParams) -> None:
-        sim.grounds.append(ground.plane(params))
+        _add(sim, ground.plane(params))
 
     def add_heightfield(self, sim: Sim, heightsamples: np.ndarray, params: HeightFieldParams) -> None:
-        sim.grounds.append(ground.height_field(heightsamples, params))
+        _add(sim, ground.height_field(heightsamples, params))
 
     def add_triangle_mesh(
         self, sim: Sim, vertices: np.ndarray, triangles: np.ndarray, params: TriangleMeshParams
     ) -> None:
-        sim.grounds.append(ground.mesh(vertices, triangles, params))
+        _add(sim, ground.mesh(vertices, triangles, params))
+
+
+def _add(sim: Sim, added: ground.Ground) -> None:
+    check_unbuilt(sim, "ground")
+    if sim.grounds and sim.grounds[0].friction != added.friction:
+        raise not_provided("ground of several frictions", f"the first has {sim.grounds[0].friction:g}")
+    sim.grounds.append(added)

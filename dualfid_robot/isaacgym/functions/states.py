@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dualfid_robot.isaacgym.functions.handles import Sim
 from dualfid_robot.isaacgym.session import say_once
-from dualfid_robot.isaacgym.tensors import push
+from dualfid_robot.isaacgym.tensors import first, push
 
 _ENV_SPACE, _LOCAL_SPACE = 0, 2
 
@@ -55,31 +55,31 @@ class StateFunctions:
         return sim.tensors.set_roots(states)
 
     def set_actor_root_state_tensor_indexed(self, sim: Sim, states: Tensor, actors: Tensor, count: int) -> bool:
-        return sim.tensors.set_roots(states, actors[:count])
+        return sim.tensors.set_roots(states, first(actors, count))
 
     def set_dof_state_tensor(self, sim: Sim, states: Tensor) -> bool:
         return sim.tensors.set_dofs(states)
 
     def set_dof_state_tensor_indexed(self, sim: Sim, states: Tensor, actors: Tensor, count: int) -> bool:
-        return sim.tensors.set_dofs(states, actors[:count])
+        return sim.tensors.set_dofs(states, first(actors, count))
 
     def set_dof_actuation_force_tensor(self, sim: Sim, forces: Tensor) -> bool:
         return sim.tensors.set_targets("efforts", forces)
 
     def set_dof_actuation_force_tensor_indexed(self, sim: Sim, forces: Tensor, actors: Tensor, count: int) -> bool:
-        return sim.tensors.set_targets("efforts", forces, actors[:count])
+        return sim.tensors.set_targets("efforts", forces, first(actors, count))
 
     def set_dof_position_target_tensor(self, sim: Sim, targets: Tensor) -> bool:
         return sim.tensors.set_targets("position_targets", targets)
 
     def set_dof_position_target_tensor_indexed(self, sim: Sim, targets: Tensor, actors: Tensor, count: int) -> bool:
-        return sim.tensors.set_targets("position_targets", targets, actors[:count])
+        return sim.tensors.set_targets("position_targets", targets, first(actors, count))
 
     def set_dof_velocity_target_tensor(self, sim: Sim, targets: Tensor) -> bool:
         return sim.tensors.set_targets("velocity_targets", targets)
 
     def set_dof_velocity_target_tensor_indexed(self, sim: Sim, targets: Tensor, actors: Tensor, count: int) -> bool:
-        return sim.tensors.set_targets("velocity_targets", targets, actors[:count])
+        return sim.tensors.set_targets("velocity_targets", targets, first(actors, count))
 
     def apply_rigid_body_force_tensors(
         self, sim: Sim, forces: Tensor | None = None, torques: Tensor | None = None, space: int = _ENV_SPACE
