@@ -1,11 +1,12 @@
 """A policy of somebody else's code, in every engine: how it tracks a velocity, and how often it falls.
 
     python benchmarks/gym_policy.py …/unitree_rl_gym …/rsl_rl --robot g1
+    python benchmarks/gym_policy.py …/humanoid-gym --robot xbot --engines mujoco
     python benchmarks/gym_policy.py …/legged_gym …/rsl_rl --robot anymal_c_flat --trained …/model_500.pt
 
-g1, h1 and h1_2 are those of Unitree's unitree_rl_gym with a policy in its `deploy/pre_train`. `--trained` names a
-checkpoint of rsl_rl in place of it. The task class runs unmodified, without noise, pushes and random friction. Nothing
-of the repository is kept.
+g1, h1, h1_2 and xbot are those whose repositories have a trained policy. `--trained` names a checkpoint of rsl_rl in
+place of it. The task class runs unmodified, without noise, pushes and random friction. Nothing of the repository is
+kept.
 """
 
 from __future__ import annotations
@@ -31,22 +32,48 @@ class Robot:
     """Where a repository has a robot's task.
 
     Attributes:
-        task: its class, as module:class in `legged_gym.envs`.
+        task: its class, as module:class.
         config: its configuration, likewise.
         feet: a part of the names of its feet. Only they are made of spheres, and PyBullet and PhysX take no meshes.
+        policy: a trained policy's file in the repository, or nothing.
+        settings: of its configuration that others lack.
     """
 
     task: str
     config: str
     feet: str
+    policy: str = ""
+    settings: tuple[str, ...] = ()
 
 
+_LEGGED = "legged_gym.envs"
 ROBOTS = {
-    "anymal_c_flat": Robot("anymal_c.anymal:Anymal", "anymal_c.flat.anymal_c_flat_config:AnymalCFlatCfg", "foot"),
-    "g1": Robot("g1.g1_env:G1Robot", "g1.g1_config:G1RoughCfg", "ankle_roll"),
-    "go2": Robot("base.legged_robot:LeggedRobot", "go2.go2_config:GO2RoughCfg", "foot"),
-    "h1": Robot("h1.h1_env:H1Robot", "h1.h1_config:H1RoughCfg", "ankle"),
-    "h1_2": Robot("h1_2.h1_2_env:H1_2Robot", "h1_2.h1_2_config:H1_2RoughCfg", "ankle_roll"),
+    "anymal_c_flat": Robot(
+        f"{_LEGGED}.anymal_c.anymal:Anymal", f"{_LEGGED}.anymal_c.flat.anymal_c_flat_config:AnymalCFlatCfg", "foot"
+    ),
+    "g1": Robot(
+        f"{_LEGGED}.g1.g1_env:G1Robot",
+        f"{_LEGGED}.g1.g1_config:G1RoughCfg",
+        "ankle_roll",
+        "deploy/pre_train/g1/motion.pt",
+    ),
+    "go2": Robot(f"{_LEGGED}.base.legged_robot:LeggedRobot", f"{_LEGGED}.go2.go2_config:GO2RoughCfg", "foot"),
+    "h1": Robot(
+        f"{_LEGGED}.h1.h1_env:H1Robot", f"{_LEGGED}.h1.h1_config:H1RoughCfg", "ankle", "deploy/pre_train/h1/motion.pt"
+    ),
+    "h1_2": Robot(
+        f"{_LEGGED}.h1_2.h1_2_env:H1_2Robot",
+        f"{_LEGGED}.h1_2.h1_2_config:H1_2RoughCfg",
+        "ankle_roll",
+        "deploy/pre_train/h1_2/motion.pt",
+    ),
+    "xbot": Robot(
+        "humanoid.envs.custom.humanoid_env:XBotLFreeEnv",
+        "humanoid.envs.custom.humanoid_config:XBotLCfg",
+        "ankle_roll",
+        "logs/XBot_ppo/exported/policies/policy_example.pt",
+        ("domain_rand.action_delay=0.0", "domain_rand.action_noise=0.0"),
+    ),
 }
 SPEED = 0.5  # m/s, that is asked for
 SETTLED = 2.0  # s after which the speed counts
@@ -56,7 +83,7 @@ def main() -> None:
     options = _options()
     with hydra_apart():
         experiment = Experiment(compose_config(_overrides(options)))
-    shipped = options.repository / "deploy" / "pre_train" / options.robot / "motion.pt"
+    shipped = options.repository / ROBOTS[options.robot].policy
     steps = round(options.seconds / experiment.task.sim.dt)
     print("| engine | m/s of 0.5 | least to greatest | sideways | falls |\n|---|---|---|---|---|")
     for name in options.engines.split(","):
@@ -142,15 +169,16 @@ def _overrides(options: argparse.Namespace) -> list[str]:
         "task=isaacgym.LeggedRobot",
         f"task.env.folders=[{folders}]",
         f"task.env.feet=[{robot.feet}]",
-        f"task.env.taskClass=legged_gym.envs.{robot.task}",
-        f"task.env.taskConfig=legged_gym.envs.{robot.config}",
+        f"task.env.taskClass={robot.task}",
+        f"task.env.taskConfig={robot.config}",
         *(f"+task.env.settings.{key}={value}" for key, value in settings.items()),
+        *(f"+task.env.settings.{setting}" for setting in robot.settings),
     ]
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("repository", type=Path, help="unitree_rl_gym or legged_gym")
+    parser.add_argument("repository", type=Path, help="unitree_rl_gym, legged_gym or humanoid-gym")
     parser.add_argument("folders", type=Path, nargs="*", help="of other packages that it imports, such as rsl_rl")
     parser.add_argument("--robot", choices=sorted(ROBOTS), default="g1")
     parser.add_argument("--trained", type=Path, help="a checkpoint of rsl_rl in place of the shipped policy")
