@@ -67,8 +67,8 @@ class _Structure:
     def __getattr__(self, name: str) -> Any:
         raise not_provided(f"gymapi.{type(self).__name__}.{name}")
 
-    def __setattr__(self, name: str, value: object) -> None:
-        if name not in self.__dataclass_fields__:  # type: ignore[attr-defined]
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.__dataclass_fields__:
             raise not_provided(f"gymapi.{type(self).__name__}.{name}")
         if isinstance(getattr(type(self), name, None), float):
             value = float(value.item() if hasattr(value, "item") else value)
