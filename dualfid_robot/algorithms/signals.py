@@ -52,7 +52,7 @@ ALLOWANCE = 0.5
 """What z may be below 0 at each measurement for T to stay: half of the shift that shall be noticed (Page 1954)."""
 MOST_EVIDENCE = 8.0
 """T goes no higher, so that what changes later is noticed too. A lower bound has false alarms in long runs."""
-FORGOTTEN = 0.99
+FORGOTTEN = 0.998
 """What is left of a T below 0 after an iteration that measured no z. So E_low gets another try in the end."""
 _UNSMOOTHED = ("iteration", "progress", "num_envs", "price")
 MEASURED = frozenset(asdict(Signals())) - set(_UNSMOOTHED)
