@@ -76,7 +76,7 @@ def test_help_lists_the_settings_of_what_the_command_line_names(run_script: Run)
         r"  simulator\.low\.mujoco\.share=null\s+of E_low's environments",
         r"  simulator\.low\.physx\.solver=tgs",
         r"  simulator\.high\.price=1\.0\s+of a second",
-        r"  allocation\.rate_limit=0\.05\s+greatest change",
+        r"  allocation\.rate_limit=1\.0\s+greatest change",
     ):
         assert re.search(f"^{line}", text, re.MULTILINE), line
     refused = run_script("train.py", "task=Foo", "--help")
