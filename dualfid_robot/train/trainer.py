@@ -197,14 +197,11 @@ class Trainer:
         return metrics
 
     def _allocation_metrics(self) -> dict[str, float]:
-        """The split of this iteration, and the smoothed D that it was decided from, once that was measured."""
-        metrics, divergence = self.allocator.metrics(), self.filter.signals.divergence
-        if not math.isnan(divergence):
-            metrics["allocation/divergence_smoothed"] = divergence
+        """The split of this iteration, and what it was decided from, once that was measured."""
         signals = self.filter.signals
-        known = {"gap": signals.gap, "evidence": signals.evidence}
-        metrics |= {f"allocation/{name}": value for name, value in known.items() if not math.isnan(value)}
-        return metrics
+        known = {"divergence_smoothed": signals.divergence, "gap": signals.gap, "evidence": signals.evidence}
+        measured = {f"allocation/{name}": value for name, value in known.items() if not math.isnan(value)}
+        return self.allocator.metrics() | measured
 
     def _roll_out(self) -> None:
         """Fill the storage with T steps of all rows, and their returns."""

@@ -81,3 +81,18 @@ def build(gymapi: ModuleType, asset: Any, n: int, height: float = 0.5, ground: b
         gym.create_actor(env, asset, pose, "actor", number, 1, 0)
     gym.prepare_sim(sim)
     return sim
+
+
+def standing(gymapi: Any, walker: Path, n: int, **options: Any) -> tuple[Any, Any]:
+    """A simulation of n walkers on their feet, joints free."""
+    gym, asset = load(gymapi, walker, collapse_fixed_joints=True, **options)
+    return gym, build(gymapi, asset, n, height=0.281)
+
+
+def slider(gymapi: Any, tmp_path: Path, mass: float = 2.0) -> tuple[Any, Any]:
+    """A mass on a slide without gravity, and the gym."""
+    (tmp_path / "slider.xml").write_text(
+        '<mujoco><worldbody><body name="b"><joint name="j" type="slide" axis="1 0 0"/>'
+        f'<geom type="sphere" size="0.1" mass="{mass}"/></body></worldbody></mujoco>'
+    )
+    return load(gymapi, tmp_path / "slider.xml", fix_base_link=True)
