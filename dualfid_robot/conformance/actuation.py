@@ -21,7 +21,7 @@ from dualfid_robot.conformance.robots import (
     STIFF,
     VELOCITY,
 )
-from dualfid_robot.conformance.worlds import positions, put, relative, run, standing, step, velocities
+from dualfid_robot.conformance.worlds import positions, put, relative, run, set_parameter, standing, step, velocities
 from dualfid_robot.simulators.base import Simulator
 
 
@@ -172,26 +172,33 @@ def thrust_on_sites(build: Build) -> float:
 @measured("joint limits", "rad")
 def joint_limits(build: Build) -> float:
     """A floating Ant has full torque both ways for half a second: distance of its joints from their limits then."""
-    return _press_limits(build)[1]
+    return press_limits(build)[1]
 
 
 @measured("joint limits, impact", "rad")
 def joint_limits_impact(build: Build) -> float:
     """A floating Ant has full torque both ways: how far a joint overshoots a limit that it hits at full speed."""
-    return _press_limits(build)[0]
+    return press_limits(build)[0]
 
 
-def _press_limits(build: Build) -> tuple[float, float]:
-    """Largest excess over the limits, and distance from them at the end."""
-    simulator = build(ANT, 2)
+def press_limits(build: Build, moves: torch.Tensor | None = None) -> tuple[float, float]:
+    """Largest excess of an Ant's joints over their limits, and distance from them at the end.
+
+    Args:
+        moves: (2, joints, 2) of the parameter `joint_range`; none leaves the asset's limits.
+    """
+    simulator, limits = build(ANT, 2), np.stack([ANT.joint_limits] * 2)
+    if moves is not None:
+        set_parameter(simulator, "joint_range", moves)
+        limits = limits + moves[:, 1:].double().numpy()  # the first joint is the free root
     qpos, qvel = standing(ANT, 2)
     qpos[:, 2] = 5.0
     put(simulator, qpos, qvel)
     ctrl = torch.stack([torch.ones(8), -torch.ones(8)])
-    lower, upper = ANT.joint_limits.T
+    lower, upper = limits[..., 0], limits[..., 1]
     beyond = 0.0
     for _ in range(30):
         step(simulator, ctrl)
         joints = positions(simulator)[:, 7:]
         beyond = max(beyond, float((joints - upper).max()), float((lower - joints).max()))
-    return beyond, max(float(np.abs(joints[0] - upper).max()), float(np.abs(joints[1] - lower).max()))
+    return beyond, max(float(np.abs(joints[0] - upper[0]).max()), float(np.abs(joints[1] - lower[1]).max()))

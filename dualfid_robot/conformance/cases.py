@@ -56,6 +56,7 @@ BOUNDS: dict[str, float] = {
     "parameter: damping of each joint": 2e-3,
     # First order at 1 kHz: half of the step times the fastest frequency, 9 rad/s.
     "parameter: stiffness of each joint": 5e-3,
+    "parameter: limits of each joint": 0.1,
     "parameter: friction of each geom": 0.03,
     "parameter: motor strength": 1e-4,
     "parameter: servo stiffness": 0.03,

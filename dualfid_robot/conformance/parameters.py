@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualfid_robot.conformance.actuation import approach, oscillation
+from dualfid_robot.conformance.actuation import approach, oscillation, press_limits
 from dualfid_robot.conformance.contact import braking
 from dualfid_robot.conformance.properties import Build, measured
-from dualfid_robot.conformance.robots import BENCH, CROOKED, GRAVITY, SERVO, SLED, SPRING, VELOCITY
+from dualfid_robot.conformance.robots import ANT, BENCH, CROOKED, GRAVITY, SERVO, SLED, SPRING, VELOCITY
 from dualfid_robot.conformance.worlds import (
     momenta,
     positions,
@@ -90,6 +90,13 @@ def parameter_joint_stiffness(build: Build) -> float:
     run(simulator, 0.5)
     expected = 0.3 * np.cos(np.sqrt(40 * factors.double().numpy() / 2) * 0.5)
     return float(np.abs(positions(simulator) - expected).max() / 0.3)
+
+
+@measured("parameter: limits of each joint", "rad", parameter="joint_range")
+def parameter_joint_range(build: Build) -> float:
+    """A floating Ant has full torque both ways, with limits that are 0.3 rad narrower in one world and 0.2 rad wider in
+    another: distance of its joints from these limits after half a second."""
+    return press_limits(build, torch.tensor([[0.3, -0.3], [-0.2, 0.2]])[:, None].repeat(1, ANT.model.njnt, 1))[1]
 
 
 @measured("parameter: friction of each geom", parameter="geom_friction")
@@ -200,6 +207,7 @@ NEW_PARAMETERS: dict[str, Callable[[RobotModel, int], Tensor]] = {
     "damping": lambda robot, k: torch.linspace(0.5, 2.0, k),
     "dof_damping": lambda robot, k: torch.linspace(0.5, 2.0, k * robot.model.nv).reshape(k, robot.model.nv),
     "joint_stiffness": lambda robot, k: torch.linspace(0.5, 2.0, k * robot.model.njnt).reshape(k, robot.model.njnt),
+    "joint_range": lambda robot, k: torch.linspace(-0.1, 0.1, k * robot.model.njnt * 2).reshape(k, -1, 2),
     "geom_friction": lambda robot, k: torch.linspace(0.3, 0.8, k * robot.model.ngeom).reshape(k, robot.model.ngeom),
     "motor_strength": lambda robot, k: torch.linspace(0.5, 1.2, k * robot.model.nu).reshape(k, robot.model.nu),
     "servo_stiffness": lambda robot, k: torch.linspace(0.6, 1.5, k * robot.model.nu).reshape(k, robot.model.nu),

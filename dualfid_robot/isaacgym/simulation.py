@@ -247,7 +247,7 @@ class Simulation:
         gains, damping = properties.gains, properties.rates - properties.gains * self._physics_dt
         self._lead = torch.from_numpy(damping / gains.clip(1e-9)).float() * self._in_position
         self.failed = torch.zeros(self.num_envs, dtype=torch.bool)
-        self._initial_qpos = self._initial_positions(simulator)
+        self._initial_qpos = self._initial_positions(simulator, properties)
         everyone = torch.arange(self.num_envs)
         simulator.set_state(everyone, self._initial_qpos, torch.zeros_like(simulator.qvel))
         say_once(
@@ -294,7 +294,7 @@ class Simulation:
         self.simulator.set_state(torch.arange(self.num_envs), qpos, qvel)
         self.efforts, self.position_targets, self.velocity_targets = kept
 
-    def _initial_positions(self, simulator: Simulator) -> Tensor:
+    def _initial_positions(self, simulator: Simulator, properties: WorldProperties) -> Tensor:
         """(N, nq): roots at their actors' poses, joints at 0 or at the limit that is nearest to it."""
         qpos = torch.zeros_like(simulator.qpos)
         for slot, root in enumerate(self.layout.roots):
@@ -304,6 +304,6 @@ class Simulation:
                 qpos[:, root[0] : root[0] + 7] = rows
             elif (rows != rows[0]).any():
                 raise not_provided("a fixed base whose pose differs between environments")
-        limits = torch.from_numpy(simulator.robot.joint_limits).float()
-        qpos[:, self.layout.dof_qpos] = torch.zeros(self.layout.dofs).clamp(limits[:, 0], limits[:, 1])
+        limits = simulator.robot.joint_limits + (properties.limits - self._nominal.limits)
+        qpos[:, self.layout.dof_qpos] = torch.from_numpy(np.clip(0.0, *np.moveaxis(limits, -1, 0))).float()
         return qpos

@@ -17,9 +17,9 @@ from dualfid_robot.isaacgym.ground import Ground
 from dualfid_robot.isaacgym.layout import Layout
 from dualfid_robot.isaacgym.parameters import DofDriveMode
 from dualfid_robot.isaacgym.session import not_provided
-from dualfid_robot.simulators.base import Simulator
+from dualfid_robot.simulators.base import OFFSETS, Simulator
 
-_SHARED = ("driveMode", "hasLimits", "lower", "upper", "effort", "friction", "armature")
+_SHARED = ["driveMode", "hasLimits", "effort", "friction", "armature"]
 _SERVOS = (DofDriveMode.DOF_MODE_POS, DofDriveMode.DOF_MODE_VEL)
 
 
@@ -28,7 +28,8 @@ class WorldProperties:
     """Properties of N environments with D DOFs, S shapes and B bodies.
 
     Attributes:
-        modes: (D,) of `DofDriveMode`.
+        shared: (D,) of DOF properties that all environments share.
+        limits: (N, D, 2) of joints, rad or m; 0 where there are none.
         gains: (N, D) stiffness of drives and springs; 0 of velocity drives, which have none.
         rates: (N, D) damping, with a physics step of stiffness added. That makes it the implicit spring of PhysX. Its
             force refers to the end of a step h: k (q* - q - h v) - d v.
@@ -37,12 +38,18 @@ class WorldProperties:
         masses, offsets: (N, B) factors, and (N, B, 3) of centres of mass, m.
     """
 
-    modes: np.ndarray
+    shared: np.ndarray
+    limits: np.ndarray
     gains: np.ndarray
     rates: np.ndarray
     friction: np.ndarray
     masses: np.ndarray
     offsets: np.ndarray
+
+    @property
+    def modes(self) -> np.ndarray:
+        """(D,) of `DofDriveMode`."""
+        return self.shared["driveMode"].astype(np.int64)
 
     @classmethod
     def of(
@@ -57,23 +64,25 @@ class WorldProperties:
         for key in _SHARED:
             if (table[key] != table[key][:1]).any():
                 raise not_provided(f"DOF property {key} that differs between environments", "all share one")
-        modes = table["driveMode"][0].astype(np.int64)
-        gains = np.where(modes == DofDriveMode.DOF_MODE_VEL, 0.0, table["stiffness"].astype(np.float64))
+        shared = table[_SHARED][0]
+        limits = np.sort(np.stack([table["lower"], table["upper"]], -1).astype(np.float64), -1)
+        limits[:, ~shared["hasLimits"]] = 0.0
+        gains = np.where(shared["driveMode"] == DofDriveMode.DOF_MODE_VEL, 0.0, table["stiffness"].astype(np.float64))
         rates = table["damping"] + gains * physics_dt
         own = np.stack([np.concatenate([actor.friction for actor in each.actors]) for each in environments])
         friction = (own + grounds[0].friction) / 2 if grounds else own
-        return cls(modes, gains, rates, friction, *_inertial(environments, layout))
+        return cls(shared, limits, gains, rates, friction, *_inertial(environments, layout))
 
     def greatest(self) -> WorldProperties:
-        """One environment with the greatest value of each property: what the shared model has."""
+        """One environment with the greatest value of each property, and the first one's limits: the shared model's."""
         gains, rates, friction = (values.max(0, keepdims=True) for values in (self.gains, self.rates, self.friction))
         nominal = np.ones_like(self.masses[:1]), np.zeros_like(self.offsets[:1])
-        return WorldProperties(self.modes, gains, rates, friction, *nominal)
+        return WorldProperties(self.shared, self.limits[:1], gains, rates, friction, *nominal)
 
     def within(self, nominal: WorldProperties) -> bool:
-        """Whether factors lead here from a model: what is 0 in it is 0 here."""
+        """Whether parameters lead here from a model: what all share is the same, and what is 0 in it is 0 here."""
         return bool(
-            (self.modes == nominal.modes).all()
+            (self.shared == nominal.shared).all()
             and all(
                 not (getattr(self, name) * (getattr(nominal, name) == 0)).any()
                 for name in ("gains", "rates", "friction")
@@ -86,8 +95,10 @@ class WorldProperties:
         servo = np.isin(self.modes, _SERVOS)
         gains, rates = _factors(self.gains, nominal.gains), _factors(self.rates, nominal.rates)
         springs, dampers = np.ones((worlds, model.njnt)), np.ones((worlds, model.nv))
+        ranges = np.zeros((worlds, model.njnt, 2))
         joints = np.flatnonzero(model.jnt_type != mujoco.mjtJoint.mjJNT_FREE)
         springs[:, joints] = np.where(servo, 1.0, gains)
+        ranges[:, joints] = self.limits - nominal.limits
         dampers[:, layout.dof_qvel] = np.where(servo, 1.0, rates)
         # Where all shapes of a world have one factor, engines can take it that have none of single geoms.
         each, common, geoms = _factors(self.friction, nominal.friction), np.ones(worlds), np.ones((worlds, model.ngeom))
@@ -101,6 +112,7 @@ class WorldProperties:
             "mass": self.masses,
             "com": self.offsets,
             "joint_stiffness": springs,
+            "joint_range": ranges,
             "dof_damping": dampers,
             "servo_stiffness": np.where(servo, gains, 1.0),
             "servo_damping": np.where(servo, rates, 1.0),
@@ -115,7 +127,7 @@ def set_parameters(simulator: Simulator, values: dict[str, np.ndarray], given: s
     """
     everyone = torch.arange(simulator.num_worlds)
     for name, value in values.items():
-        if name in given or (value != (0.0 if name == "com" else 1.0)).any():
+        if name in given or (value != (0.0 if name in OFFSETS else 1.0)).any():
             simulator.set_parameters(everyone, {name: torch.from_numpy(value).float()})
             given.add(name)
 

@@ -28,7 +28,8 @@ STATE_BOUND = 1e6
 
 
 # Every physical parameter that an engine may let differ between worlds, and the shape of its values for k worlds. All
-# but gravity and com are factors on the asset's own values, so 1 is nominal. Factors on the same quantity multiply.
+# but gravity and `OFFSETS` are factors on the asset's own values, so 1 is nominal. Factors on the same quantity
+# multiply.
 PARAMETERS: dict[str, str] = {
     "friction": "(k,): sliding friction of all contacts",
     "mass": "(k, bodies): mass and inertia of each body of `RobotModel.body_names`; armature is not scaled",
@@ -37,11 +38,15 @@ PARAMETERS: dict[str, str] = {
     "geom_friction": "(k, geoms): sliding friction of each geom of the model, where it is not given for a pair",
     "dof_damping": "(k, nv): damping of each degree of freedom",
     "joint_stiffness": "(k, joints): stiffness of each joint's spring; free joints are counted",
+    "joint_range": "(k, joints, 2): how far each joint's lower and upper limit move, rad or m; 0 is nominal; free "
+    "joints are counted, and joints without limits stay without",
     "motor_strength": "(k, actuators): gain and bias of each of `RobotModel.actuator_names`; force ranges stay",
     "servo_stiffness": "(k, actuators): kp of each position servo; other actuators' columns are ignored",
     "servo_damping": "(k, actuators): kd of each position servo, kv of each velocity servo; other columns are ignored",
     "gravity": "(k, 3): acceleration, m/s², world frame",
 }
+OFFSETS = ("com", "joint_range")
+"""Parameters that are added to the asset's own values."""
 
 
 def parameter_shape(robot: RobotModel, name: str) -> tuple[int, ...]:
@@ -60,6 +65,7 @@ def parameter_shape(robot: RobotModel, name: str) -> tuple[int, ...]:
         "geom_friction": (robot.model.ngeom,),
         "dof_damping": (robot.model.nv,),
         "joint_stiffness": (robot.model.njnt,),
+        "joint_range": (robot.model.njnt, 2),
         "motor_strength": actuators,
         "servo_stiffness": actuators,
         "servo_damping": actuators,
@@ -97,6 +103,20 @@ def parameter_problem(robot: RobotModel, name: str) -> str | None:
                 "and affine gains and biases"
             )
     return None
+
+
+def _check_ranges(robot: RobotModel, moves: Tensor) -> None:
+    """Raise ConfigError where limits that move by (k, joints, 2) cross."""
+    model = robot.model
+    ranges = torch.from_numpy(model.jnt_range).to(moves) + moves
+    crossed = (ranges[..., 0] > ranges[..., 1]) & torch.from_numpy(model.jnt_limited.astype(bool)).to(moves.device)
+    if crossed.any():
+        world, joint = crossed.nonzero()[0].tolist()
+        limits = [round(limit, 6) for limit in ranges[world, joint].tolist()]
+        raise ConfigError(
+            f"parameter=joint_range: joint {model.joint(joint).name} of {robot.path.name} gets the limits "
+            f"{limits}; allowed are a lower one and then an upper one"
+        )
 
 
 class Simulator(ABC):
@@ -269,7 +289,8 @@ class Simulator(ABC):
             parameters: values by name, float32 with the shapes of `PARAMETERS`. What is not named stays as it is.
 
         Raises:
-            ConfigError: a parameter that the engine cannot set per world, or that has no meaning for the robot.
+            ConfigError: a parameter that the engine cannot set per world, or that has no meaning for the robot. A
+                joint's lower limit above its upper one.
         """
         unsupported = sorted(set(parameters) - set(self.SUPPORTED_PARAMETERS))
         if unsupported:
@@ -281,6 +302,8 @@ class Simulator(ABC):
             problem = parameter_problem(self.robot, name)
             if problem is not None:
                 raise ConfigError(f"parameter={name}: {problem}")
+            if name == "joint_range":
+                _check_ranges(self.robot, values)
             self._set_parameter(name, ids, values)
 
     def body_states(self) -> Tensor:

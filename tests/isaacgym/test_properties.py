@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_robots import build, load, slider, standing
 
 from dualfid_robot.errors import ConfigError
+from dualfid_robot.isaacgym.api import gymtorch
 from dualfid_robot.isaacgym.parameters import AttractorProperties
 from dualfid_robot.isaacgym.session import NotProvided
 
@@ -151,6 +153,48 @@ def test_what_the_engine_knows_for_good_is_refused_later(gymapi: Any, walker: Pa
     ):
         with pytest.raises(NotProvided, match=says):
             call()
+
+
+def test_environments_have_joint_limits_of_their_own(gymapi: Any, tmp_path: Path) -> None:
+    """Pushed along, each slider stops at its own limit. The limits change once more after the first step."""
+    gym, asset = slider(gymapi, tmp_path)
+    sim = build(gymapi, asset, 3, ground=False)
+    states = gym.acquire_dof_state_tensor(sim)
+
+    def pushed(limits: list[float]) -> list[float]:
+        for env, upper in zip(sim.environments, limits, strict=True):
+            properties = gym.get_actor_dof_properties(env, 0)
+            properties["hasLimits"], properties["lower"], properties["upper"] = True, -0.1, upper
+            properties["driveMode"], properties["damping"] = gymapi.DOF_MODE_EFFORT, 20.0
+            gym.set_actor_dof_properties(env, 0, properties)
+        for _ in range(600):
+            gym.set_dof_actuation_force_tensor(sim, gymtorch.unwrap_tensor(torch.full((3,), 5.0)))
+            gym.simulate(sim)
+        gym.refresh_dof_state_tensor(sim)
+        return states[:, 0].tolist()
+
+    assert pushed([0.1, 0.2, 0.3]) == pytest.approx([0.1, 0.2, 0.3], abs=0.01)
+    assert pushed([0.25, 0.2, 0.4]) == pytest.approx([0.25, 0.2, 0.4], abs=0.01)
+
+
+@pytest.mark.parametrize(("key", "value", "reached"), [("armature", 2.0, 0.5), ("friction", 2.0, 0.6)])
+def test_what_all_environments_share_can_change_after_the_first_step(
+    gymapi: Any, tmp_path: Path, key: str, value: float, reached: float
+) -> None:
+    """A mass of 2 kg under 5 N for 0.4 s: its velocity, m/s, after the change."""
+    gym, asset = slider(gymapi, tmp_path)
+    sim = build(gymapi, asset, 2, ground=False)
+    states = gym.acquire_dof_state_tensor(sim)
+    for env in sim.environments:
+        _with_dofs(gym, env, "driveMode", gymapi.DOF_MODE_EFFORT)
+    gym.simulate(sim)
+    for env in sim.environments:
+        _with_dofs(gym, env, key, value)
+    for _ in range(round(0.4 / sim.params.dt)):
+        gym.set_dof_actuation_force_tensor(sim, gymtorch.unwrap_tensor(torch.full((2,), 5.0)))
+        gym.simulate(sim)
+    gym.refresh_dof_state_tensor(sim)
+    assert states[:, 1].tolist() == pytest.approx([reached] * 2, rel=0.02)
 
 
 def test_many_properties_are_taken_over_at_once(gymapi: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ ONE = np.ones((1, 1))
 
 def forces(drives: JointDrives, ctrl: float, position: float, velocity: float) -> tuple[np.ndarray, np.ndarray]:
     state = np.array([[position, 0.3]]), np.array([[velocity, -0.7]])
-    return drives.forces(np.array([[ctrl]]), *state, drives.gains(ONE, ONE, ONE), ONE)
+    return drives.forces(np.array([[ctrl]]), *state, drives.gains(ONE, ONE, ONE), ONE, ONE)
 
 
 def test_forces_of_a_servo_a_spring_and_a_damper() -> None:

@@ -78,6 +78,16 @@ def test_an_unknown_parameter_is_refused(engine: str, make: Make) -> None:
         simulator.set_parameters(everyone(simulator), {"colour": torch.ones(1)})
 
 
+def test_limits_that_cross_are_refused(engine: str, make: Make) -> None:
+    simulator = make(engine, ANT, 2)
+    moves = torch.zeros(2, ANT.model.njnt, 2)
+    moves[1, 3, 0] = 2.0
+    with pytest.raises(
+        ConfigError, match=r"^parameter=joint_range: joint hip_2 of ant.xml gets the limits \[1.30.*\]; "
+    ):
+        simulator.set_parameters(everyone(simulator), {"joint_range": moves})
+
+
 MUSCLE = '<actuator><muscle name="biceps" joint="hinge" lengthrange="0.5 1"/></actuator>'
 HINGE = '<body name="arm"><joint name="hinge"/><geom name="bar" type="capsule" size="0.1 0.2"/></body>'
 

@@ -228,7 +228,7 @@ def test_contacts_are_made_within_the_contact_offset(installed: None, make: Make
 
 
 def test_solver_settings_reach_physx(installed: None, make: Make, ant: RobotModel) -> None:
-    from dualfid_robot.simulators.physx.scene import World, combine
+    from dualfid_robot.simulators.physx.scene import JointChanges, World, combine
 
     simulator = make("physx", ant, 1, solver="pgs", position_iterations=7, velocity_iterations=3)
     assert isinstance(simulator, PhysxSimulator)
@@ -236,7 +236,9 @@ def test_solver_settings_reach_physx(installed: None, make: Make, ant: RobotMode
     assert isinstance(spec, Spec)
     bodies = ant.model.nbody - 1
     masses = [combine(link.parts, np.ones(bodies), np.zeros((bodies, 3))) for link in spec.articulation.links]
-    world, tgs = (World(each, masses, 1.0, 1.0, ant.model.opt.gravity) for each in (spec, replace(spec, solver="tgs")))
+    nominal = JointChanges(np.ones(8), np.ones(8), np.zeros((8, 2)))
+    each = (spec, replace(spec, solver="tgs"))
+    world, tgs = (World(own, masses, 1.0, nominal, ant.model.opt.gravity) for own in each)
     assert not world.system.config.enable_tgs
     assert tgs.system.config.enable_tgs
     assert (world.robot.solver_position_iterations, world.robot.solver_velocity_iterations) == (7, 3)

@@ -172,6 +172,8 @@ class MujocoSimulator(Simulator):
             self._batch.expand("opt.gravity")[worlds] = self._parameters[name][worlds]
         elif name == "com":
             self._batch.expand("body_ipos")[worlds, 1:] = self.model.body_ipos[1:] + self._parameters[name][worlds]
+        elif name == "joint_range":
+            self._batch.expand("jnt_range")[worlds] = self.model.jnt_range + self._parameters[name][worlds]
         else:
             for field in FIELDS[name]:
                 if getattr(self.model, field).size:

@@ -75,6 +75,9 @@ class WorldParameters:
         elif name == "com":
             nominal, current = self._rows("body_ipos")
             current[ids] = nominal + torch.nn.functional.pad(self.values[name][ids], (0, 0, 1, 0))
+        elif name == "joint_range":
+            nominal, current = self._rows("jnt_range")
+            current[ids] = nominal + self.values[name][ids]
         else:
             for field in FIELDS[name]:
                 self._rows(field)[1][ids] = self._scaled(field, ids)

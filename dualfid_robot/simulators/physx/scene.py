@@ -35,6 +35,20 @@ class Mass:
     axes: np.ndarray
 
 
+@dataclass(frozen=True)
+class JointChanges:
+    """How a world's joints differ from the asset's.
+
+    Attributes:
+        damping, stiffness: (joints,) factors.
+        limits: (joints, 2) how far they move, rad or m.
+    """
+
+    damping: np.ndarray
+    stiffness: np.ndarray
+    limits: np.ndarray
+
+
 def combine(parts: tuple[Part, ...], factors: np.ndarray, offsets: np.ndarray) -> Mass:
     """The mass of a link.
 
@@ -74,14 +88,15 @@ class World:
         spec: Spec,
         masses: list[Mass],
         friction: float,
-        damping: float,
+        joints: JointChanges,
         gravity: np.ndarray,
     ) -> None:
         """Build the scene.
 
         Args:
             masses: of the links.
-            friction, damping: factors on the asset's.
+            friction: factor on the asset's.
+            joints: what differs from the asset's joints.
             gravity: m/s^2.
         """
         physx.set_scene_config(
@@ -95,7 +110,7 @@ class World:
         self.system = physx.PhysxCpuSystem()
         self.system.timestep = spec.control_dt / spec.substeps
         self.scene = sapien.Scene([self.system])
-        self.masses, self.friction, self.damping = masses, friction, damping
+        self.masses, self.friction, self.joints = masses, friction, joints
         self.columns: dict[Any, int] = {}
         self._add_ground()
         self.links = self._add_robot()
@@ -134,7 +149,7 @@ class World:
             if link.joint is None:
                 component.joint.type = "free" if spec.articulation.floating else "fixed"
             else:
-                self._set_joint(component.joint, link.joint)
+                self._set_joint(component.joint, link.joint, number - 1)
             links.append(component)
             entities.append(entity)
         robot = links[0].articulation
@@ -145,15 +160,16 @@ class World:
             self.scene.add_entity(entity)
         return links
 
-    def _set_joint(self, joint: Any, given: Joint) -> None:
+    def _set_joint(self, joint: Any, given: Joint, number: int) -> None:
         joint.type = given.kind
         joint.pose_in_parent, joint.pose_in_child = _pose(given.in_parent), _pose(given.in_child)
-        joint.limits = [given.limits]
+        joint.limits = [np.array(given.limits) + self.joints.limits[number]]
         joint.armature = [given.armature]
         joint.friction = 0.0
         joint.max_velocity = _NO_LIMIT
         # PhysX's drive is a spring and a damper, treated implicitly, as MuJoCo's implicit integrators treat damping.
-        joint.set_drive_properties(given.stiffness, self.damping * given.damping)
+        stiffness, damping = self.joints.stiffness[number], self.joints.damping[number]
+        joint.set_drive_properties(stiffness * given.stiffness, damping * given.damping)
         joint.set_drive_target(given.rest)
 
     def _shape(self, shape: Shape) -> Any:

@@ -13,14 +13,14 @@ from torch import Tensor
 from dualfid_robot.robots.features import COMPUTING
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import require, require_integer, require_number
-from dualfid_robot.simulators.base import PARAMETERS, STATE_BOUND, parameter_shape
+from dualfid_robot.simulators.base import OFFSETS, PARAMETERS, STATE_BOUND, parameter_shape
 from dualfid_robot.simulators.physx.model import make_articulation, make_contact_table
 from dualfid_robot.simulators.physx.protocol import Spec
 from dualfid_robot.simulators.workers.process import STATE
 from dualfid_robot.simulators.workers.process_simulator import ProcessSimulator
 from dualfid_robot.threads import usable_cpus
 
-_OF_PARTS = ("geom_friction", "dof_damping", "joint_stiffness")  # of single geoms and joints: the worker has none
+_LACKING = ("geom_friction",)  # PhysX takes the mean of two frictions where MuJoCo takes the greater
 _OF_ACTUATORS = ("motor_strength", "servo_stiffness", "servo_damping")
 
 
@@ -33,7 +33,7 @@ class PhysxSimulator(ProcessSimulator):
     HONOURS: ClassVar[frozenset[str]] = COMPUTING | {
         *("flag contact", "flag gravity", "delayed sensor", "margin of limits", "armature of a slide"),
     }
-    SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = tuple(name for name in PARAMETERS if name not in _OF_PARTS)
+    SUPPORTED_PARAMETERS: ClassVar[tuple[str, ...]] = tuple(name for name in PARAMETERS if name not in _LACKING)
     SNAPSHOT: ClassVar[tuple[str, ...]] = (*ProcessSimulator.SNAPSHOT, *SUPPORTED_PARAMETERS)
 
     @dataclass(frozen=True)
@@ -116,12 +116,12 @@ class PhysxSimulator(ProcessSimulator):
             worker=0,
             # "changed": a scene must be made anew for its parameters
             layout=self._layout("f4", drives)
-            | {name: ((n, *parameter_shape(robot, name)), "f4") for name in ("mass", "com", "gravity")},
+            | {name: ((n, *parameter_shape(robot, name)), "f4") for name in self.SUPPORTED_PARAMETERS},
         )
 
     def _initialize(self, arrays: dict[str, np.ndarray]) -> None:
         for name in self.SUPPORTED_PARAMETERS:
-            arrays[name][:] = 0.0 if name == "com" else 1.0
+            arrays[name][:] = 0.0 if name in OFFSETS else 1.0
         arrays["gravity"][:] = self.robot.gravity
 
     def _worlds_of(self, worker: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dualfid_robot.simulators.physx.protocol import Spec
-from dualfid_robot.simulators.physx.scene import World, combine
+from dualfid_robot.simulators.physx.scene import JointChanges, World, combine
 from dualfid_robot.simulators.workers.loop import rotation_matrices, serve
 from dualfid_robot.simulators.workers.process import CLEAN, RAW
 
@@ -70,8 +70,14 @@ class _Worker:
         if (factors != 1.0).any() or offsets.any():
             masses = [combine(link.parts, factors, offsets) for link in self.spec.articulation.links]
         arrays["changed"][row] = False
-        friction, damping = (float(arrays[name][row]) for name in ("friction", "damping"))
-        return World(self.spec, masses, friction, damping, arrays["gravity"][row])
+        # A free root comes before the joints that PhysX has as such.
+        moving = len(self.spec.joint_zero)
+        damping, stiffness, limits = (
+            arrays[name][row][len(arrays[name][row]) - moving :].astype(np.float64)
+            for name in ("dof_damping", "joint_stiffness", "joint_range")
+        )
+        joints = JointChanges(float(arrays["damping"][row]) * damping, stiffness, limits)
+        return World(self.spec, masses, float(arrays["friction"][row]), joints, arrays["gravity"][row])
 
     def step(self, n: int) -> None:
         """Advance this worker's share of the first n worlds by one control period."""
@@ -102,15 +108,16 @@ class _Worker:
         """
         drives, arrays = self.spec.drives, self.arrays
         factors = (arrays[name][rows] for name in ("motor_strength", "servo_stiffness", "servo_damping"))
-        gains, damping = drives.gains(*factors), np.zeros((len(rows), 1))  # PhysX has the dampers
+        gains, none = drives.gains(*factors), np.zeros((len(rows), 1))  # PhysX has the dampers and springs
         past, load = arrays["past"][rows], arrays["load"][rows]
         position, velocity = self._joints(raw)
         if not drives.in_motion:
-            torque, _ = drives.forces(ctrl, position, velocity, gains, damping)
+            torque, _ = drives.forces(ctrl, position, velocity, gains, none, none)
             return self._take_steps(torque, raw, drives.steps, last=True)
         with np.errstate(invalid="ignore", over="ignore"):  # of a robot that is not finite; `step` sees it
             for step in range(drives.steps):
-                torque, falls = drives.forces(drives.delayed(ctrl, past, step), position, velocity, gains, damping)
+                now = drives.delayed(ctrl, past, step)
+                torque, falls = drives.forces(now, position, velocity, gains, none, none)
                 torque = drives.implicit(torque, falls, velocity, load)
                 touches = self._take_steps(torque, raw, 1, last=step == drives.steps - 1)
                 before, (position, velocity) = velocity, self._joints(raw)

@@ -109,6 +109,7 @@ _set_linear_damping = _function("ChangeDynamicsInfoSetLinearDamping", c_int, c_v
 _set_angular_damping = _function("ChangeDynamicsInfoSetAngularDamping", c_int, c_void_p, c_int, c_double)
 _set_max_velocity = _function("ChangeDynamicsInfoSetMaxJointVelocity", c_int, c_void_p, c_int, c_double)
 _set_joint_damping = _function("ChangeDynamicsInfoSetJointDamping", c_int, c_void_p, c_int, c_int, c_double)
+_set_limits = _function("ChangeDynamicsInfoSetJointLimit", c_int, c_void_p, c_int, c_int, c_double, c_double)
 _set_mass = _function("ChangeDynamicsInfoSetMass", c_int, c_void_p, c_int, c_int, c_double)
 _set_inertia = _function("ChangeDynamicsInfoSetLocalInertiaDiagonal", c_int, c_void_p, c_int, c_int, _vectors)
 _set_friction = _function("ChangeDynamicsInfoSetLateralFriction", c_int, c_void_p, c_int, c_int, c_double)
@@ -228,6 +229,12 @@ class Bullet:
         _set_target(command, info.u_index, 0.0)
         _set_gain(command, info.u_index, 0.0)
         _set_max_force(command, info.u_index, 0.0)
+        self._do(command)
+
+    def set_limits(self, body: int, joint: int, lower: float, upper: float) -> None:
+        """Move the limits of a joint that has some."""
+        command = _init_dynamics(self._world)
+        _set_limits(command, body, joint, lower, upper)
         self._do(command)
 
     def set_friction(self, body: int, link: int, friction: float) -> None:

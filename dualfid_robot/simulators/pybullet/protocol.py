@@ -9,9 +9,9 @@ import numpy as np
 from dualfid_robot.simulators.workers import shared_memory
 from dualfid_robot.simulators.workers.joint_drives import JointDrives
 
-IN_BULLET = ("friction", "mass", "damping")
-"""Shared arrays of factors, one row a world, that Bullet must be told: where the shared array `changed` is true."""
-PARAMETERS = (*IN_BULLET, "motor_strength", "servo_stiffness", "servo_damping")
+IN_BULLET = ("friction", "mass", "damping", "dof_damping", "joint_range")
+"""Shared arrays, one row a world, that Bullet must be told: where the shared array `changed` is true."""
+PARAMETERS = (*IN_BULLET, "joint_stiffness", "motor_strength", "servo_stiffness", "servo_damping")
 """These and those that the worker itself applies."""
 
 

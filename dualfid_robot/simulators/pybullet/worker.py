@@ -43,6 +43,7 @@ class _Client:
         self.offsets = _places(count, np.array([normal for normal, _ in spec.planes]).reshape(-1, 3))
         self.grounds = [self._add_plane(normal, offset) for normal, offset in spec.planes]
         self.robots = [self._add_robot(index) for index in range(count)]
+        self.moved: set[int] = set()  # robots that were given joint limits of their own
 
     def _load(self, urdf: str, position: list[float], fixed: bool) -> int:
         with tempfile.NamedTemporaryFile("w", suffix=".urdf") as file:
@@ -82,14 +83,27 @@ class _Client:
         self.bullet.remove(self.robots[index])
         self.robots[index] = self._add_robot(index)
 
-    def set_parameters(self, index: int, friction: float, mass: list[float], damping: float) -> None:
-        """Give a robot factors on its nominal parameters; of mass, one for each link."""
+    def set_parameters(
+        self, index: int, friction: float, mass: list[float], damping: np.ndarray, limits: np.ndarray
+    ) -> None:
+        """Give a robot parameters of its own.
+
+        Args:
+            friction: factor on its feet's.
+            mass: factors on its links'.
+            damping: (joints,) factors.
+            limits: (joints, 2) MuJoCo's positions of the limits.
+        """
         spec, bullet, robot = self.spec, self.bullet, self.robots[index]
         for name, nominal in zip(spec.foot_links, spec.friction, strict=True):
             bullet.set_friction(robot, self.links[name], nominal * friction)
         if not self.in_motion:
-            for joint, nominal in zip(self.order, spec.drives.damping.tolist(), strict=True):
-                bullet.set_joint(robot, joint, nominal * damping)
+            for joint, each in zip(self.order, (spec.drives.damping * damping).tolist(), strict=True):
+                bullet.set_joint(robot, joint, each)
+        if index in self.moved or (limits != spec.joint_limits).any():
+            self.moved.add(index)
+            for number in np.flatnonzero(np.isfinite(limits).all(1)).tolist():
+                bullet.set_limits(robot, self.order[number], *(limits[number] - spec.joint_zero[number]).tolist())
         for (name, nominal), factor in zip(spec.mass.items(), mass, strict=True):
             bullet.set_mass(robot, self.links[name], nominal * factor)
             pairs = zip(spec.inertia[name], spec.rotor_inertia[name], strict=True)
@@ -163,8 +177,9 @@ class _Worker:
         """Take a control period's physics steps under constant forces. Returns raw states (active, ·)."""
         rows, drives = self.rows[:active], self.spec.drives
         position, velocity = self._joints(rows)
-        torque, _ = drives.forces(ctrl, position, velocity, self._gains(rows), np.zeros((active, 1)))
-        torque = self._keep_limits(position, velocity, torque, self.spec.control_dt)
+        none = np.zeros((active, 1))  # Bullet has the dampers; there are no springs
+        torque, _ = drives.forces(ctrl, position, velocity, self._gains(rows), none, none)
+        torque = self._keep_limits(position, velocity, torque, self._limits(rows), self.spec.control_dt)
         raw = np.empty((active, self.arrays["raw"].shape[1]))
         self._advance(torque, raw)
         return raw
@@ -172,15 +187,17 @@ class _Worker:
     def _in_motion(self, active: int, ctrl: np.ndarray) -> np.ndarray:
         """Take a control period's physics steps, each with its own state's forces. Returns raw states (active, ·)."""
         rows, drives, arrays = self.rows[:active], self.spec.drives, self.arrays
-        gains, damping = self._gains(rows), arrays["damping"][rows, None].astype(np.float64)
+        gains, limits, springs = self._gains(rows), self._limits(rows), self._of_joints("joint_stiffness", rows)
+        damping = self._damping(rows)
         past, load = arrays["past"][rows], arrays["load"][rows]
         position, velocity = self._joints(rows)
         raw = np.empty((active, arrays["raw"].shape[1]))
         with np.errstate(invalid="ignore", over="ignore"):  # of a robot that Bullet has spoiled; `_give_states` sees it
             for step in range(drives.steps):
-                torque, falls = drives.forces(drives.delayed(ctrl, past, step), position, velocity, gains, damping)
+                now = drives.delayed(ctrl, past, step)
+                torque, falls = drives.forces(now, position, velocity, gains, damping, springs)
                 torque = drives.implicit(torque, falls, velocity, load)
-                torque = self._keep_limits(position, velocity, torque, drives.timestep)
+                torque = self._keep_limits(position, velocity, torque, limits, drives.timestep)
                 torque[~np.isfinite(torque)] = 0.0
                 self._advance(torque, raw)
                 before, velocity = velocity, raw[:, self.u_columns]
@@ -210,18 +227,32 @@ class _Worker:
         names = ("motor_strength", "servo_stiffness", "servo_damping")
         return self.spec.drives.gains(*(self.arrays[name][rows] for name in names))
 
-    def _keep_limits(self, position: np.ndarray, velocity: np.ndarray, torque: np.ndarray, dt: float) -> np.ndarray:
+    def _of_joints(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """A parameter of worlds' joints, (n, joints, …): a free root's entries come first, and are left out."""
+        values, joints = self.arrays[name], len(self.q_columns)
+        return values[rows, values.shape[1] - joints :].astype(np.float64)
+
+    def _damping(self, rows: np.ndarray) -> np.ndarray:
+        """Factors (n, joints) on worlds' dampers."""
+        return self.arrays["damping"][rows, None] * self._of_joints("dof_damping", rows)
+
+    def _limits(self, rows: np.ndarray) -> np.ndarray:
+        """MuJoCo's positions (n, joints, 2) of worlds' joint limits."""
+        return self.spec.joint_limits + self._of_joints("joint_range", rows)
+
+    def _keep_limits(
+        self, position: np.ndarray, velocity: np.ndarray, torque: np.ndarray, limits: np.ndarray, dt: float
+    ) -> np.ndarray:
         """Torques (n, joints) that do not carry a joint over its limits within the time for which they act.
 
         Bullet's own limits act on a joint that is already over its limit, a step late. At full torque a light joint
         would swing a third of a radian across. So the torque is bounded. The joint, by its own inertia, just reaches
         the limit at the end of that time. A joint beyond it goes back by a part of its excess.
         """
-        spec = self.spec
-        for limit, bound in ((spec.joint_limits[:, 1], np.minimum), (spec.joint_limits[:, 0], np.maximum)):
+        for limit, bound in ((limits[..., 1], np.minimum), (limits[..., 0], np.maximum)):
             gap = limit - position
             fastest = np.where(bound(gap, 0.0) == gap, _RETURN * gap, gap) / dt
-            torque = bound(torque, (fastest - velocity) * spec.joint_inertia / dt)
+            torque = bound(torque, (fastest - velocity) * self.spec.joint_inertia / dt)
         return torque
 
     def _active_clients(self, active: int) -> Iterator[tuple[_Client, int, int]]:
@@ -236,10 +267,13 @@ class _Worker:
     def _take_parameters(self, rows: np.ndarray) -> None:
         """Give robots the parameters that the parent has written."""
         arrays, size = self.arrays, self.spec.robots_per_client
-        for index in np.flatnonzero(arrays["changed"][rows]).tolist():
-            friction, mass, damping = (arrays[name][rows[index]].tolist() for name in ("friction", "mass", "damping"))
-            self.clients[index // size].set_parameters(index % size, friction, mass, damping)
-            arrays["changed"][rows[index]] = False
+        changed = np.flatnonzero(arrays["changed"][rows])
+        worlds = rows[changed]
+        friction, mass = arrays["friction"][worlds].tolist(), arrays["mass"][worlds].tolist()
+        each = zip(changed.tolist(), friction, mass, self._damping(worlds), self._limits(worlds), strict=True)
+        for index, *values in each:
+            self.clients[index // size].set_parameters(index % size, *values)
+        arrays["changed"][worlds] = False
 
     def _take_states(self, active: int, failed: np.ndarray) -> None:
         """Put robots into the states that the parent has written. A state that Bullet must not see is failed."""

@@ -111,7 +111,13 @@ class JointDrives:
         return everything[:, periods, np.arange(len(periods))]
 
     def forces(
-        self, ctrl: np.ndarray, position: np.ndarray, velocity: np.ndarray, gains: Gains, damping: np.ndarray
+        self,
+        ctrl: np.ndarray,
+        position: np.ndarray,
+        velocity: np.ndarray,
+        gains: Gains,
+        damping: np.ndarray,
+        springs: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Forces on joints at the beginning of a step, and D: (n, joints) each. Dry friction is not among them.
 
@@ -119,7 +125,7 @@ class JointDrives:
             ctrl: (n, nu).
             position, velocity: (n, joints).
             gains: of the worlds.
-            damping: (n, 1) factors on the dampers.
+            damping, springs: (n, joints) or (n, 1) factors on the dampers and the springs.
         """
         speed = self.gear * velocity[:, self.joint]
         force = gains.gain * np.clip(ctrl, *self.ctrl_range.T) + gains.bias[0]
@@ -138,7 +144,7 @@ class JointDrives:
         free = torque
         torque = np.clip(torque, *self.joint_force_range.T)
         falls = np.where(torque == free, falls, 0.0) + self.damping * damping
-        torque += self.stiffness * (self.rest - position) - self.damping * damping * velocity
+        torque += self.stiffness * springs * (self.rest - position) - self.damping * damping * velocity
         return torque, falls
 
     def implicit(self, torque: np.ndarray, falls: np.ndarray, velocity: np.ndarray, load: np.ndarray) -> np.ndarray:
