@@ -25,8 +25,9 @@ from dualfid_robot.studies.summary import FINETUNE, HIGH_ONLY, SIDES, UNEVEN, Co
 REPORT, SUMMARY_FIGURE = "report.html", "summary.png"
 _HEADERS = (
     *("method", "runs", "final score", "return", "mean score", "cost to 80%", f"P(> {HIGH_ONLY})", f"P(> {FINETUNE})"),
-    *("negative transfer", "ρ", "D", "low / high / learner", "learner overhead"),
+    *("negative transfer", "ρ", "D", "low / high / learner", "µs a step", "learner overhead"),
 )
+_OF_ONE_PLACE = ("return", "µs a step")  # columns that have no meaning for several places together
 _CONTRAST_HEADERS = (
     *("contrast", "places", "P(first > second)", "same seeds only", "difference of scores"),
     *("p", "p, Holm"),
@@ -140,6 +141,8 @@ def flat_row(scope: Scope, row: Row) -> dict[str, Any]:
     for name, value in vars(row).items():
         if name == "shares":
             found |= {f"share_{side}": value[side] for side in SIDES}
+        elif name == "row_costs":
+            found |= {f"cost_{side}": value[side] for side in SIDES}
         elif isinstance(value, Estimate) or name.startswith("over_"):
             estimate = value or Estimate(math.nan)
             found |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
@@ -230,7 +233,7 @@ def _table(scope: Scope, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _headers(scope: Scope) -> list[str]:
-    return [header for header in _HEADERS if scope.single or header != "return"]
+    return [header for header in _HEADERS if scope.single or header not in _OF_ONE_PLACE]
 
 
 def _texts(scope: Scope, row: Row) -> list[str]:
@@ -250,6 +253,7 @@ def _texts(scope: Scope, row: Row) -> list[str]:
         _number(row.rho, "{:.2f}"),
         _number(row.divergence, "{:.3g}"),
         " / ".join(_number(row.shares[side], "{:.0%}") for side in SIDES),
+        *([" / ".join(_number(1e6 * row.row_costs[side], "{:.3g}") for side in SIDES)] if scope.single else []),
         _number(row.overhead, "{:+.0%}"),
     ]
     return texts

@@ -53,6 +53,7 @@ class Row:
         negative: share of runs below high_only's 25th percentile.
         rho, divergence: means over runs of a run's mean.
         shares: of the measured seconds that low, high and learner took, means over runs.
+        row_costs: of a step of low and of high, and of the learner for either, in a single cell; means over runs.
         overhead: learner seconds per sample over high_only's, less one, mean over cells.
     """
 
@@ -72,6 +73,7 @@ class Row:
     rho: float
     divergence: float
     shares: dict[str, float]
+    row_costs: dict[str, float]
     overhead: float
 
 
@@ -186,6 +188,7 @@ class Summary:
             rho=_mean_of(runs, "rho"),
             divergence=_mean_of(runs, "divergence"),
             shares=_shares(runs),
+            row_costs={side: _mean_of(runs, f"cost_{side}") if scope.single else NAN for side in SIDES},
             overhead=self._overhead(with_runs, method),
         )
 

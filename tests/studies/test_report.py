@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -117,6 +118,12 @@ def test_data_files(tmp_path: Path) -> None:
     with (tmp_path / "data" / "summary.csv").open() as file:
         summary = list(csv.DictReader(file))
     everything = {row["method"]: row for row in summary if row["scope"] == "*/*/*"}
+    place = next(row for row in summary if row["scope"] == "Ant/reduced/100" and row["method"] == "default")
+    learner = [
+        run.means["cost_learner"] for run in runs if (run.method, run.gap) == ("default", "reduced") and run.means
+    ]
+    assert float(place["cost_learner"]) == pytest.approx(sum(learner) / len(learner)) != 0.0
+    assert math.isnan(float(everything["default"]["cost_learner"]))
     assert float(everything["default"]["final"]) == pytest.approx(0.9, abs=0.05)
     assert float(everything["default"]["final_low"]) < float(everything["default"]["final_high"])
     content = json.loads((tmp_path / "data" / "summary.json").read_text(), parse_constant=pytest.fail)
