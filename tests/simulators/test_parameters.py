@@ -88,6 +88,15 @@ def test_limits_that_cross_are_refused(engine: str, make: Make) -> None:
         simulator.set_parameters(everyone(simulator), {"joint_range": moves})
 
 
+@pytest.mark.parametrize("engine", ["pybullet", "physx"])
+def test_a_state_of_an_older_version_is_refused(engine: str, make: Make) -> None:
+    simulator = make(engine, ANT, 1)
+    older = simulator.snapshot()
+    del older["joint_range"]
+    with pytest.raises(ConfigError, match=rf"^engine={engine}: the saved state has no joint_range: another version"):
+        simulator.restore(older)
+
+
 MUSCLE = '<actuator><muscle name="biceps" joint="hinge" lengthrange="0.5 1"/></actuator>'
 HINGE = '<body name="arm"><joint name="hinge"/><geom name="bar" type="capsule" size="0.1 0.2"/></body>'
 

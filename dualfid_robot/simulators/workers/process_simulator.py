@@ -193,6 +193,12 @@ class ProcessSimulator(Simulator):
         return {name: self._arrays[name].copy() for name in self.SNAPSHOT}
 
     def restore(self, snapshot: dict[str, np.ndarray]) -> None:
+        missing = [name for name in self.SNAPSHOT if name not in snapshot]
+        if missing:
+            raise ConfigError(
+                f"engine={self.name()}: the saved state has no {missing[0]}: another version of this program made it, "
+                "so train again"
+            )
         for name in self.SNAPSHOT:
             self._arrays[name][:] = snapshot[name]
         self.qpos.copy_(self._tensors["qpos"])
