@@ -17,7 +17,7 @@ from dualfid_robot.isaacgym.ground import Ground
 from dualfid_robot.isaacgym.layout import Layout
 from dualfid_robot.isaacgym.parameters import DofDriveMode
 from dualfid_robot.isaacgym.session import not_provided
-from dualfid_robot.simulators.base import OFFSETS, Simulator
+from dualfid_robot.simulators.base import Simulator, nominal_value
 
 _SHARED = ["driveMode", "hasLimits", "effort", "friction", "armature"]
 _SERVOS = (DofDriveMode.DOF_MODE_POS, DofDriveMode.DOF_MODE_VEL)
@@ -127,7 +127,7 @@ def set_parameters(simulator: Simulator, values: dict[str, np.ndarray], given: s
     """
     everyone = torch.arange(simulator.num_worlds)
     for name, value in values.items():
-        if name in given or (value != (0.0 if name in OFFSETS else 1.0)).any():
+        if name in given or (value != nominal_value(name)).any():
             simulator.set_parameters(everyone, {name: torch.from_numpy(value).float()})
             given.add(name)
 

@@ -28,7 +28,7 @@ STATE_BOUND = 1e6
 
 
 # Every physical parameter that an engine may let differ between worlds, and the shape of its values for k worlds. All
-# but gravity and `OFFSETS` are factors on the asset's own values, so 1 is nominal. Factors on the same quantity
+# but gravity and `_OFFSETS` are factors on the asset's own values (`nominal_value`). Factors on the same quantity
 # multiply.
 PARAMETERS: dict[str, str] = {
     "friction": "(k,): sliding friction of all contacts",
@@ -45,8 +45,13 @@ PARAMETERS: dict[str, str] = {
     "servo_damping": "(k, actuators): kd of each position servo, kv of each velocity servo; other columns are ignored",
     "gravity": "(k, 3): acceleration, m/s², world frame",
 }
-OFFSETS = ("com", "joint_range")
-"""Parameters that are added to the asset's own values."""
+_OFFSETS = ("com", "joint_range")  # they are added to the asset's own values
+
+
+def nominal_value(name: str) -> float:
+    """What leaves the asset's own values as they are: 0 of what is added to them, and 1 of a factor. Gravity, which
+    replaces the asset's, has no such value."""
+    return 0.0 if name in _OFFSETS else 1.0
 
 
 def parameter_shape(robot: RobotModel, name: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.actuators import servos
 from dualfid_robot.robots.model import RobotModel
-from dualfid_robot.simulators.base import OFFSETS, parameter_shape
+from dualfid_robot.simulators.base import nominal_value, parameter_shape
 
 T = TypeVar("T")
 
@@ -53,8 +53,7 @@ def nominal_values(robot: RobotModel, name: str, num_worlds: int) -> np.ndarray:
     """The asset's values of a parameter for all worlds, (N, …)."""
     if name == "gravity":
         return np.tile(robot.model.opt.gravity, (num_worlds, 1))
-    nominal = 0.0 if name in OFFSETS else 1.0
-    return np.full((num_worlds, *parameter_shape(robot, name)), nominal)
+    return np.full((num_worlds, *parameter_shape(robot, name)), nominal_value(name))
 
 
 def parameters_of(field: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from dualfid_robot.robots.features import COMPUTING
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import require, require_integer, require_number
-from dualfid_robot.simulators.base import OFFSETS, PARAMETERS, STATE_BOUND, parameter_shape
+from dualfid_robot.simulators.base import PARAMETERS, STATE_BOUND
 from dualfid_robot.simulators.physx.model import make_articulation, make_contact_table
 from dualfid_robot.simulators.physx.protocol import Spec
 from dualfid_robot.simulators.workers.process import STATE
@@ -88,7 +88,7 @@ class PhysxSimulator(ProcessSimulator):
         make_contact_table(robot.model, make_articulation(robot.model, robot.path.name, *offsets), contact_bodies)
 
     def _spec(self, workers: int) -> Spec:
-        robot, config, n = self.robot, self.config, self.num_worlds
+        robot, config = self.robot, self.config
         model = robot.compile(
             self.control_dt / config.substeps, contacts=config.contacts, contact_bodies=self.contact_bodies
         )
@@ -115,13 +115,11 @@ class PhysxSimulator(ProcessSimulator):
             workers=workers,
             worker=0,
             # "changed": a scene must be made anew for its parameters
-            layout=self._layout("f4", drives)
-            | {name: ((n, *parameter_shape(robot, name)), "f4") for name in self.SUPPORTED_PARAMETERS},
+            layout=self._layout("f4", drives),
         )
 
     def _initialize(self, arrays: dict[str, np.ndarray]) -> None:
-        for name in self.SUPPORTED_PARAMETERS:
-            arrays[name][:] = 0.0 if name in OFFSETS else 1.0
+        super()._initialize(arrays)
         arrays["gravity"][:] = self.robot.gravity
 
     def _worlds_of(self, worker: int) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 
 from dualfid_robot.simulators.physx.protocol import Spec
 from dualfid_robot.simulators.physx.scene import JointChanges, World, combine
-from dualfid_robot.simulators.workers.loop import rotation_matrices, serve
+from dualfid_robot.simulators.workers.loop import of_joints, rotation_matrices, serve
 from dualfid_robot.simulators.workers.process import CLEAN, RAW
 
 
@@ -70,10 +70,8 @@ class _Worker:
         if (factors != 1.0).any() or offsets.any():
             masses = [combine(link.parts, factors, offsets) for link in self.spec.articulation.links]
         arrays["changed"][row] = False
-        # A free root comes before the joints that PhysX has as such.
-        moving = len(self.spec.joint_zero)
         damping, stiffness, limits = (
-            arrays[name][row][len(arrays[name][row]) - moving :].astype(np.float64)
+            of_joints(arrays[name][[row]], len(self.spec.joint_zero))[0]
             for name in ("dof_damping", "joint_stiffness", "joint_range")
         )
         joints = JointChanges(float(arrays["damping"][row]) * damping, stiffness, limits)

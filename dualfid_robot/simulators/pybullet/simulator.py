@@ -15,14 +15,12 @@ from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.features import COMPUTING
 from dualfid_robot.robots.model import RobotModel
 from dualfid_robot.settings import require_integer, require_number
-from dualfid_robot.simulators.base import OFFSETS, STATE_BOUND, parameter_shape
+from dualfid_robot.simulators.base import STATE_BOUND
 from dualfid_robot.simulators.pybullet.protocol import IN_BULLET, PARAMETERS, Spec
 from dualfid_robot.simulators.pybullet.urdf import Urdf, make_urdf
 from dualfid_robot.simulators.workers.process import STATE
 from dualfid_robot.simulators.workers.process_simulator import ProcessSimulator
 from dualfid_robot.threads import usable_cpus
-
-_OF_JOINTS = ("dof_damping", "joint_stiffness", "joint_range")
 
 
 class PybulletSimulator(ProcessSimulator):
@@ -134,14 +132,8 @@ class PybulletSimulator(ProcessSimulator):
             robots_per_client=robots_per_client,
             workers=workers,
             worker=0,
-            layout=self._layout("f8", drives)
-            | {name: ((n, *parameter_shape(robot, name)), "f4") for name in _OF_JOINTS}
-            | {"mass": ((n, len(urdf.mass)), "f4")},
+            layout=self._layout("f8", drives) | {"mass": ((n, len(urdf.mass)), "f4")},
         )
-
-    def _initialize(self, arrays: dict[str, np.ndarray]) -> None:
-        for name in PARAMETERS:
-            arrays[name][:] = 0.0 if name in OFFSETS else 1.0
 
     def _worlds_of(self, worker: int) -> np.ndarray:
         worlds = np.arange(self.num_worlds)

@@ -19,7 +19,7 @@ import numpy as np
 from dualfid_robot.simulators.pybullet.bullet import CONTACT, Bullet
 from dualfid_robot.simulators.pybullet.protocol import Spec
 from dualfid_robot.simulators.workers.joint_drives import Gains
-from dualfid_robot.simulators.workers.loop import rotation_matrices, serve
+from dualfid_robot.simulators.workers.loop import of_joints, rotation_matrices, serve
 from dualfid_robot.simulators.workers.process import CLEAN, RAW
 
 _GROUND, _ROBOT = 1, 2
@@ -228,9 +228,8 @@ class _Worker:
         return self.spec.drives.gains(*(self.arrays[name][rows] for name in names))
 
     def _of_joints(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """A parameter of worlds' joints, (n, joints, …): a free root's entries come first, and are left out."""
-        values, joints = self.arrays[name], len(self.q_columns)
-        return values[rows, values.shape[1] - joints :].astype(np.float64)
+        """A parameter of worlds' joints, (n, joints, …)."""
+        return of_joints(self.arrays[name][rows], len(self.q_columns))
 
     def _damping(self, rows: np.ndarray) -> np.ndarray:
         """Factors (n, joints) on worlds' dampers."""

@@ -44,6 +44,11 @@ def serve(make: Callable[[Any, dict[str, np.ndarray]], Worker], memory: int, ans
             os.write(answer, b"s")
 
 
+def of_joints(values: np.ndarray, joints: int) -> np.ndarray:
+    """The joints' part of a parameter, float64 (n, joints, …), whose values (n, …) begin with those of a free root."""
+    return values[:, values.shape[1] - joints :].astype(np.float64)
+
+
 def rotation_matrices(quat: np.ndarray) -> np.ndarray:
     """Rotation matrices (n, 3, 3) of unit quaternions (n, 4), (w, x, y, z)."""
     w, x, y, z = quat.T

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dualfid_robot.errors import ConfigError
 from dualfid_robot.robots.actuators import Actuators
-from dualfid_robot.simulators.base import Simulator
+from dualfid_robot.simulators.base import Simulator, nominal_value, parameter_shape
 from dualfid_robot.simulators.mujoco.parameters import scaled_entries
 from dualfid_robot.simulators.workers import shared_memory
 from dualfid_robot.simulators.workers.joint_drives import JointDrives
@@ -90,7 +90,7 @@ class ProcessSimulator(Simulator):
         )
 
     def _layout(self, raw: str, drives: JointDrives) -> dict[str, tuple[tuple[int, ...], str]]:
-        """The shared arrays that every engine has, and those of the parameters that each of them sets.
+        """The shared arrays that every engine has, and those of the parameters that it sets.
 
         Args:
             raw: NumPy's name of the type of the engine's own state: 13 numbers of the root and 2 of each joint.
@@ -104,11 +104,7 @@ class ProcessSimulator(Simulator):
             "contact_wrench": ((n, len(self.contact_bodies), 6), "f4"),
             "failed": ((n,), "?"),
             "dirty": ((n,), "u1"),
-            "friction": ((n,), "f4"),
-            "damping": ((n,), "f4"),
-            "motor_strength": ((n, model.nu), "f4"),
-            "servo_stiffness": ((n, model.nu), "f4"),
-            "servo_damping": ((n, model.nu), "f4"),
+            **{name: ((n, *parameter_shape(self.robot, name)), "f4") for name in self.SUPPORTED_PARAMETERS},
             "past": ((n, drives.past, model.nu), "f4"),
             "load": ((n, joints), "f8"),
             "changed": ((n,), "?"),
@@ -134,7 +130,9 @@ class ProcessSimulator(Simulator):
             worker.await_ready()
 
     def _initialize(self, arrays: dict[str, np.ndarray]) -> None:
-        """Fill the engine's own shared arrays before the workers start."""
+        """Fill the engine's own shared arrays before the workers start: parameters with their nominal values."""
+        for name in self.SUPPORTED_PARAMETERS:
+            arrays[name][:] = nominal_value(name)
 
     def _worlds_of(self, worker: int) -> np.ndarray:
         """The worlds that a worker steps."""
